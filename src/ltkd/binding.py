@@ -1,0 +1,76 @@
+"""Check plain values from YAML against the annotated signature that will receive them, collecting every error."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
+
+from ltkd.errors import UserError
+
+STRICT = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+def bind(
+    target: Callable, values: Mapping[str, Any], where: str, errors: list[str], *, given: int = 0
+) -> dict[str, Any]:
+    """The keyword arguments for `target` (a class or function) made from `values`.
+
+    `where` is the configuration key of `values` and starts every message; `given` is the number of leading parameters
+    that the program passes itself. Unknown keys, missing keys and values of a wrong type or range are appended to
+    `errors`; nothing is raised. A parameter annotated with a dataclass takes a mapping, which is bound in turn.
+    """
+    if not isinstance(values, Mapping):
+        errors.append(f"{where}: should be a mapping of keys to values, got {values!r}")
+        return {}
+    parameters = list(inspect.signature(target).parameters.values())[given:]
+    accepts_anything = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+    named = {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    prefix = f"{where}." if where else ""
+    arguments = {}
+    for key, value in values.items():
+        if key in named:
+            arguments[key] = _checked(named[key].annotation, value, f"{prefix}{key}", errors)
+        elif accepts_anything:
+            arguments[key] = value
+        else:
+            close = get_close_matches(str(key), named, n=1)
+            guess = f" (did you mean {close[0]!r}?)" if close else ""
+            errors.append(f"{prefix}{key}: unknown key{guess}; known: {', '.join(sorted(named)) or 'none'}")
+    for name, parameter in named.items():
+        if parameter.default is parameter.empty and name not in values:
+            errors.append(f"{prefix}{name}: missing")
+    return arguments
+
+
+def _checked(annotation: Any, value: Any, key: str, errors: list[str]) -> Any:
+    """`value` if it fits the annotation; otherwise one message for `key`."""
+    if annotation is inspect.Parameter.empty:
+        return value
+    if dataclasses.is_dataclass(annotation):
+        before = len(errors)
+        arguments = bind(annotation, value, key, errors)
+        if len(errors) > before:
+            return None
+        try:
+            return annotation(**arguments)
+        except UserError as error:  # what the fields must satisfy together
+            errors.append(str(error))
+            return None
+    try:
+        adapter = TypeAdapter(annotation, config=STRICT)
+    except PydanticSchemaGenerationError:  # a type that cannot come from YAML: the program passes it
+        return value
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        # a union reports once per member: one message per key is enough
+        messages = dict.fromkeys(_lower_first(e["msg"].removeprefix("Input ")) for e in error.errors())
+        errors.append(f"{key}: {' or '.join(messages)}, got {value!r}")
+        return None
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]

@@ -1,0 +1,311 @@
+"""The typed configuration: read from the composed YAML, checked as a whole before any work, hashed into a run's identity."""
+
+import dataclasses
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from annotated_types import Ge, Gt, Lt
+
+from ltkd.binding import bind
+from ltkd.data import DatasetConfig, group_policy, pack_dataset_config
+from ltkd.errors import UserError
+from ltkd.files import file_sha256
+from ltkd.methods import Method, method_class, task_loss_class
+from ltkd.models import model_factory
+
+logger = logging.getLogger(__name__)
+
+Choice = str | dict[str, Any]  # "name" or {name: ..., other arguments}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Optimisation of one network. Epochs count from 1; a factor holds from the epoch after its milestone on."""
+
+    name: str
+    epochs: Annotated[int, Ge(0)]
+    batch_size: Annotated[int, Ge(2)]
+    learning_rate: Annotated[float, Gt(0)]
+    momentum: Annotated[float, Ge(0), Lt(1)]
+    nesterov: bool
+    weight_decay: Annotated[float, Ge(0)]
+    warmup_epochs: Annotated[int, Ge(0)]
+    schedule: Literal["step", "cosine", "constant"]
+    milestones: list[Annotated[float, Gt(0), Lt(1)]]
+    decay_factors: list[Annotated[float, Gt(0)]]
+
+
+@dataclass(frozen=True)
+class Student:
+    name: str
+    pretrained: bool
+    arguments: dict[str, Any]
+    task_loss: Choice
+    recipe: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Teacher(Student):
+    seed: Annotated[int, Ge(0)]
+    checkpoint: str | None
+
+
+@dataclass(frozen=True)
+class Precision:
+    autocast: Literal["float32", "bfloat16"]
+    tf32: bool
+
+
+@dataclass(frozen=True)
+class Run:
+    evaluate_every: Annotated[int, Ge(1)]
+    threads: Annotated[int, Ge(1)] | None
+    progress: Literal["auto", "bar", "lines", "none"]
+
+
+@dataclass(frozen=True)
+class Wandb:
+    mode: Literal["auto", "online", "offline", "disabled"]
+    project: str
+    entity: str | None
+    tags: list[str]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that a run needs to know; one attribute per top-level key of conf/config.yaml."""
+
+    study: str
+    seed: Annotated[int, Ge(0)]
+    device: str
+    output_root: str
+    data_root: str
+    precision: Precision
+    run: Run
+    wandb: Wandb
+    dataset: DatasetConfig
+    teacher: Teacher
+    student: Student
+    method: dict[str, Any]
+    recipe: Recipe
+
+    @property
+    def method_name(self) -> str:
+        return self.method["name"]
+
+    @property
+    def method_arguments(self) -> dict[str, Any]:
+        return {key: value for key, value in self.method.items() if key != "name"}
+
+    @property
+    def needs_teacher(self) -> bool:
+        return method_class(self.method_name).needs.teacher
+
+    def recipe_of(self, network: Student) -> Recipe:
+        """The recipe with what the network's own settings override."""
+        return dataclasses.replace(self.recipe, **network.recipe)
+
+
+def load_config(values: Mapping[str, Any]) -> Config:
+    """The checked configuration from plain, resolved values.
+
+    Raises UserError with all that is wrong, a line each, every line beginning with the key.
+    """
+    errors: list[str] = []
+    values = dict(values)
+    values["dataset"] = _fill_in_pack(values.get("dataset"), errors)
+    sections = bind(Config, values, "", errors)  # a section that does not bind is None and is not looked at further
+    _check_places(sections, errors)
+    if sections.get("dataset"):
+        _check_dataset(sections["dataset"], errors)
+    method = _check_method(sections, errors)
+    if sections.get("student"):
+        _check_network("student", sections["student"], sections.get("recipe"), errors)
+    if sections.get("teacher") and (method is None or method.needs.teacher):
+        _check_network("teacher", sections["teacher"], sections.get("recipe"), errors)
+        _check_checkpoint(sections["teacher"], errors)
+    if sections.get("recipe"):
+        _check_recipe("recipe", sections["recipe"], errors)
+    if errors:
+        count = "one error" if len(errors) == 1 else f"{len(errors)} errors"
+        raise UserError("\n".join([f"{count} in the configuration:", *(f"  {line}" for line in errors)]))
+    return Config(**sections)
+
+
+@contextmanager
+def _collecting(errors: list[str]) -> Iterator[None]:
+    """A UserError inside becomes one more line of `errors`."""
+    try:
+        yield
+    except UserError as error:
+        errors.append(str(error))
+
+
+def _fill_in_pack(dataset: Any, errors: list[str]) -> Any:
+    """A packed split brings its own settings along: dataset=pack dataset.path=FILE is all that is typed."""
+    if isinstance(dataset, Mapping) and dataset.get("source") == "pack" and isinstance(dataset.get("path"), str):
+        with _collecting(errors):
+            return pack_dataset_config(Path(dataset["path"]))
+    return dataset
+
+
+def _check_places(sections: dict[str, Any], errors: list[str]) -> None:
+    study = sections.get("study")
+    if study is not None and (not study.strip() or Path(study).is_absolute() or ".." in Path(study).parts):
+        errors.append(f"study: should name a folder below output_root, got {study!r}")
+    if sections.get("device") is not None:
+        with _collecting(errors):
+            resolve_device(sections["device"])
+
+
+def _check_dataset(dataset: DatasetConfig, errors: list[str]) -> None:
+    _check_choice("dataset.groups", dataset.groups, group_policy, errors)
+
+
+def _check_method(sections: dict[str, Any], errors: list[str]) -> type[Method] | None:
+    """The method's class, once its name is known; its arguments are bound to the constructor."""
+    values = sections.get("method")
+    if values is None:
+        return None
+    if "name" not in values:
+        errors.append("method.name: missing")
+        return None
+    method = None
+    with _collecting(errors):
+        method = method_class(values["name"])
+        arguments = {key: value for key, value in values.items() if key != "name"}
+        bind(method, arguments, "method", errors, given=2)
+        groups, dataset = arguments.get("groups"), sections.get("dataset")
+        if dataset and isinstance(groups, int) and groups > dataset.num_classes:
+            errors.append(
+                f"method.groups: should be at most the number of classes ({dataset.num_classes}), got {groups}"
+            )
+    return method
+
+
+def _check_network(role: str, network: Student, recipe: Recipe | None, errors: list[str]) -> None:
+    with _collecting(errors):
+        factory = model_factory(network.name)
+        bind(factory, {"num_classes": 1, "in_channels": 1} | network.arguments, f"{role}.arguments", errors)
+    _check_choice(f"{role}.task_loss", network.task_loss, task_loss_class, errors)
+    if recipe:
+        before = len(errors)
+        overridden = bind(Recipe, dataclasses.asdict(recipe) | network.recipe, f"{role}.recipe", errors)
+        if network.recipe and len(errors) == before:
+            _check_recipe(f"{role}.recipe", Recipe(**overridden), errors)
+
+
+def _check_checkpoint(teacher: Teacher, errors: list[str]) -> None:
+    if teacher.checkpoint is not None and not Path(teacher.checkpoint).is_file():
+        errors.append(f"teacher.checkpoint: no such file: {teacher.checkpoint}")
+
+
+def _check_recipe(key: str, recipe: Recipe, errors: list[str]) -> None:
+    if recipe.schedule == "step":
+        if len(recipe.milestones) != len(recipe.decay_factors):
+            errors.append(
+                f"{key}.milestones: needs one decay factor each, got {recipe.milestones} and {recipe.decay_factors}"
+            )
+        if recipe.milestones != sorted(recipe.milestones):
+            errors.append(f"{key}.milestones: should ascend, got {recipe.milestones}")
+    elif recipe.milestones:
+        logger.warning("%s.milestones has no effect with %s.schedule=%s", key, key, recipe.schedule)
+    if recipe.nesterov and recipe.momentum == 0:
+        errors.append(f"{key}.nesterov: needs a momentum greater than 0")
+
+
+def _check_choice(key: str, choice: Choice, lookup: Callable[[str], Callable], errors: list[str]) -> None:
+    """A name, or {name: ..., arguments}: the name must be known and the arguments must fit its signature.
+
+    The first parameter of what `lookup` returns is the class counts, which the program passes itself.
+    """
+    arguments = {"name": choice} if isinstance(choice, str) else dict(choice)
+    if "name" not in arguments:
+        errors.append(f"{key}: should be a name or {{name: ..., arguments}}, got {choice!r}")
+        return
+    with _collecting(errors):
+        target = lookup(arguments.pop("name"))
+        bind(target, arguments, key, errors, given=1)
+
+
+def resolve_device(name: str) -> torch.device:
+    """The torch device that `name` (auto, cpu, cuda, cuda:N) means here; UserError where it is not there."""
+    available = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if name == "auto":
+        return torch.device(available[-1] if len(available) == 1 else available[1])
+    if name == "cuda" and len(available) > 1:
+        name = available[1]
+    if name not in available:
+        raise UserError(f"device: {name!r} is not there; this machine has: auto, {', '.join(available)}")
+    return torch.device(name)
+
+
+# ---------------------------------------------------------------- identity: what makes a run's numbers
+
+
+def digest(identity: Mapping[str, Any]) -> str:
+    """Eight hexadecimal digits of the SHA-256 of the identity in canonical JSON."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def teacher_identity(config: Config) -> dict[str, Any]:
+    """All that a teacher's weights depend on, and nothing that they do not (student, method, device, tracking)."""
+    teacher = config.teacher
+    if teacher.checkpoint is not None:
+        return {"dataset": config.dataset.settings(), "name": teacher.name, "arguments": teacher.arguments,
+                "checkpoint": file_sha256(Path(teacher.checkpoint))}  # fmt: skip
+    return {"seed": teacher.seed, **_network_identity(config, teacher)}
+
+
+def student_identity(config: Config) -> dict[str, Any]:
+    """All that a student's numbers depend on; without `seed` it is the identity of a cell of a table."""
+    return {
+        "seed": config.seed,
+        **_network_identity(config, config.student),
+        "method": config.method,
+        "teacher": teacher_identity(config) if config.needs_teacher else None,
+    }
+
+
+def _network_identity(config: Config, network: Student) -> dict[str, Any]:
+    return {
+        "dataset": config.dataset.settings(),
+        "name": network.name,
+        "pretrained": network.pretrained,
+        "arguments": network.arguments,
+        "task_loss": network.task_loss,
+        "recipe": dataclasses.asdict(config.recipe_of(network)),
+        "precision": dataclasses.asdict(config.precision),
+    }
+
+
+def dataset_label(dataset: DatasetConfig) -> str:
+    """The data set's folder name: its name and how imbalanced it is."""
+    if dataset.imbalance == "none":
+        return dataset.name
+    shape = "" if dataset.imbalance == "exponential" else f"-{dataset.imbalance}"
+    return f"{dataset.name}{shape}-if{dataset.imbalance_factor:g}"
+
+
+def teacher_directory(config: Config) -> Path:
+    teacher = config.teacher
+    name = f"{_folder(teacher.name)}/s{teacher.seed}-{digest(teacher_identity(config))}"
+    return Path(config.output_root) / "teachers" / dataset_label(config.dataset) / name
+
+
+def student_directory(config: Config) -> Path:
+    teacher = _folder(config.teacher.name) if config.needs_teacher else "none"
+    pair = f"{teacher}-{_folder(config.student.name)}"
+    name = f"s{config.seed}-{digest(student_identity(config))}"
+    return Path(config.output_root) / config.study / dataset_label(config.dataset) / pair / config.method_name / name
+
+
+def _folder(model_name: str) -> str:
+    return model_name.replace("/", "_")

@@ -1,0 +1,34 @@
+"""The state of an unfinished training, in one file with a checksum, written atomically and read without pickled code."""
+
+import hashlib
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ltkd.errors import UserError
+from ltkd.files import atomic_writer
+
+MAGIC = b"ltkd-checkpoint-1 "
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write `state` (tensors, numbers, strings and containers of them) to `path`: a line with the SHA-256, then torch's format."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    payload = buffer.getbuffer()
+    with atomic_writer(path) as file:
+        file.write(MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n")
+        file.write(payload)
+
+
+def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """The state in `path`. Raises UserError, naming the file, when it is truncated, changed or no checkpoint."""
+    try:
+        header, _, payload = Path(path).read_bytes().partition(b"\n")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    if not header.startswith(MAGIC) or header[len(MAGIC) :] != hashlib.sha256(payload).hexdigest().encode():
+        raise UserError(f"{path}: damaged (its checksum differs); delete it to start this training from the beginning")
+    return torch.load(io.BytesIO(payload), map_location=device, weights_only=True)

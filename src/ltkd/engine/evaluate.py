@@ -1,0 +1,102 @@
+"""What a network does on held-out images: accuracy over all, per group and per class, and where its probability goes."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ltkd.data import DeviceData, LongTailSplit
+from ltkd.losses import group_mass
+
+EVALUATION_BATCH = 500
+NUM_BINS = 15  # of the calibration error: the number that the field reports with
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All figures in percent. A group without a class is None, never 0.
+
+    group_confusion[i][j] is the share of the images of group i that are taken for a class of group j (None for an
+    empty group i); group_mass is the mean probability that the network gives to a group: on a balanced test part an
+    unbiased network gives each group its share of the classes.
+    """
+
+    all: float
+    per_group: dict[str, float | None]
+    per_class: list[float]
+    group_confusion: list[list[float] | None]
+    group_mass: dict[str, float | None]
+    expected_calibration_error: float
+
+    def metrics(self, prefix: str) -> dict[str, float]:
+        """Flat numbers for the metrics file: prefix/accuracy, prefix/accuracy/<group>, ..."""
+        flat = {f"{prefix}/accuracy": self.all, f"{prefix}/calibration_error": self.expected_calibration_error}
+        flat |= {f"{prefix}/accuracy/{name}": value for name, value in self.per_group.items() if value is not None}
+        flat |= {f"{prefix}/group_mass/{name}": value for name, value in self.group_mass.items() if value is not None}
+        return flat
+
+
+def evaluate(
+    model: nn.Module, data: DeviceData, split: LongTailSplit, autocast: Callable[[], AbstractContextManager]
+) -> Evaluation:
+    """Evaluate in eval mode, over all images once and in order; the model's mode is as before afterwards."""
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode():
+        logits = []
+        for batch in data.evaluation_batches(EVALUATION_BATCH):
+            with autocast():
+                logits.append(model(batch.images).logits.float())
+    model.train(was_training)
+    return summarize(torch.cat(logits), data.labels, split)
+
+
+def summarize(logits: Tensor, labels: Tensor, split: LongTailSplit) -> Evaluation:
+    """The Evaluation of float logits [N, C] for labels [N]."""
+    groups = torch.as_tensor(split.groups, device=logits.device)
+    num_classes, num_groups = logits.shape[1], len(split.group_names)
+    confidence, predicted = logits.softmax(1).max(1)
+    correct = predicted == labels
+
+    class_totals = torch.bincount(labels, minlength=num_classes)
+    class_correct = torch.bincount(labels[correct], minlength=num_classes)
+    pairs = groups[labels] * num_groups + groups[predicted]
+    confusion = torch.bincount(pairs, minlength=num_groups**2).reshape(num_groups, num_groups)
+    group_correct = torch.bincount(groups[labels[correct]], minlength=num_groups)
+    group_totals = confusion.sum(1)
+
+    mass = 100 * group_mass(logits, groups, num_groups).mean(0)
+    return Evaluation(
+        all=100 * correct.float().mean().item(),
+        per_group=named_groups(split, 100 * group_correct / group_totals),
+        per_class=(100 * class_correct / class_totals).nan_to_num(0).tolist(),
+        group_confusion=[
+            (100 * row / row.sum()).tolist() if total else None
+            for row, total in zip(confusion, group_totals, strict=True)
+        ],
+        group_mass=named_groups(split, mass),
+        expected_calibration_error=100 * calibration_error(confidence, correct),
+    )
+
+
+def named_groups(split: LongTailSplit, values: Tensor) -> dict[str, float | None]:
+    """One value per group under the group's name; None for a group without a class."""
+    present = set(split.groups.tolist())
+    return {
+        name: value if group in present else None
+        for group, (name, value) in enumerate(zip(split.group_names, values.tolist(), strict=True))
+    }
+
+
+def calibration_error(confidence: Tensor, correct: Tensor) -> float:
+    """Expected calibration error (arXiv 1706.04599): |accuracy - confidence| of equally wide bins, weighted by their size.
+
+    confidence [N] in [0, 1], correct [N] bool. A value on an edge belongs to the bin below it.
+    """
+    edges = torch.linspace(0, 1, NUM_BINS + 1, device=confidence.device)[1:-1]
+    bins = torch.bucketize(confidence, edges)
+    gap = torch.zeros(NUM_BINS, dtype=torch.float64, device=confidence.device)
+    gap.index_add_(0, bins, correct.double() - confidence.double())
+    return (gap.abs().sum() / len(confidence)).item()

@@ -1,0 +1,20 @@
+"""Number formats of a run: what is computed in which, and deterministic kernels so that a run can be repeated."""
+
+import torch
+
+from ltkd.config import Precision
+
+
+def set_backends(precision: Precision, threads: int | None) -> None:
+    """Set torch's process-wide switches for this run."""
+    torch.backends.cuda.matmul.allow_tf32 = precision.tf32
+    torch.backends.cudnn.allow_tf32 = precision.tf32
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False  # would choose kernels by time: other numbers from run to run
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def autocast(precision: Precision, device: torch.device) -> torch.autocast:
+    """The context of a forward pass."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision.autocast == "bfloat16")

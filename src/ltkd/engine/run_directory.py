@@ -1,0 +1,99 @@
+"""One run's directory: its lock, its status, its log file."""
+
+import json
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from ltkd.engine.interrupt import Interrupted
+from ltkd.errors import UserError
+from ltkd.files import read_json, write_json
+
+logger = logging.getLogger(__name__)
+
+RESULT = "result.json"
+STATUS = "status.json"
+WEIGHTS = "weights.safetensors"
+
+
+class Busy(Exception):
+    """Another process works in the directory."""
+
+
+@contextmanager
+def locked(directory: Path, *, wait: bool) -> Iterator[None]:
+    """Hold the directory's lock, which the system frees when the process ends, however it ends.
+
+    A lock that another process holds is waited for, or raises Busy. UserError when the directory cannot be made.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(directory / "lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if not wait:
+                raise Busy(str(directory)) from None
+            logger.info("waiting: another process works on %s", directory)
+            lock.acquire()
+    except OSError as error:
+        raise UserError(f"{directory}: cannot be written ({error.strerror}); choose another output_root") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def recorded(directory: Path, info: dict[str, Any]) -> Iterator[None]:
+    """status.json says running, then finished, interrupted or failed and why; log.txt gets every message meanwhile."""
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    about = info | {"started": started, "host": socket.gethostname(), "process": os.getpid()}
+
+    def write(status: str, error: str | None = None) -> None:
+        write_json(directory / STATUS, about | {"status": status, "error": error})
+
+    write("running")
+    handler = logging.FileHandler(directory / "log.txt")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt) as stop:
+        write("interrupted", getattr(stop, "signal_name", "SIGINT"))
+        raise
+    except BaseException as error:
+        logger.debug("failed", exc_info=True)
+        message = f"{type(error).__name__}: {error}"
+        _try_to(lambda: write("failed", message))
+        raise
+    else:
+        write("finished")
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+
+
+def _try_to(write: Any) -> None:
+    """On a full disk the status cannot be written either: the first error is the one to report."""
+    try:
+        write()
+    except UserError as error:
+        logger.warning("%s", error)
+
+
+def finished_result(directory: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
+    """The result of a finished run, None where there is none. UserError when it is damaged or of another identity."""
+    if not (directory / RESULT).exists():
+        return None
+    result = read_json(directory / RESULT)
+    if result.get("identity") != json.loads(json.dumps(identity)):
+        raise UserError(f"{directory / RESULT}: belongs to another configuration; move the directory away")
+    return result

@@ -1,0 +1,273 @@
+"""fit(): train one network on one method's objective. Teacher and student go through it alike.
+
+Resume order, when <directory>/last.ckpt exists:
+    1. model, method (its parameters and buffers), optimizer
+    2. the epoch's plan, drawn again from the generator state at the epoch's start
+    3. random state of torch (dropout and the like)
+    4. metrics.jsonl is cut back to the epochs of the checkpoint
+After that every number is the one that an uninterrupted run would have had.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ltkd.config import Recipe
+from ltkd.data import Batch, DeviceData, LongTailSplit
+from ltkd.engine.checkpoint import load_checkpoint, save_checkpoint
+from ltkd.engine.evaluate import evaluate, named_groups
+from ltkd.engine.interrupt import Interrupted, StopRequest
+from ltkd.engine.progress import Progress
+from ltkd.engine.schedule import learning_rate
+from ltkd.errors import UserError
+from ltkd.losses import group_mass
+from ltkd.methods import Method
+from ltkd.models.weights import save_weights
+from ltkd.tracking import Tracker
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT = "last.ckpt"
+
+
+@dataclass(frozen=True)
+class Training:
+    """All that fit() needs: the network, its objective, the data and how to optimise. Modules are on `device`."""
+
+    label: str  # "teacher resnet20": what the user sees
+    identity: str  # hash; a checkpoint of another identity is refused
+    model: nn.Module
+    method: Method
+    teacher: nn.Module | None  # in eval mode, without gradients
+    train: DeviceData
+    test: DeviceData
+    validation: DeviceData | None
+    split: LongTailSplit
+    groups: Tensor  # split.groups on the device
+    recipe: Recipe
+    seed: int
+    device: torch.device
+    autocast: Callable[[], AbstractContextManager]
+    evaluate_every: int
+    progress: str
+
+
+@dataclass
+class State:
+    """Where a training is; everything but the tensors of model, method and optimizer."""
+
+    epoch: int = 0  # completed epochs
+    step: int = 0  # completed steps of the epoch under way
+    images: int = 0  # seen in the epoch under way
+    generator: Tensor | None = None  # state at the start of the epoch under way
+    sums: dict[str, Tensor] = field(default_factory=dict)  # of the epoch under way, per image
+    history: list[dict[str, Any]] = field(default_factory=list)  # one dictionary of metrics per epoch
+    last: dict[str, Any] | None = None  # the latest evaluation
+    best: dict[str, Any] | None = None  # highest test accuracy: for comparison with papers that report it
+    selected: dict[str, Any] | None = None  # highest validation accuracy, with its test figures
+    seconds: float = 0.0  # of training steps, over all sessions
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """`last`, `best` and `selected` are {"epoch": ..., **Evaluation}; selected is None without a validation split."""
+
+    last: dict[str, Any]
+    best: dict[str, Any]
+    selected: dict[str, Any] | None
+    train_seconds: float
+    images_per_second: float | None
+
+
+def fit(training: Training, directory: Path, tracker: Tracker) -> FitResult:
+    """Train to the recipe's last epoch, from <directory>/last.ckpt where there is one.
+
+    Raises Interrupted after SIGTERM or Ctrl-C, with everything saved, and UserError when a loss term is not finite.
+    """
+    t = training
+    generator = torch.Generator(t.device).manual_seed(t.seed)
+    parameters = [*t.model.parameters(), *t.method.parameters()]
+    optimizer = torch.optim.SGD(
+        [p for p in parameters if p.requires_grad], lr=t.recipe.learning_rate, momentum=t.recipe.momentum,
+        nesterov=t.recipe.nesterov, weight_decay=t.recipe.weight_decay,
+    )  # fmt: skip
+    state = _resume(t, directory / CHECKPOINT, optimizer)
+    tracker.restart(state.history)
+    steps_per_epoch = t.train.num_batches(t.recipe.batch_size)
+    progress = Progress(
+        t.label, t.recipe.epochs, steps_per_epoch, state.epoch * steps_per_epoch + state.step, t.progress
+    )
+    try:
+        with StopRequest() as stop:
+            while state.epoch < t.recipe.epochs:
+                _train_epoch(t, state, optimizer, generator, directory, stop, progress)
+                _finish_epoch(t, state, optimizer, directory, tracker, progress)
+            if stop.signal is not None:  # it came after the last step: all is saved, but what follows is not wanted
+                raise Interrupted(stop.signal)
+    finally:
+        progress.close()
+    return _result(t, state)
+
+
+def _train_epoch(
+    t: Training, state: State, optimizer: torch.optim.SGD, generator: torch.Generator,
+    directory: Path, stop: StopRequest, progress: Progress,
+) -> None:  # fmt: skip
+    """The steps of one epoch that are not done yet."""
+    epoch = state.epoch + 1
+    if state.generator is None:
+        state.generator = generator.get_state()
+    generator.set_state(state.generator)
+    plan = t.train.draw_epoch(generator)
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(t.recipe, epoch)
+    t.model.train()
+    t.method.train()
+    t.method.start_epoch(epoch)
+
+    start, seconds_before = time.perf_counter(), state.seconds
+    for step in range(state.step, t.train.num_batches(t.recipe.batch_size)):
+        if stop.signal is not None:
+            state.seconds = seconds_before + time.perf_counter() - start
+            _save(t, state, optimizer, directory)
+            logger.warning("%s: stopped in epoch %d; the same command resumes it", t.label, epoch)
+            raise Interrupted(stop.signal)
+        batch = t.train.batch(plan, step, t.recipe.batch_size)
+        figures = train_step(t, batch, optimizer)
+        for name, value in figures.items():
+            value = value * len(batch.labels)
+            state.sums[name] = state.sums[name] + value if name in state.sums else value
+        state.step, state.images = step + 1, state.images + len(batch.labels)
+        if progress.step():
+            progress.show(epoch, _loss(state, epoch, t))
+
+    _loss(state, epoch, t)  # before anything of this epoch is kept; also waits for the device
+    state.seconds = seconds_before + time.perf_counter() - start
+    state.epoch, state.step, state.generator = epoch, 0, generator.get_state()
+
+
+def train_step(t: Training, batch: Batch, optimizer: torch.optim.SGD) -> dict[str, Tensor]:
+    """One update. Returns batch means, on the device: loss/<term>, accuracy, group mass of student and teacher."""
+    needs = t.method.needs
+    with t.autocast():
+        teacher = None
+        if t.teacher is not None:
+            with torch.no_grad():
+                teacher = t.teacher(batch.images, features=needs.features)
+        student = t.model(batch.images, features=needs.features)
+        terms = t.method(student, teacher, batch)
+    optimizer.zero_grad(set_to_none=True)
+    sum(terms.values()).backward()
+    optimizer.step()
+
+    with torch.no_grad():
+        figures = {f"loss/{name}": term.detach() for name, term in terms.items()}
+        figures["accuracy"] = 100 * (student.logits.argmax(1) == batch.labels).float().mean()
+        for role, output in (("student", student), ("teacher", teacher)):
+            if output is not None:
+                mass = group_mass(output.logits.detach(), t.groups, len(t.split.group_names))
+                figures[f"group_mass/{role}"] = 100 * mass.mean(0)
+    return figures
+
+
+def _loss(state: State, epoch: int, t: Training) -> float:
+    """The mean objective of the epoch so far. UserError, naming epoch and term, if a term is not finite."""
+    terms = {name: value.item() / state.images for name, value in state.sums.items() if name.startswith("loss/")}
+    broken = [name.removeprefix("loss/") for name, value in terms.items() if not math.isfinite(value)]
+    if broken:
+        raise UserError(
+            f"{t.label}: loss term {' and '.join(map(repr, broken))} became {terms['loss/' + broken[0]]} in epoch {epoch} "
+            f"(learning rate {learning_rate(t.recipe, epoch):g}); the state of epoch {epoch - 1} is kept. "
+            "Lower the learning rate or the term's weight, or lengthen the warm-up"
+        )
+    return sum(terms.values())
+
+
+def _finish_epoch(
+    t: Training, state: State, optimizer: torch.optim.SGD, directory: Path, tracker: Tracker, progress: Progress
+) -> None:
+    """Evaluate where it is due, log, save."""
+    epoch, last = state.epoch, state.epoch == t.recipe.epochs
+    metrics: dict[str, Any] = {"epoch": epoch, "learning_rate": learning_rate(t.recipe, epoch)}
+    means = {name: value / state.images for name, value in state.sums.items()}
+    for name, mean in means.items():
+        if mean.ndim:
+            by_group = named_groups(t.split, mean)
+            metrics |= {f"train/{name}/{group}": value for group, value in by_group.items() if value is not None}
+        else:
+            metrics[f"train/{name}"] = mean.item()
+    loss = metrics["train/loss"] = sum(mean.item() for name, mean in means.items() if name.startswith("loss/"))
+
+    test = None
+    if last or epoch % t.evaluate_every == 0:
+        test = evaluate(t.model, t.test, t.split, t.autocast)
+        metrics |= test.metrics("test")
+        record = state.last = {"epoch": epoch, **asdict(test)}
+        if state.best is None or test.all > state.best["all"]:
+            state.best = record
+        if t.validation is not None:
+            validation = evaluate(t.model, t.validation, t.split, t.autocast)
+            metrics |= validation.metrics("validation")
+            if state.selected is None or validation.all > state.selected["validation_accuracy"]:
+                state.selected = record | {"validation_accuracy": validation.all}
+                save_weights(t.model, directory / "selected.safetensors", {"epoch": str(epoch)})
+    metrics["images_per_second"] = _images_per_second(t, state)
+    state.history.append(metrics)
+    state.sums, state.images = {}, 0
+    _save(t, state, optimizer, directory)
+    tracker.log(metrics)
+    progress.epoch_done(epoch, loss, {"all": test.all, **test.per_group} if test else None)
+
+
+def _images_per_second(t: Training, state: State) -> float | None:
+    return state.epoch * len(t.train) / state.seconds if state.seconds else None
+
+
+def _result(t: Training, state: State) -> FitResult:
+    if state.last is None or state.best is None:  # no epoch at all: a pretrained network used as it is
+        state.last = state.best = {"epoch": 0, **asdict(evaluate(t.model, t.test, t.split, t.autocast))}
+    return FitResult(state.last, state.best, state.selected, state.seconds, _images_per_second(t, state))
+
+
+def _save(t: Training, state: State, optimizer: torch.optim.SGD, directory: Path) -> None:
+    cuda = t.device.type == "cuda"
+    save_checkpoint(
+        directory / CHECKPOINT,
+        {
+            "identity": t.identity,
+            "model": t.model.state_dict(),
+            "method": t.method.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "random": {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state(t.device) if cuda else None},
+            "state": vars(state),
+        },
+    )
+
+
+def _resume(t: Training, path: Path, optimizer: torch.optim.SGD) -> State:
+    if not path.exists():
+        return State()
+    saved = load_checkpoint(path)
+    if saved["identity"] != t.identity:
+        raise UserError(
+            f"{path}: belongs to another configuration ({saved['identity']}, not {t.identity}); move it away"
+        )
+    t.model.load_state_dict(saved["model"])
+    t.method.load_state_dict(saved["method"])
+    optimizer.load_state_dict(saved["optimizer"])
+    torch.set_rng_state(saved["random"]["cpu"])
+    if t.device.type == "cuda" and saved["random"]["cuda"] is not None:
+        torch.cuda.set_rng_state(saved["random"]["cuda"], t.device)
+    state = State(**saved["state"])
+    state.sums = {name: value.to(t.device) for name, value in state.sums.items()}
+    if state.epoch or state.step:
+        logger.info("%s: resumed after epoch %d of %d", t.label, state.epoch, t.recipe.epochs)
+    return state

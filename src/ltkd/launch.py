@@ -1,0 +1,62 @@
+"""From Hydra's composed configuration to a run: messages, errors, and how one job of a multirun ends."""
+
+import logging
+import sys
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ltkd.config import load_config
+from ltkd.engine.run import run
+from ltkd.errors import UserError
+from ltkd.results import run_table
+
+logger = logging.getLogger("ltkd")
+
+
+def launch(composed: DictConfig) -> None:
+    """Check, run, print the table of teacher and student.
+
+    What the user can mend is one message without a traceback, and exit code 2. In a multirun every error is logged when
+    it happens and raised: Hydra goes on with the other jobs and ends with an exit code other than 0.
+    """
+    _log_to_console()
+    hydra = HydraConfig.get()
+    multirun = hydra.mode == RunMode.MULTIRUN
+    if multirun:
+        logger.info("job %s: %s", hydra.job.num, hydra.job.override_dirname or "defaults")
+    try:
+        config = load_config(_plain(composed))
+        result = run(config)
+        if result is not None:
+            logger.info("%s", run_table(result))
+    except UserError as error:
+        logger.error("error: %s", error)
+        if not multirun:
+            raise SystemExit(2) from None
+        raise
+    except Exception:
+        logger.exception("job failed")
+        if not multirun:
+            raise SystemExit(1) from None
+        raise
+
+
+def _plain(composed: DictConfig) -> dict:
+    try:
+        return OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"configuration: {error}") from error
+
+
+def _log_to_console() -> None:
+    """Plain messages on standard output; warnings of libraries too. Once per process, also in a multirun."""
+    root = logging.getLogger()
+    root.setLevel(logging.INFO)
+    if not any(getattr(handler, "ltkd", False) for handler in root.handlers):
+        handler = logging.StreamHandler(sys.stdout)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.ltkd = True
+        root.addHandler(handler)

@@ -1,0 +1,36 @@
+"""Losses on the labels, plain and corrected for long-tailed class counts.
+
+Shapes: logits [B, C], target [B] (int64 class labels), class_counts [C] (training images per class). Values are means
+over the batch. A class without images has a prior of 0 and no adjusted logit: callers refuse such data beforehand.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ltkd.losses.precision import full_precision
+
+
+@full_precision
+def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy of softmax(logits), in full precision whatever the type of the logits."""
+    return F.cross_entropy(logits, target)
+
+
+@full_precision
+def balanced_softmax(logits: Tensor, target: Tensor, class_counts: Tensor) -> Tensor:
+    """Balanced softmax: cross-entropy of softmax(z + log n).
+
+    Ren et al.: Balanced Meta-Softmax for Long-Tailed Visual Recognition, arXiv:2007.10740.
+    """
+    return F.cross_entropy(logits + class_counts.to(logits.dtype).log(), target)
+
+
+@full_precision
+def logit_adjusted(logits: Tensor, target: Tensor, class_counts: Tensor, *, tau: float) -> Tensor:
+    """Logit-adjusted cross-entropy, of softmax(z + tau * log pi) with the class priors pi = n / sum(n).
+
+    tau = 1 is the balanced softmax, tau = 0 plain cross-entropy.
+    Menon et al.: Long-Tail Learning via Logit Adjustment, arXiv:2007.07314.
+    """
+    prior = class_counts.to(logits.dtype) / class_counts.sum()
+    return F.cross_entropy(logits + tau * prior.log(), target)

@@ -1,0 +1,28 @@
+"""The distillation methods and the task losses, by name."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ltkd.methods import logit, ltkd  # noqa: F401  importing a file registers its methods
+from ltkd.methods.base import Method, MethodContext, Needs, list_methods, method_class, register
+from ltkd.methods.task import TaskLoss, build_task_loss, list_task_losses, register_task_loss, task_loss_class
+
+__all__ = [
+    "Method",
+    "MethodContext",
+    "Needs",
+    "TaskLoss",
+    "build_method",
+    "build_task_loss",
+    "list_methods",
+    "list_task_losses",
+    "method_class",
+    "register",
+    "register_task_loss",
+    "task_loss_class",
+]
+
+
+def build_method(name: str, arguments: Mapping[str, Any], context: MethodContext, task_loss: TaskLoss) -> Method:
+    """The method of that name with its settings `arguments` (the YAML's keys without `name`). UserError if unknown."""
+    return method_class(name)(context, task_loss, **arguments)

@@ -1,0 +1,70 @@
+"""Methods that need logits only, sample by sample."""
+
+from torch import Tensor
+
+from ltkd import losses
+from ltkd.data.batches import Batch
+from ltkd.methods.base import Fraction, Method, MethodContext, Needs, NonNegative, Positive, register
+from ltkd.methods.task import TaskLoss
+from ltkd.models.output import ModelOutput
+
+
+@register("ce")
+class NoDistillation(Method):
+    """The task loss alone, and no teacher: how teachers are trained, and the student's own baseline."""
+
+    paper = "none: training on the labels"
+    needs = Needs(teacher=False)
+
+    def __init__(self, context: MethodContext, task_loss: TaskLoss) -> None:
+        super().__init__(context, task_loss, task_weight=1.0)
+
+
+@register("kd")
+class KD(Method):
+    """task_weight * task + weight * KD."""
+
+    paper = "Hinton et al.: Distilling the Knowledge in a Neural Network, arXiv:1503.02531"
+
+    def __init__(
+        self,
+        context: MethodContext,
+        task_loss: TaskLoss,
+        *,
+        task_weight: NonNegative,
+        weight: NonNegative,
+        temperature: Positive,
+    ) -> None:
+        super().__init__(context, task_loss, task_weight=task_weight)
+        self.weight = weight
+        self.temperature = temperature
+
+    def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
+        return {"kd": self.weight * losses.kd(student.logits, teacher.logits, temperature=self.temperature)}
+
+
+@register("dkd")
+class DKD(Method):
+    """task_weight * task + warm-up * (alpha * target-class part + beta * non-target part)."""
+
+    paper = "Zhao et al.: Decoupled Knowledge Distillation, arXiv:2203.08679"
+
+    def __init__(
+        self,
+        context: MethodContext,
+        task_loss: TaskLoss,
+        *,
+        task_weight: NonNegative,
+        alpha: NonNegative,
+        beta: NonNegative,
+        temperature: Positive,
+        warmup_fraction: Fraction,
+    ) -> None:
+        super().__init__(context, task_loss, task_weight=task_weight, warmup_fraction=warmup_fraction)
+        self.alpha = alpha
+        self.beta = beta
+        self.temperature = temperature
+
+    def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
+        target, nontarget = losses.dkd_terms(student.logits, teacher.logits, batch.labels, temperature=self.temperature)
+        return {"dkd_target": self.alpha * target, "dkd_nontarget": self.beta * nontarget}

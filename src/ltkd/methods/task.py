@@ -1,0 +1,100 @@
+"""The task loss on the labels: a choice of its own, which any method combines with.
+
+A further one is a class below `TaskLoss` under `@register_task_loss("name")`: its keyword-only parameters are its
+YAML keys, and `start_epoch` is where a deferred one changes its weights.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar
+
+from annotated_types import Ge
+from torch import Tensor, nn
+
+from ltkd import losses
+from ltkd.errors import UserError, unknown_name
+
+_TASK_LOSSES: dict[str, type["TaskLoss"]] = {}
+
+
+class TaskLoss(nn.Module):
+    """A loss on labels: `forward(logits [B, C], labels [B])` is a mean over the batch."""
+
+    needs_every_class: ClassVar[bool] = False  # uses class priors, which are 0 for a class without training images
+
+    def __init__(self, class_counts: Tensor) -> None:
+        super().__init__()
+        empty = (class_counts == 0).nonzero().flatten().tolist()
+        if self.needs_every_class and empty:
+            listed = ", ".join(map(str, empty[:10])) + (", ..." if len(empty) > 10 else "")
+            raise UserError(
+                f"task_loss: {type(self).__name__} needs a training image of every class; none of class {listed}. "
+                "Choose task_loss=ce or another split"
+            )
+        self.register_buffer("class_counts", class_counts.clone(), persistent=False)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Called before each epoch, counted from 1."""
+
+
+def register_task_loss(name: str) -> Callable[[type[TaskLoss]], type[TaskLoss]]:
+    """Class decorator: makes the class the task loss `name`."""
+
+    def add(task_loss: type[TaskLoss]) -> type[TaskLoss]:
+        _TASK_LOSSES[name] = task_loss
+        return task_loss
+
+    return add
+
+
+def list_task_losses() -> list[str]:
+    return sorted(_TASK_LOSSES)
+
+
+def task_loss_class(name: str) -> type[TaskLoss]:
+    """The class of that name; its constructor takes class counts and the loss's own settings. UserError if unknown."""
+    if name not in _TASK_LOSSES:
+        raise unknown_name("task_loss", name, _TASK_LOSSES)
+    return _TASK_LOSSES[name]
+
+
+def build_task_loss(choice: str | Mapping[str, Any], class_counts: Tensor) -> TaskLoss:
+    """The task loss for a name or {name: ..., its settings}; class_counts [C] are training images per class.
+
+    Raises UserError for an unknown name, and for class priors that a class without images makes impossible.
+    """
+    settings = {"name": choice} if isinstance(choice, str) else dict(choice)
+    if "name" not in settings:
+        raise UserError(f"task_loss: should be a name or {{name: ..., settings}}, got {choice!r}")
+    return task_loss_class(settings.pop("name"))(class_counts, **settings)
+
+
+@register_task_loss("ce")
+class CrossEntropy(TaskLoss):
+    """Plain cross-entropy."""
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return losses.cross_entropy(logits, labels)
+
+
+@register_task_loss("balanced_softmax")
+class BalancedSoftmax(TaskLoss):
+    """Balanced softmax, arXiv:2007.10740. At test time the logits are used as they are."""
+
+    needs_every_class = True
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return losses.balanced_softmax(logits, labels, self.class_counts)
+
+
+@register_task_loss("logit_adjusted")
+class LogitAdjusted(TaskLoss):
+    """Logit-adjusted cross-entropy, arXiv:2007.07314; tau 1 is the theory's value and equals the balanced softmax."""
+
+    needs_every_class = True
+
+    def __init__(self, class_counts: Tensor, *, tau: Annotated[float, Ge(0)]) -> None:
+        super().__init__(class_counts)
+        self.tau = tau
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return losses.logit_adjusted(logits, labels, self.class_counts, tau=self.tau)

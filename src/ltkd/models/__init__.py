@@ -1,0 +1,23 @@
+"""Networks by name; every one returns a ModelOutput. timm and torchvision are imported only when one of their networks
+is asked for.
+
+Every network has `classifier`: in our own zoo always the final nn.Linear, in adapted networks the layer that makes the
+logits (or None where there is no single one). Wherever it is an nn.Linear, `classifier(output.embedding)` equals
+`output.logits`.
+"""
+
+from ltkd.models.complexity import count_multiply_adds, count_parameters
+from ltkd.models.output import ModelOutput
+from ltkd.models.registry import build_model, list_models, model_factory
+from ltkd.models.weights import load_weights, save_weights
+
+__all__ = [
+    "ModelOutput",
+    "build_model",
+    "count_multiply_adds",
+    "count_parameters",
+    "list_models",
+    "load_weights",
+    "model_factory",
+    "save_weights",
+]

@@ -1,0 +1,190 @@
+"""From result.json files to tables: one run's, and means over seeds. Knows no torch, so that it starts at once."""
+
+import csv
+import io
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from tabulate import tabulate
+
+from ltkd.files import read_json
+
+KINDS = ("last", "best", "selected")
+NOT_AVAILABLE = "n/a"
+
+
+@dataclass
+class Cell:
+    """All runs that differ in nothing but their seeds."""
+
+    names: dict[str, Any]  # dataset, teacher, student, method
+    identity: dict[str, Any]  # of one of the runs
+    group_names: list[str]
+    settings: str = ""  # what tells it from cells of the same names
+    runs: list[dict[str, Any]] = field(default_factory=list)
+
+    def values(self, kind: str, group: str | None) -> list[float]:
+        """The accuracy of each run, over all classes or in a group; runs without that figure are left out."""
+        records = [record for run in self.runs if (record := run["accuracy"][kind]) is not None]
+        values = [record["all"] if group is None else record["per_group"][group] for record in records]
+        return [value for value in values if value is not None]
+
+    @property
+    def label(self) -> str:
+        names = [
+            self.names["dataset"],
+            self.names["teacher"],
+            self.names["student"],
+            self.names["method"],
+            self.settings,
+        ]
+        return " ".join(filter(None, names))
+
+
+@dataclass(frozen=True)
+class Collection:
+    cells: list[Cell]
+    incomplete: list[str]  # a line for each run that has no result and for each seed that a cell lacks
+
+
+def collect(folders: Iterable[Path]) -> Collection:
+    """Read every result.json and status.json below `folders`. A run found twice (same hash) counts once."""
+    runs: dict[str, dict[str, Any]] = {}
+    unfinished = []
+    for folder in folders:
+        for path in sorted(Path(folder).rglob("status.json")):
+            status = read_json(path)
+            if not path.with_name("result.json").exists():
+                reason = f" ({status['error'].splitlines()[0]})" if status.get("error") else ""
+                unfinished.append(
+                    f"{status['status']}: {status['label']} seed {status['seed']}{reason}  [{path.parent}]"
+                )
+        for path in sorted(Path(folder).rglob("result.json")):
+            run = read_json(path)
+            runs[run["hash"]] = run
+
+    cells: dict[str, Cell] = {}
+    for run in runs.values():
+        names = {key: run[key] for key in ("dataset", "teacher", "student", "method")}
+        cell = cells.setdefault(run["cell"], Cell(names, run["identity"], run["group_names"]))
+        cell.runs.append(run)
+    ordered = sorted(cells.values(), key=lambda cell: _order(cell))
+    _name_settings(ordered)
+    return Collection(ordered, unfinished + _missing_seeds(ordered))
+
+
+def _order(cell: Cell) -> tuple:
+    names = cell.names
+    return (
+        names["dataset"],
+        names["student"] or "",
+        names["method"] != "teacher",
+        names["teacher"] or "",
+        names["method"],
+    )
+
+
+def _name_settings(cells: list[Cell]) -> None:
+    """Where cells have the same names, `settings` says in what they differ; so no two different cells look alike."""
+    alike = defaultdict(list)
+    for cell in cells:
+        alike[tuple(cell.names.values())].append(cell)
+    for same in alike.values():
+        flat = [_flatten(cell.identity) for cell in same]
+        keys = sorted({key for one in flat for key in one})
+        differing = [key for key in keys if len({json.dumps(one.get(key)) for one in flat}) > 1]
+        for cell, one in zip(same, flat, strict=True):
+            cell.settings = " ".join(f"{key.removeprefix('method.')}={one[key]}" for key in differing if key in one)
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict) and value:
+        return {k: v for key, inner in value.items() for k, v in _flatten(inner, f"{prefix}{key}.").items()}
+    return {prefix[:-1]: value} if prefix[:-1].rpartition(".")[2] != "seed" else {}
+
+
+def _missing_seeds(cells: list[Cell]) -> list[str]:
+    """Among the cells of one data set, a seed that some students have and others lack."""
+    students = [cell for cell in cells if cell.names["student"]]
+    seeds = defaultdict(set)
+    for cell in students:
+        seeds[cell.names["dataset"]] |= {run["seed"] for run in cell.runs}
+    lines = []
+    for cell in students:
+        absent = sorted(seeds[cell.names["dataset"]] - {run["seed"] for run in cell.runs})
+        if absent:
+            lines.append(f"missing: {cell.label} seed {', '.join(map(str, absent))}")
+    return lines
+
+
+def summary_rows(cells: list[Cell], kind: str) -> list[dict[str, Any]]:
+    """One flat row per cell: names, settings, n, and mean and sample standard deviation of each accuracy (None: n/a)."""
+    groups = list(dict.fromkeys(group for cell in cells for group in cell.group_names))
+    rows = []
+    for cell in cells:
+        row = {**cell.names, "settings": cell.settings, "n": len(cell.values(kind, None))}
+        for group in (None, *groups):
+            values = cell.values(kind, group) if group is None or group in cell.group_names else []
+            row[f"{group or 'all'}"] = mean(values) if values else None
+            row[f"{group or 'all'} std"] = stdev(values) if len(values) > 1 else None
+        rows.append(row)
+    return rows
+
+
+def markdown(cells: list[Cell], kind: str) -> str:
+    """The table with mean ± sample standard deviation in percent; a single run has no deviation."""
+    rows = summary_rows(cells, kind)
+    if not rows:
+        return "no finished run"
+    fixed = [
+        key for key in ("dataset", "teacher", "student", "method", "settings", "n") if any(row[key] for row in rows)
+    ]
+    figures = [key.removesuffix(" std") for key in rows[0] if key.endswith(" std")]
+    body = [
+        [row[key] if row[key] not in (None, "") else "-" for key in fixed]
+        + [_figure(row[key], row[f"{key} std"]) for key in figures]
+        for row in rows
+    ]
+    return tabulate(body, headers=[*fixed, *figures], tablefmt="github", disable_numparse=True)
+
+
+def comma_separated(cells: list[Cell], kind: str) -> str:
+    """The same as CSV, unrounded."""
+    rows = summary_rows(cells, kind)
+    file = io.StringIO()
+    writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["n"])
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
+
+
+def _figure(value: float | None, deviation: float | None) -> str:
+    if value is None:
+        return NOT_AVAILABLE
+    return f"{value:.2f}" if deviation is None else f"{value:.2f} ± {deviation:.2f}"
+
+
+def run_table(result: dict[str, Any]) -> str:
+    """What a user sees at the end of a run: teacher and student, all and per group, and where the results lie."""
+    groups = result["group_names"]
+    rows = []
+    if result["teacher_result"] is not None:
+        rows.append([f"teacher {result['teacher']}", "", *_accuracies(result["teacher_result"], groups)])
+    rows.append([f"student {result['student']}", result["method"], *_accuracies(result, groups)])
+    images = dict.fromkeys(groups, 0)
+    for group, count in zip(result["groups"], result["class_counts"], strict=True):
+        images[groups[group]] += count
+    headers = ["last epoch, accuracy in %", "method", "all", *groups]
+    rows.append(["training images", "", sum(images.values()), *images.values()])
+    table = tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
+    return f"\n{table}\n\nresult: {result['directory']}"
+
+
+def _accuracies(result: dict[str, Any], groups: list[str]) -> list[str]:
+    last = result["accuracy"]["last"]
+    return [_figure(last["all"], None), *(_figure(last["per_group"][group], None) for group in groups)]

@@ -1,0 +1,110 @@
+"""Where the numbers of a training go: metrics.jsonl is the truth, Weights & Biases mirrors it.
+
+Nothing that W&B does can end a training: a failure is said once, in full, and the training goes on without it.
+"""
+
+import json
+import logging
+import netrc
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from urllib.parse import urlparse
+
+from ltkd.config import Wandb
+from ltkd.errors import UserError
+from ltkd.files import write_text
+
+logger = logging.getLogger(__name__)
+
+METRICS = "metrics.jsonl"
+
+
+class Tracker:
+    """Context manager around one training: one metrics file, at most one W&B run."""
+
+    def __init__(
+        self, directory: Path, settings: Wandb, *, name: str, group: str, job_type: str, tags: list[str],
+        config: dict[str, Any], run_id: str,
+    ) -> None:  # fmt: skip
+        self.path = Path(directory) / METRICS
+        self.settings = settings
+        self.arguments = {
+            "dir": str(directory), "project": settings.project, "entity": settings.entity, "name": name, "group": group,
+            "job_type": job_type, "tags": [*tags, *settings.tags], "config": config, "id": run_id, "resume": "allow",
+        }  # fmt: skip
+        self.run = None
+
+    def __enter__(self) -> "Tracker":
+        if self.settings.mode != "disabled":
+            self._mirror(self._start)
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        if self.run is not None:
+            run, exit_code = self.run, 0 if error is None else 1  # any exit code but 0 marks the W&B run failed
+            self._mirror(lambda: run.finish(exit_code=exit_code))
+
+    def restart(self, history: list[dict[str, Any]]) -> None:
+        """The metrics file holds exactly `history`: what came after a checkpoint is computed and logged again."""
+        write_text(self.path, "".join(_line(metrics) for metrics in history))
+
+    def log(self, metrics: dict[str, Any]) -> None:
+        """One epoch's metrics: a line of the file, and W&B."""
+        try:
+            with open(self.path, "a") as file:
+                file.write(_line(metrics))
+        except OSError as error:
+            raise UserError(
+                f"{self.path}: cannot be written ({error.strerror}); the last checkpoint is kept"
+            ) from error
+        if self.run is not None:
+            run = self.run
+            self._mirror(lambda: run.log(metrics))  # no step=: the x axis is the epoch, see _start
+
+    def summarize(self, values: dict[str, Any]) -> None:
+        """The final numbers, under the names that result.json has."""
+        if self.run is not None:
+            run = self.run
+            self._mirror(lambda: run.summary.update(values))
+
+    def _start(self) -> None:
+        import wandb  # here: it takes a second, and not every run wants it
+
+        mode = self.settings.mode
+        if mode == "auto":
+            mode = os.environ.get("WANDB_MODE") or ("online" if _has_login() else "offline")
+            if mode == "offline":
+                logger.info(
+                    "W&B: no login, so offline; `wandb sync %s/wandb/offline-*` sends it later", self.path.parent
+                )
+        self.run = wandb.init(
+            **self.arguments, mode=mode, settings=wandb.Settings(silent=True, console="off", init_timeout=60)
+        )
+        self.run.define_metric("epoch")
+        self.run.define_metric("*", step_metric="epoch")
+
+    def _mirror(self, action: Any) -> None:
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001  whatever W&B raises, the training is worth more
+            logger.warning(
+                "W&B failed (%s: %s); going on without it, metrics are in %s", type(error).__name__, error, self.path
+            )
+            self.run = None
+
+
+def _has_login() -> bool:
+    """A key in the environment or in the netrc file (where `wandb login` puts it); never a prompt."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
+    try:
+        return host in netrc.netrc(os.environ.get("NETRC")).hosts
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def _line(metrics: dict[str, Any]) -> str:
+    return json.dumps(metrics, allow_nan=False) + "\n"
