@@ -1,0 +1,32 @@
+"""Images, labels, the long-tailed split, class groups, and batches on the device."""
+
+from ltkd.data.batches import Batch, DeviceData, EpochPlan, device_data
+from ltkd.data.dataset import DatasetConfig, LongTailData
+from ltkd.data.groups import group_policy, make_groups
+from ltkd.data.load import load_data
+from ltkd.data.long_tail import LongTailSplit, class_counts, make_split
+from ltkd.data.manifest import check_manifest, write_manifest
+from ltkd.data.pack import pack_dataset_config, read_pack, write_pack
+from ltkd.data.sources import Source, load_source
+
+__all__ = [
+    "Batch",
+    "DatasetConfig",
+    "DeviceData",
+    "EpochPlan",
+    "LongTailData",
+    "LongTailSplit",
+    "Source",
+    "check_manifest",
+    "class_counts",
+    "device_data",
+    "group_policy",
+    "load_data",
+    "load_source",
+    "make_groups",
+    "make_split",
+    "pack_dataset_config",
+    "read_pack",
+    "write_manifest",
+    "write_pack",
+]

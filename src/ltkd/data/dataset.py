@@ -1,0 +1,80 @@
+"""A data set's settings, and the arrays that come of them."""
+
+import logging
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from annotated_types import Ge, Gt, Le
+
+from ltkd.data.long_tail import LongTailSplit
+from ltkd.data.manifest import data_sha256
+from ltkd.errors import UserError
+
+_log = logging.getLogger(__name__)
+
+# Where the files come from is no property of the data: the manifest's pixel hashes tell what was in them.
+_WHEREABOUTS = ("source", "download", "path")
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """The `dataset` section of the configuration; conf/dataset/*.yaml say why each value is what it is."""
+
+    name: str
+    source: Literal["digits", "cifar10", "cifar100", "pack"]
+    num_classes: Annotated[int, Ge(2)]
+    image_size: Annotated[int, Ge(1)]  # pixels per side
+    channels: Literal[1, 3]
+    imbalance: Literal["exponential", "step", "none"]
+    imbalance_factor: Annotated[float, Ge(1)]  # largest class / smallest class
+    split_seed: Annotated[int, Ge(0), Le(2**32 - 1)]
+    validation_per_class: Annotated[int, Ge(0)]
+    groups: str | dict[str, Any]
+    mean: list[float]  # per channel, of pixel values in 0 .. 1
+    std: list[Annotated[float, Gt(0)]]
+    crop_padding: Annotated[int, Ge(0)]  # pixels on each side; 0: no random crop
+    horizontal_flip: bool
+    download: bool
+    path: str | None  # the pack file, for source=pack only
+
+    def __post_init__(self):
+        for key in ("mean", "std"):
+            if len(getattr(self, key)) != self.channels:
+                raise UserError(
+                    f"dataset.{key}: {getattr(self, key)} must have one value for each of {self.channels} channels"
+                )
+        if (self.source == "pack") != (self.path is not None):
+            raise UserError("dataset.path: names the pack file; needed with source=pack and with no other source")
+        if self.imbalance == "none" and self.imbalance_factor != 1:
+            _log.warning("dataset.imbalance_factor=%g has no effect with imbalance=none", self.imbalance_factor)
+
+    def settings(self) -> dict[str, Any]:
+        """Everything but where the files come from, as plain values for the manifest."""
+        return {key: value for key, value in asdict(self).items() if key not in _WHEREABOUTS}
+
+
+@dataclass(frozen=True)
+class LongTailData:
+    """The images of a split: uint8 [N, C, H, W], int64 labels [N]; training rows in the order of `split.indices`."""
+
+    name: str
+    config: DatasetConfig
+    split: LongTailSplit
+    class_names: list[str]
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    validation_images: np.ndarray
+    validation_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+
+    def manifest(self) -> dict[str, Any]:
+        """The split's manifest, and hashes of the pixels and labels, so that changed data is noticed."""
+        return {
+            **self.split.to_manifest(self.config.settings()),
+            "test_size": len(self.test_labels),
+            "train_data_sha256": data_sha256(self.train_images, self.train_labels),
+            "validation_data_sha256": data_sha256(self.validation_images, self.validation_labels),
+            "test_data_sha256": data_sha256(self.test_images, self.test_labels),
+        }

@@ -1,0 +1,99 @@
+"""Class groups such as head / medium / tail: five definitions that papers use, one function each."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from ltkd.errors import UserError, unknown_name
+
+Groups = tuple[np.ndarray, list[str]]
+
+
+def rank_thirds(class_counts: np.ndarray) -> Groups:
+    """Head, medium, tail: 33 / 34 / 33 % of the classes sorted by count; equal counts in label order (LTKD)."""
+    num_classes = len(class_counts)
+    third = max(33 * num_classes // 100, 1 if num_classes >= 3 else 0)
+    by_count = np.argsort(-class_counts, kind="stable")
+    groups = np.ones(num_classes, dtype=np.int64)
+    groups[by_count[:third]] = 0
+    groups[by_count[num_classes - third :]] = 2
+    return groups, ["head", "medium", "tail"]
+
+
+def many_medium_few(class_counts: np.ndarray) -> Groups:
+    """Many > 100 images, medium 20 to 100, few < 20 (Kang et al., arXiv 1910.09217)."""
+    return _by_threshold(class_counts > 100, class_counts < 20)
+
+
+def oltr(class_counts: np.ndarray) -> Groups:
+    """Many >= 100 images, medium in between, few <= 20 (Liu et al., OLTR, arXiv 1904.05160)."""
+    return _by_threshold(class_counts >= 100, class_counts <= 20)
+
+
+def _by_threshold(many: np.ndarray, few: np.ndarray) -> Groups:
+    return np.where(many, 0, np.where(few, 2, 1)).astype(np.int64), ["many", "medium", "few"]
+
+
+def ranges(class_counts: np.ndarray, *, boundaries: list[int]) -> Groups:
+    """Ranges of labels: each boundary is the first class of the next group; [36, 71] is MiSLAS (arXiv 2104.00466)."""
+    num_classes = len(class_counts)
+    edges = [0, *boundaries, num_classes]
+    if not boundaries or any(low >= high for low, high in pairwise(edges)):
+        raise UserError(
+            f"dataset.groups.boundaries: {boundaries} must rise strictly between 1 and {num_classes - 1} "
+            f"for {num_classes} classes"
+        )
+    groups = np.searchsorted(boundaries, np.arange(num_classes), side="right").astype(np.int64)
+    names = ["many", "medium", "few"] if len(boundaries) == 2 else [f"group{i}" for i in range(len(boundaries) + 1)]
+    return groups, names
+
+
+def mapping(class_counts: np.ndarray, *, classes: dict[str, list[int]]) -> Groups:
+    """The user's own groups: name -> class labels, every class in exactly one group."""
+    groups = np.full(len(class_counts), -1, dtype=np.int64)
+    names = list(classes)
+    for group, name in enumerate(names):
+        for label in classes[name]:
+            if not 0 <= label < len(groups):
+                raise UserError(f"dataset.groups.classes.{name}: class {label} is not among 0 .. {len(groups) - 1}")
+            if groups[label] >= 0:
+                raise UserError(
+                    f"dataset.groups.classes.{name}: class {label} is already in {names[groups[label]]!r}; "
+                    "every class belongs to exactly one group"
+                )
+            groups[label] = group
+    if (groups < 0).any():
+        raise UserError(f"dataset.groups.classes: class {int(np.argmin(groups))} is in no group")
+    return groups, names
+
+
+_POLICIES: dict[str, Callable[..., Groups]] = {
+    policy.__name__: policy for policy in (rank_thirds, many_medium_few, oltr, ranges, mapping)
+}
+
+
+def group_policy(name: str) -> Callable[..., Groups]:
+    """The policy of that name; its keyword-only parameters are what the configuration may set."""
+    if name not in _POLICIES:
+        raise unknown_name("dataset.groups", name, _POLICIES)
+    return _POLICIES[name]
+
+
+def make_groups(choice: str | Mapping[str, Any], class_counts: np.ndarray) -> Groups:
+    """Group id [C] (int64) of each class and the names of the groups.
+
+    `choice` is a policy's name, or {name: ..., and its arguments}; `class_counts` [C] are images per class. A name
+    stays in the list when no class falls into its group, so that reports can say "n/a".
+    """
+    arguments = {"name": choice} if isinstance(choice, str) else dict(choice)
+    name = arguments.pop("name", None)
+    policy = group_policy(name)
+    wanted = list(inspect.signature(policy).parameters)[1:]
+    if sorted(arguments) != sorted(wanted):
+        raise UserError(
+            f"dataset.groups: {name} takes {', '.join(wanted) or 'no arguments'}; got {', '.join(arguments) or 'none'}"
+        )
+    return policy(np.asarray(class_counts), **arguments)

@@ -1,0 +1,76 @@
+"""manifest.json: what data a run was trained on, written beside it and checked when the run is taken up again."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ltkd.errors import UserError
+
+_FIELDS_NAMED = 3  # the first differences say enough; class by class they would fill the screen
+
+
+def data_sha256(images: np.ndarray, labels: np.ndarray) -> str:
+    """Of uint8 images [N, C, H, W] with their shape, and of the labels [N] as little-endian int64."""
+    digest = hashlib.sha256(repr(images.shape).encode())
+    digest.update(np.ascontiguousarray(images))
+    digest.update(np.ascontiguousarray(labels, dtype="<i8"))
+    return digest.hexdigest()
+
+
+def write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Atomic: readers see the old file or the whole new one."""
+    write_atomically(path, (json.dumps(manifest, indent=2) + "\n").encode())
+
+
+def check_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
+    """UserError when the manifest at `path` is unreadable or tells of other data: the first fields that differ."""
+    try:
+        stored = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(stored, dict):
+            raise ValueError("not a mapping")
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: not a readable manifest ({error}); move the run's folder away and run again"
+        ) from error
+    # Through JSON, so that tuples and lists, 1 and 1.0 compare as they would be read back.
+    fields_now, fields_stored = _flatten(json.loads(json.dumps(manifest))), _flatten(stored)
+    absent = "(absent)"
+    differing = [
+        f"{key}: {_short(fields_stored.get(key, absent))} there, {_short(fields_now.get(key, absent))} now"
+        for key in dict.fromkeys([*fields_now, *fields_stored])
+        if fields_stored.get(key, absent) != fields_now.get(key, absent)
+    ]
+    if differing:
+        more = f"; and {len(differing) - _FIELDS_NAMED} more" if len(differing) > _FIELDS_NAMED else ""
+        raise UserError(f"{path}: made with other data than this run's: {'; '.join(differing[:_FIELDS_NAMED])}{more}")
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in fields.items():
+        flat.update(_flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
+    return flat
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
