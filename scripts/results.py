@@ -19,9 +19,7 @@ from ltkd.results import KINDS, collect, comma_separated, markdown
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="*", type=Path, default=[Path("outputs")], help="default: outputs")
-    parser.add_argument(
-        "--accuracy", choices=KINDS, default="last", help="last epoch (default), best on test, selected on validation"
-    )
+    parser.add_argument("--accuracy", choices=KINDS, default="last", help="which epoch's (default: last)")
     parser.add_argument("--csv", type=Path, help="also write the unrounded table here")
     parser.add_argument("--markdown", type=Path, help="also write the Markdown table here")
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Shared by all tests: one thread (so that runs are comparable and two cores are shared well) and the place of real data."""
+"""Shared by all tests: one thread, so that runs are comparable, composed configurations, and the place of real data."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The typed configuration: read from the composed YAML, checked as a whole before any work, hashed into a run's identity."""
+"""The typed configuration: checked as a whole before any work, hashed into a run's identity."""
 
 import dataclasses
 import hashlib
@@ -149,10 +149,11 @@ def _collecting(errors: list[str]) -> Iterator[None]:
 
 
 def _fill_in_pack(dataset: Any, errors: list[str]) -> Any:
-    """A packed split brings its own settings along: dataset=pack dataset.path=FILE is all that is typed."""
+    """A packed split brings its own settings along: they stand wherever conf/dataset/pack.yaml has null."""
     if isinstance(dataset, Mapping) and dataset.get("source") == "pack" and isinstance(dataset.get("path"), str):
         with _collecting(errors):
-            return pack_dataset_config(Path(dataset["path"]))
+            packed = pack_dataset_config(Path(dataset["path"]))
+            return dict(dataset) | {key: value for key, value in packed.items() if dataset.get(key) is None}
     return dataset
 
 

@@ -30,9 +30,7 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
         os.replace(temporary, path)
         temporary = None
     except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror or error}); nothing that was there is lost"
-        ) from error
+        raise UserError(f"{path}: cannot be written ({error.strerror}); what was there before is kept") from error
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)

@@ -123,7 +123,7 @@ def _missing_seeds(cells: list[Cell]) -> list[str]:
 
 
 def summary_rows(cells: list[Cell], kind: str) -> list[dict[str, Any]]:
-    """One flat row per cell: names, settings, n, and mean and sample standard deviation of each accuracy (None: n/a)."""
+    """One flat row per cell: names, settings, n, mean and sample standard deviation of each accuracy (None: n/a)."""
     groups = list(dict.fromkeys(group for cell in cells for group in cell.group_names))
     rows = []
     for cell in cells:

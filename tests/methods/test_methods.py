@@ -60,7 +60,9 @@ def test_kd_terms_are_weighted(context, outputs):
 
 def test_dkd_terms_are_weighted_and_warmed_up_but_the_task_loss_is_not(context, outputs):
     student, teacher, batch = outputs
-    method = from_yaml("dkd", context, task_weight=0.3, alpha=2.0, beta=5.0, temperature=3.0, warmup_fraction=0.4)  # 4 of 10 epochs
+    method = from_yaml(
+        "dkd", context, task_weight=0.3, alpha=2.0, beta=5.0, temperature=3.0, warmup_fraction=0.4
+    )  # 4 of 10 epochs
     target, nontarget = losses.dkd_terms(student.logits, teacher.logits, batch.labels, temperature=3.0)
     task = 0.3 * losses.cross_entropy(student.logits, batch.labels)
 

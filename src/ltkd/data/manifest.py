@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ltkd.errors import UserError
+from ltkd.files import write_json
 
 _FIELDS_NAMED = 3  # the first differences say enough; class by class they would fill the screen
 
@@ -25,7 +24,7 @@ def data_sha256(images: np.ndarray, labels: np.ndarray) -> str:
 
 def write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
     """Atomic: readers see the old file or the whole new one."""
-    write_atomically(path, (json.dumps(manifest, indent=2) + "\n").encode())
+    write_json(path, manifest)
 
 
 def check_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
@@ -49,19 +48,6 @@ def check_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
     if differing:
         more = f"; and {len(differing) - _FIELDS_NAMED} more" if len(differing) > _FIELDS_NAMED else ""
         raise UserError(f"{path}: made with other data than this run's: {'; '.join(differing[:_FIELDS_NAMED])}{more}")
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def _flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

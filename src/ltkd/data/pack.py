@@ -21,8 +21,8 @@ import numpy as np
 
 from ltkd.data.dataset import DatasetConfig, LongTailData
 from ltkd.data.long_tail import LongTailSplit
-from ltkd.data.manifest import write_atomically
 from ltkd.errors import UserError
+from ltkd.files import write_bytes
 
 _FORMAT = "ltkd-pack-1"
 _MANIFEST, _ARRAYS = "manifest.json", "arrays.npz"
@@ -68,7 +68,7 @@ def write_pack(path: Path, data: LongTailData) -> None:
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, content in members.items():
             archive.writestr(zipfile.ZipInfo(name), content)  # a ZipInfo has a fixed date: same data, same bytes
-    write_atomically(path, buffer.getvalue())
+    write_bytes(path, buffer.getvalue())
 
 
 def read_pack(path: Path) -> LongTailData:

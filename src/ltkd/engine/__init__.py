@@ -1,1 +1,1 @@
-"""Training: the teacher store, one fit() for teacher and student, evaluation, checkpoints, and a run from data to result."""
+"""Training: a run from data to result, one fit() for teacher and student, evaluation, checkpoints."""

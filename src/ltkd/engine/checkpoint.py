@@ -1,4 +1,4 @@
-"""The state of an unfinished training, in one file with a checksum, written atomically and read without pickled code."""
+"""The state of an unfinished training: one file, written atomically, checksummed, read without pickled code."""
 
 import hashlib
 import io
@@ -14,7 +14,7 @@ MAGIC = b"ltkd-checkpoint-1 "
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write `state` (tensors, numbers, strings and containers of them) to `path`: a line with the SHA-256, then torch's format."""
+    """Write `state` (tensors, numbers, strings, containers of them): a line with the SHA-256, then torch's format."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     payload = buffer.getbuffer()

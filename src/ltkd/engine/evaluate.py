@@ -1,4 +1,4 @@
-"""What a network does on held-out images: accuracy over all, per group and per class, and where its probability goes."""
+"""What a network does on held-out images: accuracy in all, per group and per class, and where its probability goes."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -73,8 +73,7 @@ def summarize(logits: Tensor, labels: Tensor, split: LongTailSplit) -> Evaluatio
         per_group=named_groups(split, 100 * group_correct / group_totals),
         per_class=(100 * class_correct / class_totals).nan_to_num(0).tolist(),
         group_confusion=[
-            (100 * row / row.sum()).tolist() if total else None
-            for row, total in zip(confusion, group_totals, strict=True)
+            (100 * row / total).tolist() if total else None for row, total in zip(confusion, group_totals, strict=True)
         ],
         group_mass=named_groups(split, mass),
         expected_calibration_error=100 * calibration_error(confidence, correct),
@@ -91,7 +90,7 @@ def named_groups(split: LongTailSplit, values: Tensor) -> dict[str, float | None
 
 
 def calibration_error(confidence: Tensor, correct: Tensor) -> float:
-    """Expected calibration error (arXiv 1706.04599): |accuracy - confidence| of equally wide bins, weighted by their size.
+    """Expected calibration error (arXiv 1706.04599): |accuracy - confidence| of equally wide bins, weighted by size.
 
     confidence [N] in [0, 1], correct [N] bool. A value on an edge belongs to the bin below it.
     """

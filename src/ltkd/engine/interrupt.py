@@ -14,7 +14,7 @@ class Interrupted(SystemExit):
 
 
 class StopRequest:
-    """While the `with` block runs, a first signal is only noted in `.signal`; a second Ctrl-C is a KeyboardInterrupt."""
+    """In the `with` block a first signal is only noted in `.signal`; a second Ctrl-C is a KeyboardInterrupt."""
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT)
 

@@ -217,14 +217,16 @@ def _fit(
     training = Training(
         label=f"{role} {network.name}", identity=digest(identity), model=model, method=method,
         teacher=teacher.model if teacher else None, train=place.train, test=place.test, validation=place.validation,
-        split=place.data.split, groups=torch.as_tensor(place.data.split.groups, device=place.device), recipe=recipe, seed=seed, device=place.device,
+        split=place.data.split, groups=torch.as_tensor(place.data.split.groups, device=place.device), recipe=recipe,
+        seed=seed, device=place.device,
         autocast=functools.partial(autocast, config.precision, place.device),
         evaluate_every=config.run.evaluate_every, progress=config.run.progress,
     )  # fmt: skip
     names = _names(config, role, identity)
     with Tracker(
-        directory, config.wandb, name=f"{names['label']}-s{seed}", group=names["label"] + "-" + names["cell"], job_type=role,
-        tags=[names["dataset"], names["method"], config.study], config=dataclasses.asdict(config), run_id=names["hash"],
+        directory, config.wandb, name=f"{names['label']}-s{seed}", group=f"{names['label']}-{names['cell']}",
+        job_type=role, tags=[names["dataset"], names["method"], config.study], config=dataclasses.asdict(config),
+        run_id=names["hash"],
     ) as tracker:  # fmt: skip
         fitted = fit(training, directory, tracker)
         tracker.summarize({"accuracy": _accuracy(fitted), "train_seconds": fitted.train_seconds})

@@ -184,8 +184,8 @@ def _loss(state: State, epoch: int, t: Training) -> float:
     broken = [name.removeprefix("loss/") for name, value in terms.items() if not math.isfinite(value)]
     if broken:
         raise UserError(
-            f"{t.label}: loss term {' and '.join(map(repr, broken))} became {terms['loss/' + broken[0]]} in epoch {epoch} "
-            f"(learning rate {learning_rate(t.recipe, epoch):g}); the state of epoch {epoch - 1} is kept. "
+            f"{t.label}: loss term {' and '.join(map(repr, broken))} became {terms['loss/' + broken[0]]} "
+            f"in epoch {epoch} (learning rate {learning_rate(t.recipe, epoch):g}); the state of epoch {epoch - 1} is kept. "
             "Lower the learning rate or the term's weight, or lengthen the warm-up"
         )
     return sum(terms.values())

@@ -10,6 +10,7 @@ from safetensors import torch as safetensors_torch
 from torch import Tensor, nn
 
 from ltkd.errors import UserError
+from ltkd.files import write_bytes
 from ltkd.models.adapter import AdaptedModel
 
 
@@ -21,17 +22,7 @@ def save_weights(model: nn.Module, path: str | os.PathLike, metadata: dict[str, 
     """
     # separate copies: safetensors refuses tensors that share memory (tied weights), and wants them contiguous
     tensors = {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in _network(model).state_dict().items()}
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(safetensors_torch.save(tensors, metadata))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_bytes(Path(path), safetensors_torch.save(tensors, metadata))
 
 
 def load_weights(model: nn.Module, path: str | os.PathLike) -> dict[str, str]:

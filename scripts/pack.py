@@ -1,0 +1,46 @@
+"""How do two people get exactly the same data? Packs a split (images, labels, groups, manifest) into one file.
+
+python scripts/pack.py dataset=cifar100_lt dataset.imbalance_factor=100 +output=cifar100_lt_if100.ltpack
+python src/train.py dataset=pack dataset.path=cifar100_lt_if100.ltpack method=kd
+"""
+
+import sys
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ltkd.config import load_config
+from ltkd.data import load_data, write_pack
+from ltkd.errors import UserError
+
+CONFIGURATION = Path(__file__).resolve().parents[1] / "conf"
+
+
+def main(overrides: list[str]) -> int:
+    if not overrides or {"-h", "--help"} & set(overrides):
+        sys.stdout.write(__doc__)
+        return 0
+    try:
+        with initialize_config_dir(str(CONFIGURATION), version_base="1.3"):
+            values = OmegaConf.to_container(compose("config", overrides), resolve=True, throw_on_missing=True)
+        output = values.pop("output", None)
+        if output is None:
+            raise UserError("output: missing; add +output=FILE.ltpack")
+        config = load_config(values)
+        data = load_data(config.dataset, Path(config.data_root))
+        write_pack(Path(output), data)
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    counts = (
+        f"{len(data.train_labels)} training, {len(data.validation_labels)} validation, {len(data.test_labels)} test"
+    )
+    sys.stdout.write(f"{output}: {Path(output).stat().st_size / 1e6:.2f} MB, {counts} images of {data.name}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
