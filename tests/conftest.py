@@ -1,14 +1,48 @@
-"""Shared by all tests: one thread, so that runs are comparable, composed configurations, and the place of real data."""
+"""Shared by all tests: one thread, so that runs are comparable; composed configurations; the place of real data."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from ltkd.config import Config, load_config
 
 PROJECT = Path(__file__).resolve().parents[1]
 
 torch.set_num_threads(1)
+
+
+def compose_values(*overrides: str) -> dict:
+    """The plain values that `python src/train.py OVERRIDES` would compose."""
+    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+        return OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
+
+
+@pytest.fixture
+def make_config(tmp_path):
+    """A checked configuration of a tiny run under tmp_path; overrides as on the command line."""
+
+    def make(*overrides: str) -> Config:
+        tiny = [
+            f"output_root={tmp_path}/outputs", "wandb.mode=disabled", "run.threads=1", "run.progress=none",
+            "teacher=resnet8", "student=resnet8", "recipe.epochs=3", "recipe.warmup_epochs=1", "device=cpu",
+        ]  # fmt: skip
+        return load_config(compose_values(*tiny, *overrides))
+
+    return make
+
+
+@pytest.fixture
+def train_command(tmp_path):
+    """The command line of `python src/train.py` with outputs under tmp_path."""
+    return [
+        sys.executable, str(PROJECT / "src" / "train.py"), f"output_root={tmp_path}/outputs", "run.threads=1",
+        "teacher=resnet8", "device=cpu",
+    ]  # fmt: skip
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,6 @@
 """The typed configuration: checked as a whole before any work, hashed into a run's identity."""
 
 import dataclasses
-import hashlib
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +14,6 @@ from annotated_types import Ge, Gt, Lt
 from ltkd.binding import bind
 from ltkd.data import DatasetConfig, group_policy, pack_dataset_config
 from ltkd.errors import UserError
-from ltkd.files import file_sha256
 from ltkd.methods import Method, method_class, task_loss_class
 from ltkd.models import model_factory
 
@@ -246,67 +243,3 @@ def resolve_device(name: str) -> torch.device:
     if name not in available:
         raise UserError(f"device: {name!r} is not there; this machine has: auto, {', '.join(available)}")
     return torch.device(name)
-
-
-# ---------------------------------------------------------------- identity: what makes a run's numbers
-
-
-def digest(identity: Mapping[str, Any]) -> str:
-    """Eight hexadecimal digits of the SHA-256 of the identity in canonical JSON."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
-
-
-def teacher_identity(config: Config) -> dict[str, Any]:
-    """All that a teacher's weights depend on, and nothing that they do not (student, method, device, tracking)."""
-    teacher = config.teacher
-    if teacher.checkpoint is not None:
-        return {"dataset": config.dataset.settings(), "name": teacher.name, "arguments": teacher.arguments,
-                "checkpoint": file_sha256(Path(teacher.checkpoint))}  # fmt: skip
-    return {"seed": teacher.seed, **_network_identity(config, teacher)}
-
-
-def student_identity(config: Config) -> dict[str, Any]:
-    """All that a student's numbers depend on; without `seed` it is the identity of a cell of a table."""
-    return {
-        "seed": config.seed,
-        **_network_identity(config, config.student),
-        "method": config.method,
-        "teacher": teacher_identity(config) if config.needs_teacher else None,
-    }
-
-
-def _network_identity(config: Config, network: Student) -> dict[str, Any]:
-    return {
-        "dataset": config.dataset.settings(),
-        "name": network.name,
-        "pretrained": network.pretrained,
-        "arguments": network.arguments,
-        "task_loss": network.task_loss,
-        "recipe": dataclasses.asdict(config.recipe_of(network)),
-        "precision": dataclasses.asdict(config.precision),
-    }
-
-
-def dataset_label(dataset: DatasetConfig) -> str:
-    """The data set's folder name: its name and how imbalanced it is."""
-    if dataset.imbalance == "none":
-        return dataset.name
-    shape = "" if dataset.imbalance == "exponential" else f"-{dataset.imbalance}"
-    return f"{dataset.name}{shape}-if{dataset.imbalance_factor:g}"
-
-
-def teacher_directory(config: Config) -> Path:
-    teacher = config.teacher
-    name = f"{_folder(teacher.name)}/s{teacher.seed}-{digest(teacher_identity(config))}"
-    return Path(config.output_root) / "teachers" / dataset_label(config.dataset) / name
-
-
-def student_directory(config: Config) -> Path:
-    teacher = _folder(config.teacher.name) if config.needs_teacher else "none"
-    pair = f"{teacher}-{_folder(config.student.name)}"
-    name = f"s{config.seed}-{digest(student_identity(config))}"
-    return Path(config.output_root) / config.study / dataset_label(config.dataset) / pair / config.method_name / name
-
-
-def _folder(model_name: str) -> str:
-    return model_name.replace("/", "_")

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ltkd.config import load_config
-from ltkd.engine.run import run
+from ltkd.engine.run import run_experiment
 from ltkd.errors import UserError
 from ltkd.results import run_table
 
@@ -29,7 +29,7 @@ def launch(composed: DictConfig) -> None:
         logger.info("job %s: %s", hydra.job.num, hydra.job.override_dirname or "defaults")
     try:
         config = load_config(_plain(composed))
-        result = run(config)
+        result = run_experiment(config)
         if result is not None:
             logger.info("%s", run_table(result))
     except UserError as error:

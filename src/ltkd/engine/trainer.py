@@ -185,7 +185,7 @@ def _loss(state: State, epoch: int, t: Training) -> float:
     if broken:
         raise UserError(
             f"{t.label}: loss term {' and '.join(map(repr, broken))} became {terms['loss/' + broken[0]]} "
-            f"in epoch {epoch} (learning rate {learning_rate(t.recipe, epoch):g}); the state of epoch {epoch - 1} is kept. "
+            f"in epoch {epoch} (learning rate {learning_rate(t.recipe, epoch):g}); epoch {epoch - 1} is kept. "
             "Lower the learning rate or the term's weight, or lengthen the warm-up"
         )
     return sum(terms.values())

@@ -92,7 +92,7 @@ class LogitAdjusted(TaskLoss):
 
     needs_every_class = True
 
-    def __init__(self, class_counts: Tensor, *, tau: Annotated[float, Ge(0)]) -> None:
+    def __init__(self, class_counts: Tensor, *, tau: Annotated[float, Ge(0)] = 1.0) -> None:
         super().__init__(class_counts)
         self.tau = tau
 

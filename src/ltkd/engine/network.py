@@ -1,0 +1,115 @@
+"""One network of a run: built from its seed, given its objective, trained, written down."""
+
+import dataclasses
+import functools
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ltkd.config import Student
+from ltkd.engine.evaluate import EVALUATION_BATCH
+from ltkd.engine.precision import autocast
+from ltkd.engine.result import write_result
+from ltkd.engine.trainer import Training, fit
+from ltkd.engine.workplace import Workplace, predict
+from ltkd.files import write_json
+from ltkd.identity import NetworkRun
+from ltkd.methods import Method, MethodContext, build_method, build_task_loss
+from ltkd.models import build_model, load_weights
+from ltkd.tracking import Tracker
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedTeacher:
+    model: nn.Module  # in eval mode, without gradients
+    result: dict[str, Any]
+
+
+def new_model(place: Workplace, network: Student, seed: int) -> nn.Module:
+    """The network with its initial weights: a function of the seed alone, whatever the method adds later."""
+    torch.manual_seed(seed)
+    dataset = place.config.dataset
+    model = build_model(
+        network.name, num_classes=dataset.num_classes, in_channels=dataset.channels, pretrained=network.pretrained,
+        **network.arguments,
+    )  # fmt: skip
+    checkpoint = _given_weights(network)
+    if checkpoint is not None:
+        load_weights(model, Path(checkpoint))
+    return model.to(place.device, memory_format=torch.channels_last)
+
+
+def new_method(place: Workplace, model: nn.Module, teacher: TrainedTeacher | None) -> Method:
+    """The student's objective: the configured method with the student's task loss."""
+    config = place.config
+    context = _context(place, config.student, model, teacher)
+    task_loss = build_task_loss(config.student.task_loss, context.class_counts)
+    method = build_method(config.method_name, config.method_arguments, context, task_loss).to(place.device)
+    if method.needs_teacher_statistics:
+        batches = place.train.evaluation_batches(EVALUATION_BATCH)
+        logits = torch.cat([predict(place, teacher.model, batch.images).logits.float() for batch in batches])
+        method.prepare(logits, place.train.labels)
+    return method
+
+
+def task_only(place: Workplace, network: Student) -> Method:
+    """A teacher's objective: its task loss."""
+    context = _context(place, network, None, None)
+    task_loss = build_task_loss(network.task_loss, context.class_counts)
+    return build_method("ce", {}, context, task_loss).to(place.device)
+
+
+def _context(
+    place: Workplace, network: Student, model: nn.Module | None, teacher: TrainedTeacher | None
+) -> MethodContext:
+    """What a method may know. Shapes come from one dry forward pass, in eval mode, so that nothing changes."""
+    split = place.data.split
+    images = next(place.test.evaluation_batches(2)).images
+    return MethodContext(
+        num_classes=place.config.dataset.num_classes,
+        class_counts=torch.as_tensor(split.class_counts, device=place.device),
+        groups=torch.as_tensor(split.groups, device=place.device),
+        group_names=split.group_names,
+        epochs=place.config.recipe_of(network).epochs,
+        student=predict(place, model, images, features=True) if model is not None else None,
+        teacher=predict(place, teacher.model, images, features=True) if teacher is not None else None,
+        num_train=len(place.train),
+    )
+
+
+def train_network(
+    place: Workplace, run: NetworkRun, model: nn.Module, method: Method, teacher: TrainedTeacher | None
+) -> dict[str, Any]:
+    """Train (or resume) and return the result, which is then on disk with the weights."""
+    start, config, names = time.perf_counter(), place.config, run.names
+    write_json(run.directory / "config.json", dataclasses.asdict(config))
+    recipe = config.recipe_of(run.network)
+    if _given_weights(run.network) is not None:
+        recipe = dataclasses.replace(recipe, epochs=0)  # weights from a file are used as they are
+    training = Training(
+        label=f"{run.role} {run.network.name}", identity=run.hash, model=model, method=method,
+        teacher=teacher.model if teacher else None, train=place.train, test=place.test, validation=place.validation,
+        split=place.data.split, groups=torch.as_tensor(place.data.split.groups, device=place.device), recipe=recipe,
+        seed=run.seed, device=place.device, autocast=functools.partial(autocast, config.precision, place.device),
+        evaluate_every=config.run.evaluate_every, progress=config.run.progress,
+    )  # fmt: skip
+    tracker = Tracker(
+        run.directory, config.wandb, name=f"{names['label']}-s{run.seed}", group=f"{names['label']}-{names['cell']}",
+        job_type=run.role, tags=[names["dataset"], names["method"], config.study], config=dataclasses.asdict(config),
+        run_id=run.hash,
+    )  # fmt: skip
+    with tracker:
+        fitted = fit(training, run.directory, tracker)
+        result = write_result(
+            place, run, model, fitted, teacher.result if teacher else None, time.perf_counter() - start
+        )
+        tracker.summarize({"accuracy": result["accuracy"], "images_per_second": result["images_per_second"]})
+    return result
+
+
+def _given_weights(network: Student) -> str | None:
+    """The file of a teacher that is not trained here."""
+    return getattr(network, "checkpoint", None)

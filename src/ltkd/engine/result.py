@@ -1,0 +1,89 @@
+"""result.json: all that a table or a reader needs to know of a finished run, written last."""
+
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+from torch import nn
+
+import ltkd
+from ltkd.engine.run_directory import RESULT, WEIGHTS
+from ltkd.engine.trainer import CHECKPOINT, FitResult
+from ltkd.engine.workplace import Workplace
+from ltkd.files import file_sha256, write_json
+from ltkd.identity import NetworkRun
+from ltkd.models import count_multiply_adds, count_parameters, save_weights
+
+SCHEMA_VERSION = 1
+
+
+def write_result(
+    place: Workplace, run: NetworkRun, model: nn.Module, fitted: FitResult, teacher: dict[str, Any] | None,
+    wall_seconds: float,
+) -> dict[str, Any]:  # fmt: skip
+    """weights.safetensors, then result.json: who finds the result finds everything."""
+    config, dataset, directory = place.config, place.config.dataset, run.directory
+    save_weights(model, directory / WEIGHTS, {"hash": run.hash})  # one key: of several the order on disk is random
+    shape = (dataset.channels, dataset.image_size, dataset.image_size)
+    result = {
+        "schema_version": SCHEMA_VERSION,
+        **run.names,
+        "accuracy": {
+            "last": fitted.last,  # the headline
+            "best": fitted.best,  # best epoch ON THE TEST PART: only for comparison with papers that report it
+            "selected": fitted.selected,  # best epoch on the validation split, where there is one
+        },
+        "group_names": place.data.split.group_names,
+        "class_counts": place.data.split.class_counts.tolist(),
+        "groups": place.data.split.groups.tolist(),
+        "split_sha256": place.data.split.sha256,
+        "teacher_result": None if teacher is None else {
+            key: teacher[key] for key in ("hash", "seed", "directory", "accuracy", "parameters")
+        },
+        "directory": str(directory),
+        "parameters": count_parameters(model),
+        "multiply_adds": count_multiply_adds(model, shape),
+        "wall_seconds": wall_seconds,  # of this process; train_seconds is of all, with interruptions
+        "train_seconds": fitted.train_seconds,
+        "images_per_second": fitted.images_per_second,
+        "device": _device_name(place.device),
+        "threads": torch.get_num_threads(),
+        "versions": {
+            "ltkd": ltkd.__version__, "python": platform.python_version(), "torch": torch.__version__,
+            "numpy": numpy.__version__,
+        },
+        "git": _git(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "weights_sha256": file_sha256(directory / WEIGHTS),
+        "identity": run.identity,
+        "evaluate_every": config.run.evaluate_every,
+    }  # fmt: skip
+    write_json(directory / RESULT, result)
+    (directory / CHECKPOINT).unlink(missing_ok=True)  # the state to resume from has served; the weights stay
+    return result
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})"
+
+
+def _git() -> dict[str, Any] | None:
+    """Commit and whether files differ from it; None outside a checkout."""
+
+    def git(*arguments: str) -> str:
+        folder = Path(__file__).parent
+        return subprocess.run(
+            ["git", "-C", folder, *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        return {
+            "commit": git("rev-parse", "HEAD"),
+            "modified": bool(git("status", "--porcelain", "--untracked-files=no")),
+        }
+    except (OSError, subprocess.CalledProcessError):
+        return None

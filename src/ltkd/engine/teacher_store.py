@@ -1,0 +1,36 @@
+"""The teacher store: a teacher is trained once, under a lock, and verified and reused by every run that needs it."""
+
+import logging
+
+from ltkd.engine.network import TrainedTeacher, new_model, task_only, train_network
+from ltkd.engine.run_directory import RESULT, WEIGHTS, finished_result, locked, recorded
+from ltkd.engine.workplace import Workplace, agree_on_data
+from ltkd.errors import UserError
+from ltkd.files import file_sha256
+from ltkd.identity import teacher_run
+from ltkd.models import load_weights
+
+logger = logging.getLogger(__name__)
+
+
+def find_or_train_teacher(place: Workplace) -> TrainedTeacher:
+    """The teacher that the configuration speaks of, from outputs/teachers/; trained first where it is not there yet.
+
+    Waits while another process trains it. UserError when what is stored is damaged or was trained on other data.
+    """
+    run = teacher_run(place.config)
+    model = new_model(place, run.network, run.seed)
+    with locked(run.directory, wait=True):
+        agree_on_data(run.directory, place.data)
+        result = finished_result(run.directory, run.identity)
+        if result is None:
+            with recorded(run.directory, run.names):
+                result = train_network(place, run, model, task_only(place, run.network), None)
+        else:
+            logger.info("teacher %s: reused from %s", run.network.name, run.directory)
+    weights = run.directory / WEIGHTS
+    if file_sha256(weights) != result["weights_sha256"]:
+        raise UserError(f"{weights}: not the weights that {RESULT} speaks of; delete the folder to train them again")
+    load_weights(model, weights)
+    model.zero_grad(set_to_none=True)  # of its own training, if that was just now: memory that no one needs
+    return TrainedTeacher(model.eval().requires_grad_(False), result)

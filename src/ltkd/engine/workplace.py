@@ -1,0 +1,56 @@
+"""What the networks of one run share: configuration, data on the device, and predictions in evaluation mode."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ltkd.config import Config, resolve_device
+from ltkd.data import DeviceData, LongTailData, check_manifest, device_data, load_data, write_manifest
+from ltkd.engine.precision import autocast, set_backends
+from ltkd.models import ModelOutput
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """What the networks of one run share: the configuration, the data on the device, the device."""
+
+    config: Config
+    data: LongTailData
+    device: torch.device
+    train: DeviceData
+    test: DeviceData
+    validation: DeviceData | None
+
+
+def prepare(config: Config) -> Workplace:
+    """Data loaded and on the device, torch set up. UserError when the data is absent, damaged or does not fit."""
+    set_backends(config.precision, config.run.threads)
+    device = resolve_device(config.device)
+    data = load_data(config.dataset, Path(config.data_root))
+    return Workplace(
+        config, data, device,
+        train=device_data(data, "train", device=device),
+        test=device_data(data, "test", device=device),
+        validation=device_data(data, "validation", device=device) if len(data.validation_labels) else None,
+    )  # fmt: skip
+
+
+def agree_on_data(directory: Path, data: LongTailData) -> None:
+    """What was trained here before was trained on exactly this data, or nothing goes on."""
+    path, manifest = directory / "manifest.json", data.manifest()
+    if path.exists():
+        check_manifest(path, manifest)
+    else:
+        write_manifest(path, manifest)
+
+
+@torch.no_grad()
+def predict(place: Workplace, model: nn.Module, images: torch.Tensor, features: bool = False) -> ModelOutput:
+    was_training = model.training
+    model.eval()
+    with autocast(place.config.precision, place.device):
+        output = model(images, features=features)
+    model.train(was_training)
+    return output

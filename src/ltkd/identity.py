@@ -1,0 +1,109 @@
+"""What makes a network's numbers, hashed: where a run is stored, what a cell of a table is, what is found again."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ltkd.config import Config, Student
+from ltkd.data import DatasetConfig
+from ltkd.files import file_sha256
+
+
+@dataclass(frozen=True)
+class NetworkRun:
+    """One network to be trained, or found trained: a student of one seed, or a teacher."""
+
+    config: Config
+    role: Literal["teacher", "student"]
+    network: Student
+    seed: int
+    identity: dict[str, Any]  # all that its weights depend on, and nothing that they do not (device, tracking, study)
+    directory: Path
+
+    @property
+    def hash(self) -> str:
+        return digest(self.identity)
+
+    @property
+    def names(self) -> dict[str, Any]:
+        """How it is called in its status, its result and W&B. A cell is all runs that differ in seeds alone."""
+        config, student = self.config, self.role == "student"
+        dataset = dataset_label(config.dataset)
+        teacher = config.teacher.name if config.needs_teacher or not student else None
+        name, method = (self.network.name, config.method_name) if student else (None, "teacher")
+        return {
+            "role": self.role, "study": config.study, "dataset": dataset, "teacher": teacher, "student": name,
+            "method": method, "label": "-".join(filter(None, [dataset, teacher, name, method])).replace("/", "_"),
+            "hash": self.hash, "cell": digest(_without_seeds(self.identity)), "seed": self.seed,
+            "split_seed": config.dataset.split_seed,
+        }  # fmt: skip
+
+
+def teacher_run(config: Config) -> NetworkRun:
+    teacher = config.teacher
+    identity = _teacher_identity(config)
+    folder = Path(config.output_root) / "teachers" / dataset_label(config.dataset) / _folder(teacher.name)
+    name = f"s{teacher.seed}-{digest(identity)}"
+    return NetworkRun(config, "teacher", teacher, teacher.seed, identity, folder / name)
+
+
+def student_run(config: Config) -> NetworkRun:
+    identity = {
+        "seed": config.seed,
+        **_network_identity(config, config.student),
+        "method": config.method,
+        "teacher": _teacher_identity(config) if config.needs_teacher else None,
+    }
+    pair = f"{_folder(config.teacher.name) if config.needs_teacher else 'none'}-{_folder(config.student.name)}"
+    folder = Path(config.output_root) / config.study / dataset_label(config.dataset) / pair / config.method_name
+    name = f"s{config.seed}-{digest(identity)}"
+    return NetworkRun(config, "student", config.student, config.seed, identity, folder / name)
+
+
+def digest(identity: Mapping[str, Any]) -> str:
+    """Eight hexadecimal digits of the SHA-256 of the identity in canonical JSON."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def dataset_label(dataset: DatasetConfig) -> str:
+    """The data set's folder name: its name and how imbalanced it is."""
+    if dataset.imbalance == "none":
+        return dataset.name
+    shape = "" if dataset.imbalance == "exponential" else f"-{dataset.imbalance}"
+    return f"{dataset.name}{shape}-if{dataset.imbalance_factor:g}"
+
+
+def _teacher_identity(config: Config) -> dict[str, Any]:
+    teacher = config.teacher
+    if teacher.checkpoint is not None:  # used as it is: no recipe, no seed
+        return {
+            "dataset": config.dataset.settings(), "name": teacher.name, "arguments": teacher.arguments,
+            "checkpoint": file_sha256(Path(teacher.checkpoint)), "precision": asdict(config.precision),
+        }  # fmt: skip
+    return {"seed": teacher.seed, **_network_identity(config, teacher)}
+
+
+def _network_identity(config: Config, network: Student) -> dict[str, Any]:
+    return {
+        "dataset": config.dataset.settings(),
+        "name": network.name,
+        "pretrained": network.pretrained,
+        "arguments": network.arguments,
+        "task_loss": network.task_loss,
+        "recipe": asdict(config.recipe_of(network)),
+        "precision": asdict(config.precision),
+    }
+
+
+def _without_seeds(identity: dict[str, Any]) -> dict[str, Any]:
+    teacher = identity.get("teacher")
+    if teacher is not None:
+        identity = identity | {"teacher": _without_seeds(teacher)}
+    return {key: value for key, value in identity.items() if key != "seed"}
+
+
+def _folder(model_name: str) -> str:
+    return model_name.replace("/", "_")
