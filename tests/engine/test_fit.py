@@ -7,6 +7,7 @@ import signal
 import pytest
 import torch
 
+from ltkd.data import load_data, write_pack
 from ltkd.engine import run as run_module
 from ltkd.engine.interrupt import Interrupted
 from ltkd.engine.network import new_method, new_model
@@ -213,3 +214,10 @@ def test_a_finished_run_is_skipped_and_a_teacher_reused(make_config, monkeypatch
     assert weights.stat().st_mtime_ns == written
     monkeypatch.setattr(run_module, "prepare", lambda config: pytest.fail("the data was loaded"))
     assert run_experiment(make_config()) == first
+
+
+def test_a_packed_split_gives_the_same_numbers(make_config, tmp_path):
+    config = make_config("method=ce", "dataset.split_seed=3", "study=files")
+    write_pack(tmp_path / "digits.ltpack", load_data(config.dataset, tmp_path))
+    packed = make_config("method=ce", "dataset=pack", f"dataset.path={tmp_path}/digits.ltpack", "study=pack")
+    assert numbers(run_experiment(packed)) == numbers(run_experiment(config))

@@ -1,0 +1,74 @@
+"""Tables from result.json files made by hand: means, deviations, what differs, what is missing."""
+
+import json
+import math
+
+import pytest
+
+from ltkd.results import collect, comma_separated, markdown, summary_rows
+
+
+def write_run(folder, method, seed, accuracy, *, cell=None, tail=5.0, **settings):
+    names = {"dataset": "d-if100", "teacher": "big", "student": "small", "method": method}
+    directory = folder / f"{method}-{cell or method}-{seed}"
+    directory.mkdir(parents=True)
+    record = {"epoch": 9, "all": accuracy, "per_group": {"head": 2 * accuracy, "medium": None, "tail": tail}}
+    result = {
+        **names, "hash": f"{method}{cell}{seed}", "cell": cell or method, "seed": seed,
+        "accuracy": {"last": record, "best": record | {"all": accuracy + 1}, "selected": None},
+        "group_names": ["head", "medium", "tail"],
+        "identity": {"seed": seed, "method": {"name": method, **settings}, "recipe": {"epochs": 10}},
+    }  # fmt: skip
+    (directory / "result.json").write_text(json.dumps(result))
+    return directory
+
+
+def test_mean_and_sample_deviation_over_seeds(tmp_path):
+    for seed, accuracy in enumerate((40.0, 41.0, 45.0)):
+        write_run(tmp_path, "kd", seed, accuracy)
+    [row] = summary_rows(collect([tmp_path]).cells, "last")
+    assert row["n"] == 3
+    assert row["all"] == pytest.approx(42.0)
+    assert row["all std"] == pytest.approx(math.sqrt((4 + 1 + 9) / 2))
+    assert row["medium"] is None
+    table = markdown(collect([tmp_path]).cells, "last")
+    assert "42.00 ± 2.65" in table
+    assert "n/a" in table
+    assert "43.00 ± 2.65" in markdown(collect([tmp_path]).cells, "best")
+    assert "42.0" in comma_separated(collect([tmp_path]).cells, "last")
+
+
+def test_runs_that_differ_in_a_setting_are_never_mixed_and_say_in_what(tmp_path):
+    write_run(tmp_path, "kd", 0, 40.0, cell="a", temperature=2)
+    write_run(tmp_path, "kd", 0, 50.0, cell="b", temperature=4)
+    rows = summary_rows(collect([tmp_path]).cells, "last")
+    assert sorted((row["settings"], row["n"], row["all"]) for row in rows) == [
+        ("temperature=2", 1, 40.0),
+        ("temperature=4", 1, 50.0),
+    ]
+
+
+def test_missing_seeds_and_unfinished_runs_are_named(tmp_path):
+    write_run(tmp_path, "kd", 0, 40.0)
+    write_run(tmp_path, "kd", 1, 41.0)
+    write_run(tmp_path, "ltkd", 1, 41.0)
+    for status, error in (("failed", "UserError: loss became nan\nmore"), ("running", None)):
+        folder = tmp_path / status
+        folder.mkdir()
+        info = {"status": status, "label": "d-ltkd", "seed": 2, "error": error}
+        (folder / "status.json").write_text(json.dumps(info))
+    lines = collect([tmp_path]).incomplete
+    assert lines == [
+        f"failed: d-ltkd seed 2 (UserError: loss became nan)  [{tmp_path}/failed]",
+        f"running: d-ltkd seed 2  [{tmp_path}/running]",
+        "missing: d-if100 big small ltkd seed 0",
+    ]
+
+
+def test_a_folder_given_twice_counts_once(tmp_path):
+    write_run(tmp_path, "kd", 0, 40.0)
+    assert summary_rows(collect([tmp_path, tmp_path]).cells, "last")[0]["n"] == 1
+
+
+def test_no_run_at_all_says_so(tmp_path):
+    assert markdown(collect([tmp_path]).cells, "last") == "no finished run"
