@@ -23,10 +23,7 @@ def launch(composed: DictConfig) -> None:
     it happens and raised: Hydra goes on with the other jobs and ends with an exit code other than 0.
     """
     _log_to_console()
-    hydra = HydraConfig.get()
-    multirun = hydra.mode == RunMode.MULTIRUN
-    if multirun:
-        logger.info("job %s: %s", hydra.job.num, hydra.job.override_dirname or "defaults")
+    multirun = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
         config = load_config(_plain(composed))
         result = run_experiment(config)
@@ -36,7 +33,7 @@ def launch(composed: DictConfig) -> None:
         logger.error("error: %s", error)
         if not multirun:
             raise SystemExit(2) from None
-        raise
+        raise error.with_traceback(None) from None
     except Exception:
         logger.exception("job failed")
         if not multirun:
@@ -52,11 +49,9 @@ def _plain(composed: DictConfig) -> dict:
 
 
 def _log_to_console() -> None:
-    """Plain messages on standard output; warnings of libraries too. Once per process, also in a multirun."""
+    """Plain messages on standard output, from libraries too, and each once: in a multirun Hydra has a handler there."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(message)s"))
     root = logging.getLogger()
     root.setLevel(logging.INFO)
-    if not any(getattr(handler, "ltkd", False) for handler in root.handlers):
-        handler = logging.StreamHandler(sys.stdout)
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        handler.ltkd = True
-        root.addHandler(handler)
+    root.handlers = [handler]
