@@ -63,7 +63,7 @@ class Precision:
 @dataclass(frozen=True)
 class Run:
     evaluate_every: Annotated[int, Ge(1)]
-    threads: Annotated[int, Ge(1)] | None
+    threads: Annotated[int, Ge(1)] | Literal["auto"]
     progress: Literal["auto", "bar", "lines", "none"]
 
 

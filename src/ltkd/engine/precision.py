@@ -5,14 +5,19 @@ import torch
 from ltkd.config import Precision
 
 
-def set_backends(precision: Precision, threads: int | None) -> None:
+TORCH_THREADS = torch.get_num_threads()  # its own choice, before any run of this process sets another
+TINY_IMAGE = 16  # pixels a side: up to here a second CPU thread costs more in waiting than it gives
+
+
+def set_backends(precision: Precision, threads: int | str, image_size: int) -> None:
     """Set torch's process-wide switches for this run."""
     torch.backends.cuda.matmul.allow_tf32 = precision.tf32
     torch.backends.cudnn.allow_tf32 = precision.tf32
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False  # would choose kernels by time: other numbers from run to run
-    if threads is not None:
-        torch.set_num_threads(threads)
+    if threads == "auto":
+        threads = 1 if image_size <= TINY_IMAGE else TORCH_THREADS
+    torch.set_num_threads(threads)
 
 
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:

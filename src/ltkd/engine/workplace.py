@@ -26,7 +26,7 @@ class Workplace:
 
 def prepare(config: Config) -> Workplace:
     """Data loaded and on the device, torch set up. UserError when the data is absent, damaged or does not fit."""
-    set_backends(config.precision, config.run.threads)
+    set_backends(config.precision, config.run.threads, config.dataset.image_size)
     device = resolve_device(config.device)
     data = load_data(config.dataset, Path(config.data_root))
     return Workplace(
