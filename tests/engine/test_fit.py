@@ -221,3 +221,10 @@ def test_a_packed_split_gives_the_same_numbers(make_config, tmp_path):
     write_pack(tmp_path / "digits.ltpack", load_data(config.dataset, tmp_path))
     packed = make_config("method=ce", "dataset=pack", f"dataset.path={tmp_path}/digits.ltpack", "study=pack")
     assert numbers(run_experiment(packed)) == numbers(run_experiment(config))
+
+
+def test_a_student_that_cannot_be_built_is_known_before_a_teacher_is_trained(make_config):
+    config = make_config("student.name=torchvision/resnet18", "+student.arguments.no_such_argument=1")
+    with pytest.raises((UserError, TypeError)):
+        run_experiment(config)
+    assert not teacher_run(config).directory.exists()

@@ -25,8 +25,8 @@ def run_experiment(config: Config) -> dict[str, Any] | None:
             with recorded(run.directory, run.names):
                 place = prepare(config)
                 agree_on_data(run.directory, place.data)
+                model = new_model(place, run.network, run.seed)  # first: if it cannot be built, no teacher is trained
                 teacher = find_or_train_teacher(place) if config.needs_teacher else None
-                model = new_model(place, run.network, run.seed)
                 method = new_method(place, model, teacher)
                 return train_network(place, run, model, method, teacher)
     except Busy:

@@ -93,6 +93,7 @@ def fit(training: Training, directory: Path, tracker: Tracker) -> FitResult:
     Raises Interrupted after SIGTERM or Ctrl-C, with everything saved, and UserError when a loss term is not finite.
     """
     t = training
+    torch.manual_seed(t.seed)  # dropout and the like; order, crops and flips have a generator of their own
     generator = torch.Generator(t.device).manual_seed(t.seed)
     parameters = [*t.model.parameters(), *t.method.parameters()]
     optimizer = torch.optim.SGD(
