@@ -136,3 +136,24 @@ def test_help_names_every_choice_and_needs_no_torch(tmp_path):
         assert f"{group}: " in shown.stdout
         for path in (PROJECT / "conf" / group).glob("*.yaml"):
             assert path.stem in shown.stdout
+
+
+def test_real_cifar100_lt(train_command, cifar100_root, tmp_path):
+    command = [
+        *train_command,
+        "dataset=cifar100_lt",
+        "student=resnet8",
+        "recipe=mdistiller",
+        "recipe.epochs=1",
+        "method=ce",
+    ]
+    command += [f"data_root={cifar100_root}", "wandb.mode=disabled", "dataset.imbalance_factor=100"]
+    command += ["student.task_loss=balanced_softmax"]
+    done = execute(command)
+    assert done.returncode == 0, done.stdout + done.stderr
+    [result] = results_under(tmp_path / "outputs").values()
+    assert sum(result["class_counts"]) == 10847
+    assert result["split_sha256"] == "e0d58a4d2700c46062da852554e5d185bbee74d3c612b052ea2a839bdadf939e"
+    assert [result["groups"].count(group) for group in range(3)] == [33, 34, 33]
+    assert result["parameters"] == 83_892
+    assert result["accuracy"]["last"]["all"] > 2.5  # of 100 classes, after one epoch

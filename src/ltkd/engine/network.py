@@ -17,6 +17,7 @@ from ltkd.engine.trainer import Training, fit
 from ltkd.engine.workplace import Workplace, predict
 from ltkd.files import write_json
 from ltkd.identity import NetworkRun
+from ltkd.losses import ClassGroups
 from ltkd.methods import Method, MethodContext, build_method, build_task_loss
 from ltkd.models import build_model, load_weights
 from ltkd.tracking import Tracker
@@ -92,7 +93,7 @@ def train_network(
     training = Training(
         label=f"{run.role} {run.network.name}", identity=run.hash, model=model, method=method,
         teacher=teacher.model if teacher else None, train=place.train, test=place.test, validation=place.validation,
-        split=place.data.split, groups=torch.as_tensor(place.data.split.groups, device=place.device), recipe=recipe,
+        split=place.data.split, groups=ClassGroups.of(torch.as_tensor(place.data.split.groups, device=place.device)), recipe=recipe,
         seed=run.seed, device=place.device, autocast=functools.partial(autocast, config.precision, place.device),
         evaluate_every=config.run.evaluate_every, progress=config.run.progress,
     )  # fmt: skip

@@ -4,7 +4,6 @@ import torch
 
 from ltkd.config import Precision
 
-
 TORCH_THREADS = torch.get_num_threads()  # its own choice, before any run of this process sets another
 TINY_IMAGE = 16  # pixels a side: up to here a second CPU thread costs more in waiting than it gives
 

@@ -28,7 +28,7 @@ from ltkd.engine.interrupt import Interrupted, StopRequest
 from ltkd.engine.progress import Progress
 from ltkd.engine.schedule import learning_rate
 from ltkd.errors import UserError
-from ltkd.losses import group_mass
+from ltkd.losses import ClassGroups, group_mass
 from ltkd.methods import Method
 from ltkd.models.weights import save_weights
 from ltkd.tracking import Tracker
@@ -51,7 +51,7 @@ class Training:
     test: DeviceData
     validation: DeviceData | None
     split: LongTailSplit
-    groups: Tensor  # split.groups on the device
+    groups: ClassGroups  # split.groups, laid out on the device
     recipe: Recipe
     seed: int
     device: torch.device
