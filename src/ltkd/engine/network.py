@@ -90,11 +90,12 @@ def train_network(
     recipe = config.recipe_of(run.network)
     if _given_weights(run.network) is not None:
         recipe = dataclasses.replace(recipe, epochs=0)  # weights from a file are used as they are
+    groups = ClassGroups.of(torch.as_tensor(place.data.split.groups, device=place.device))
     training = Training(
         label=f"{run.role} {run.network.name}", identity=run.hash, model=model, method=method,
         teacher=teacher.model if teacher else None, train=place.train, test=place.test, validation=place.validation,
-        split=place.data.split, groups=ClassGroups.of(torch.as_tensor(place.data.split.groups, device=place.device)), recipe=recipe,
-        seed=run.seed, device=place.device, autocast=functools.partial(autocast, config.precision, place.device),
+        split=place.data.split, groups=groups, recipe=recipe, seed=run.seed, device=place.device,
+        autocast=functools.partial(autocast, config.precision, place.device),
         evaluate_every=config.run.evaluate_every, progress=config.run.progress,
     )  # fmt: skip
     tracker = Tracker(
