@@ -126,3 +126,18 @@ def test_the_directory_tells_what_it_holds():
     student, teacher = identities("study=a/b", "seed=3", "dataset.imbalance=step")
     assert student.directory == Path(f"outputs/a/b/digits_lt-step-if20/resnet20-resnet8/ltkd/s3-{student.hash}")
     assert teacher.directory == Path(f"outputs/teachers/digits_lt-step-if20/resnet20/s0-{teacher.hash}")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (["method.temperature=2", "method.alpha=1"], ["method.temperature=2.0", "method.alpha=1.0"]),
+        (["student.task_loss=logit_adjusted"], ["student.task_loss={name: logit_adjusted, tau: 1}"]),
+        (["student.task_loss=ce"], ["student.task_loss={name: ce}"]),
+        (["+student.recipe.learning_rate=1"], ["+student.recipe.learning_rate=1.0"]),
+        (["dataset.imbalance_factor=10"], ["dataset.imbalance_factor=10.0"]),
+        (["dataset.groups=rank_thirds"], ["dataset.groups={name: rank_thirds}"]),
+    ],
+)
+def test_what_means_the_same_is_the_same_run(one, other):
+    assert identities(*one)[0].hash == identities(*other)[0].hash

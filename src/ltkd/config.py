@@ -1,6 +1,7 @@
 """The typed configuration: checked as a whole before any work, hashed into a run's identity."""
 
 import dataclasses
+import inspect
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -120,16 +121,16 @@ def load_config(values: Mapping[str, Any]) -> Config:
     values["dataset"] = _fill_in_pack(values.get("dataset"), errors)
     sections = bind(Config, values, "", errors)  # a section that does not bind is None and is not looked at further
     _check_places(sections, errors)
-    if sections.get("dataset"):
-        _check_dataset(sections["dataset"], errors)
-    method = _check_method(sections, errors)
-    if sections.get("student"):
-        _check_network("student", sections["student"], sections.get("recipe"), errors)
-    if sections.get("teacher") and (method is None or method.needs.teacher):
-        _check_network("teacher", sections["teacher"], sections.get("recipe"), errors)
-        _check_checkpoint(sections["teacher"], errors)
     if sections.get("recipe"):
         _check_recipe("recipe", sections["recipe"], errors)
+    if sections.get("dataset"):
+        sections["dataset"] = _with_bound_choice(sections["dataset"], "dataset", "groups", group_policy, errors)
+    method = _bind_method(sections, errors)
+    if sections.get("student"):
+        _bind_network("student", sections, errors)
+    if sections.get("teacher") and (method is None or method.needs.teacher):
+        _bind_network("teacher", sections, errors)
+        _check_checkpoint(sections["teacher"], errors)
     if errors:
         count = "one error" if len(errors) == 1 else f"{len(errors)} errors"
         raise UserError("\n".join([f"{count} in the configuration:", *(f"  {line}" for line in errors)]))
@@ -163,12 +164,8 @@ def _check_places(sections: dict[str, Any], errors: list[str]) -> None:
             resolve_device(sections["device"])
 
 
-def _check_dataset(dataset: DatasetConfig, errors: list[str]) -> None:
-    _check_choice("dataset.groups", dataset.groups, group_policy, errors)
-
-
-def _check_method(sections: dict[str, Any], errors: list[str]) -> type[Method] | None:
-    """The method's class, once its name is known; its arguments are bound to the constructor."""
+def _bind_method(sections: dict[str, Any], errors: list[str]) -> type[Method] | None:
+    """The method's class, once its name is known; sections["method"] then holds what its constructor will be given."""
     values = sections.get("method")
     if values is None:
         return None
@@ -179,25 +176,50 @@ def _check_method(sections: dict[str, Any], errors: list[str]) -> type[Method] |
     with _collecting(errors):
         method = method_class(values["name"])
         arguments = {key: value for key, value in values.items() if key != "name"}
-        bind(method, arguments, "method", errors, given=2)
+        arguments = bind(method, arguments, "method", errors, given=2)
+        sections["method"] = {"name": values["name"], **arguments}
         groups, dataset = arguments.get("groups"), sections.get("dataset")
         if dataset and isinstance(groups, int) and groups > dataset.num_classes:
-            errors.append(
-                f"method.groups: should be at most the number of classes ({dataset.num_classes}), got {groups}"
-            )
+            message = f"should be at most the number of classes ({dataset.num_classes}), got {groups}"
+            errors.append(f"method.groups: {message}")
     return method
 
 
-def _check_network(role: str, network: Student, recipe: Recipe | None, errors: list[str]) -> None:
+def _bind_network(role: str, sections: dict[str, Any], errors: list[str]) -> None:
+    """Name, arguments, task loss and recipe overrides of teacher or student."""
+    network = sections[role]
     with _collecting(errors):
         factory = model_factory(network.name)
         bind(factory, {"num_classes": 1, "in_channels": 1} | network.arguments, f"{role}.arguments", errors)
-    _check_choice(f"{role}.task_loss", network.task_loss, task_loss_class, errors)
-    if recipe:
+    network = _with_bound_choice(network, role, "task_loss", task_loss_class, errors)
+    recipe = sections.get("recipe")
+    if recipe and network.recipe:
         before = len(errors)
         overridden = bind(Recipe, dataclasses.asdict(recipe) | network.recipe, f"{role}.recipe", errors)
-        if network.recipe and len(errors) == before:
+        if len(errors) == before:
             _check_recipe(f"{role}.recipe", Recipe(**overridden), errors)
+            network = dataclasses.replace(network, recipe={key: overridden[key] for key in network.recipe})
+    sections[role] = network
+
+
+def _with_bound_choice(section: Any, where: str, key: str, lookup: Callable[[str], Callable], errors: list[str]) -> Any:
+    """The section with its choice (a name, or {name: ..., arguments}) checked and written in one way.
+
+    The name must be known and the arguments must fit its signature, whose first parameter, the class counts, the
+    program passes itself. Arguments that are as by default are left out: what means the same is the same to a run's identity.
+    """
+    choice = getattr(section, key)
+    arguments = {"name": choice} if isinstance(choice, str) else dict(choice)
+    if "name" not in arguments:
+        errors.append(f"{where}.{key}: should be a name or {{name: ..., arguments}}, got {choice!r}")
+        return section
+    name = arguments.pop("name")
+    with _collecting(errors):
+        target = lookup(name)
+        arguments = bind(target, arguments, f"{where}.{key}", errors, given=1)
+        defaults = {parameter.name: parameter.default for parameter in inspect.signature(target).parameters.values()}
+        arguments = {argument: value for argument, value in arguments.items() if value != defaults.get(argument)}
+    return dataclasses.replace(section, **{key: {"name": name, **arguments} if arguments else name})
 
 
 def _check_checkpoint(teacher: Teacher, errors: list[str]) -> None:
@@ -217,20 +239,6 @@ def _check_recipe(key: str, recipe: Recipe, errors: list[str]) -> None:
         logger.warning("%s.milestones has no effect with %s.schedule=%s", key, key, recipe.schedule)
     if recipe.nesterov and recipe.momentum == 0:
         errors.append(f"{key}.nesterov: needs a momentum greater than 0")
-
-
-def _check_choice(key: str, choice: Choice, lookup: Callable[[str], Callable], errors: list[str]) -> None:
-    """A name, or {name: ..., arguments}: the name must be known and the arguments must fit its signature.
-
-    The first parameter of what `lookup` returns is the class counts, which the program passes itself.
-    """
-    arguments = {"name": choice} if isinstance(choice, str) else dict(choice)
-    if "name" not in arguments:
-        errors.append(f"{key}: should be a name or {{name: ..., arguments}}, got {choice!r}")
-        return
-    with _collecting(errors):
-        target = lookup(arguments.pop("name"))
-        bind(target, arguments, key, errors, given=1)
 
 
 def resolve_device(name: str) -> torch.device:
