@@ -206,7 +206,7 @@ def _with_bound_choice(section: Any, where: str, key: str, lookup: Callable[[str
     """The section with its choice (a name, or {name: ..., arguments}) checked and written in one way.
 
     The name must be known and the arguments must fit its signature, whose first parameter, the class counts, the
-    program passes itself. Arguments that are as by default are left out: what means the same is the same to a run's identity.
+    program passes itself. Arguments that are as by default are left out: what means the same is the same run.
     """
     choice = getattr(section, key)
     arguments = {"name": choice} if isinstance(choice, str) else dict(choice)
