@@ -60,7 +60,7 @@ def test_missing_seeds_and_unfinished_runs_are_named(tmp_path):
     lines = collect([tmp_path]).incomplete
     assert lines == [
         f"failed: d-ltkd seed 2 (UserError: loss became nan)  [{tmp_path}/failed]",
-        f"running: d-ltkd seed 2  [{tmp_path}/running]",
+        f"running or killed: d-ltkd seed 2  [{tmp_path}/running]",
         "missing: d-if100 big small ltkd seed 0",
     ]
 

@@ -61,6 +61,7 @@ def collect(folders: Iterable[Path]) -> Collection:
             status = read_json(path)
             if not path.with_name("result.json").exists():
                 reason = f" ({status['error'].splitlines()[0]})" if status.get("error") else ""
+                ended = {"running": "running or killed"}.get(status["status"], status["status"])
                 unfinished.append(
                     f"{status['status']}: {status['label']} seed {status['seed']}{reason}  [{path.parent}]"
                 )
