@@ -62,9 +62,7 @@ def collect(folders: Iterable[Path]) -> Collection:
             if not path.with_name("result.json").exists():
                 reason = f" ({status['error'].splitlines()[0]})" if status.get("error") else ""
                 ended = {"running": "running or killed"}.get(status["status"], status["status"])
-                unfinished.append(
-                    f"{status['status']}: {status['label']} seed {status['seed']}{reason}  [{path.parent}]"
-                )
+                unfinished.append(f"{ended}: {status['label']} seed {status['seed']}{reason}  [{path.parent}]")
         for path in sorted(Path(folder).rglob("result.json")):
             run = read_json(path)
             runs[run["hash"]] = run
