@@ -1,7 +1,10 @@
 """From Hydra's composed configuration to a run: messages, errors, and how one job of a multirun ends."""
 
 import logging
+import signal
 import sys
+import threading
+from types import FrameType
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -9,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ltkd.config import load_config
+from ltkd.engine.interrupt import Interrupted
 from ltkd.engine.run import run_experiment
 from ltkd.errors import UserError
 from ltkd.results import run_table
@@ -23,12 +27,17 @@ def launch(composed: DictConfig) -> None:
     it happens and raised: Hydra goes on with the other jobs and ends with an exit code other than 0.
     """
     _log_to_console()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _end)  # where nothing is being trained; fit() has an answer of its own
     multirun = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
         config = load_config(_plain(composed))
         result = run_experiment(config)
         if result is not None:
             logger.info("%s", run_table(result))
+    except KeyboardInterrupt:
+        logger.error("stopped; the same command goes on from the last checkpoint")
+        raise SystemExit(128 + signal.SIGINT) from None
     except UserError as error:
         logger.error("error: %s", error)
         if not multirun:
@@ -39,6 +48,10 @@ def launch(composed: DictConfig) -> None:
         if not multirun:
             raise SystemExit(1) from None
         raise
+
+
+def _end(signal_number: int, frame: FrameType | None) -> None:
+    raise Interrupted(signal_number)
 
 
 def _plain(composed: DictConfig) -> dict:

@@ -23,7 +23,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         file.write(payload)
 
 
-def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+def load_checkpoint(path: Path) -> dict[str, Any]:
     """The state in `path`. Raises UserError, naming the file, when it is truncated, changed or no checkpoint."""
     try:
         header, _, payload = Path(path).read_bytes().partition(b"\n")
@@ -31,4 +31,4 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     if not header.startswith(MAGIC) or header[len(MAGIC) :] != hashlib.sha256(payload).hexdigest().encode():
         raise UserError(f"{path}: damaged (its checksum differs); delete it to start this training from the beginning")
-    return torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
+    return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)

@@ -44,8 +44,12 @@ def new_model(place: Workplace, network: Student, seed: int) -> nn.Module:
 
 
 def new_method(place: Workplace, model: nn.Module, teacher: TrainedTeacher | None) -> Method:
-    """The student's objective: the configured method with the student's task loss."""
+    """The student's objective: the configured method with the student's task loss.
+
+    Parameters of its own start from the student's seed, whether the teacher was trained just now or found.
+    """
     config = place.config
+    torch.manual_seed(config.seed)
     context = _context(place, config.student, model, teacher)
     task_loss = build_task_loss(config.student.task_loss, context.class_counts)
     method = build_method(config.method_name, config.method_arguments, context, task_loss).to(place.device)

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import socket
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from ltkd.engine.interrupt import Interrupted
 from ltkd.errors import UserError
-from ltkd.files import read_json, write_json
+from ltkd.files import read_json, remove_partial_files, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ def locked(directory: Path, *, wait: bool) -> Iterator[None]:
                 raise Busy(str(directory)) from None
             logger.info("waiting: another process works on %s", directory)
             lock.acquire()
+        remove_partial_files(directory)
     except OSError as error:
         raise UserError(f"{directory}: cannot be written ({error.strerror}); choose another output_root") from error
     try:
@@ -60,33 +62,40 @@ def recorded(directory: Path, info: dict[str, Any]) -> Iterator[None]:
     def write(status: str, error: str | None = None) -> None:
         write_json(directory / STATUS, about | {"status": status, "error": error})
 
+    def try_to_write(status: str, error: str | None = None) -> None:
+        # on a full disk this fails as well: how the run ended matters more than that it cannot be noted
+        try:
+            write(status, error)
+        except UserError as failure:
+            logger.warning("%s", failure)
+
     write("running")
-    handler = logging.FileHandler(directory / "log.txt")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler = _log_file(directory / "log.txt")
     logging.getLogger().addHandler(handler)
     try:
         yield
     except (Interrupted, KeyboardInterrupt) as stop:
-        write("interrupted", getattr(stop, "signal_name", "SIGINT"))
+        try_to_write("interrupted", getattr(stop, "signal_name", "SIGINT"))
         raise
     except BaseException as error:
-        logger.debug("failed", exc_info=True)
-        message = f"{type(error).__name__}: {error}"
-        _try_to(lambda: write("failed", message))
+        text = "".join(traceback.format_exception(error)) if not isinstance(error, UserError) else str(error)
+        handler.handle(logging.LogRecord(__name__, logging.ERROR, __file__, 0, "%s", (text,), None))
+        try_to_write("failed", f"{type(error).__name__}: {error}")
         raise
     else:
-        write("finished")
+        try_to_write("finished")
     finally:
         logging.getLogger().removeHandler(handler)
         handler.close()
 
 
-def _try_to(write: Any) -> None:
-    """On a full disk the status cannot be written either: the first error is the one to report."""
+def _log_file(path: Path) -> logging.FileHandler:
     try:
-        write()
-    except UserError as error:
-        logger.warning("%s", error)
+        handler = logging.FileHandler(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    return handler
 
 
 def finished_result(directory: Path, identity: dict[str, Any]) -> dict[str, Any] | None:

@@ -78,7 +78,10 @@ class State:
 
 @dataclass(frozen=True)
 class FitResult:
-    """`last`, `best` and `selected` are {"epoch": ..., **Evaluation}; selected is None without a validation split."""
+    """`last`, `best` and `selected` are {"epoch": ..., **Evaluation on the test part}.
+
+    With a validation split they have its Evaluation under "validation"; without one, `selected` is None.
+    """
 
     last: dict[str, Any]
     best: dict[str, Any]
@@ -94,7 +97,7 @@ def fit(training: Training, directory: Path, tracker: Tracker) -> FitResult:
     """
     t = training
     torch.manual_seed(t.seed)  # dropout and the like; order, crops and flips have a generator of their own
-    generator = torch.Generator(t.device).manual_seed(t.seed)
+    generator = torch.Generator().manual_seed(t.seed)  # on the CPU: the same plan on every device
     parameters = [*t.model.parameters(), *t.method.parameters()]
     optimizer = torch.optim.SGD(
         [p for p in parameters if p.requires_grad], lr=t.recipe.learning_rate, momentum=t.recipe.momentum,
@@ -137,6 +140,7 @@ def _train_epoch(
     start, seconds_before = time.perf_counter(), state.seconds
     for step in range(state.step, t.train.num_batches(t.recipe.batch_size)):
         if stop.signal is not None:
+            _loss(state, epoch, t)  # nothing broken is saved
             state.seconds = seconds_before + time.perf_counter() - start
             _save(t, state, optimizer, directory)
             logger.warning("%s: stopped in epoch %d; the same command resumes it", t.label, epoch)
@@ -151,6 +155,8 @@ def _train_epoch(
             progress.show(epoch, _loss(state, epoch, t))
 
     _loss(state, epoch, t)  # before anything of this epoch is kept; also waits for the device
+    if not all(torch.isfinite(parameter).all() for parameter in t.model.parameters()):
+        raise UserError(_diverged(t, epoch, "the weights became infinite or nan"))
     state.seconds = seconds_before + time.perf_counter() - start
     state.epoch, state.step, state.generator = epoch, 0, generator.get_state()
 
@@ -181,15 +187,21 @@ def train_step(t: Training, batch: Batch, optimizer: torch.optim.SGD) -> dict[st
 
 def _loss(state: State, epoch: int, t: Training) -> float:
     """The mean objective of the epoch so far. UserError, naming epoch and term, if a term is not finite."""
+    if not state.images:
+        return 0.0
     terms = {name: value.item() / state.images for name, value in state.sums.items() if name.startswith("loss/")}
     broken = [name.removeprefix("loss/") for name, value in terms.items() if not math.isfinite(value)]
     if broken:
-        raise UserError(
-            f"{t.label}: loss term {' and '.join(map(repr, broken))} became {terms['loss/' + broken[0]]} "
-            f"in epoch {epoch} (learning rate {learning_rate(t.recipe, epoch):g}); epoch {epoch - 1} is kept. "
-            "Lower the learning rate or the term's weight, or lengthen the warm-up"
-        )
+        what = f"loss term {' and '.join(map(repr, broken))} became {terms['loss/' + broken[0]]}"
+        raise UserError(_diverged(t, epoch, what))
     return sum(terms.values())
+
+
+def _diverged(t: Training, epoch: int, what: str) -> str:
+    return (
+        f"{t.label}: {what} in epoch {epoch} (learning rate {learning_rate(t.recipe, epoch):g}); the last checkpoint "
+        "is kept. Lower the learning rate or the term's weight, or lengthen the warm-up"
+    )
 
 
 def _finish_epoch(
@@ -217,8 +229,9 @@ def _finish_epoch(
         if t.validation is not None:
             validation = evaluate(t.model, t.validation, t.split, t.autocast)
             metrics |= validation.metrics("validation")
-            if state.selected is None or validation.all > state.selected["validation_accuracy"]:
-                state.selected = record | {"validation_accuracy": validation.all}
+            record["validation"] = asdict(validation)
+            if state.selected is None or validation.all > state.selected["validation"]["all"]:
+                state.selected = record
                 save_weights(t.model, directory / "selected.safetensors", {"epoch": str(epoch)})
     metrics["images_per_second"] = _images_per_second(t, state)
     state.history.append(metrics)

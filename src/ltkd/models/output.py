@@ -9,10 +9,11 @@ from torch import Tensor
 class ModelOutput:
     """The result of `network(images, features=...)`.
 
-    logits         [B, C]
-    stages         feature maps [B, C_k, H_k, W_k] after each stage's last activation, shallow to deep; None unless
-    features=True preact_stages  the same maps before that activation; None where the network does not offer them
-    embedding      [B, D], pooled: exactly what the classifier sees; None where the classifier is not one linear layer
+    - logits [B, C]
+    - stages: feature maps [B, C_k, H_k, W_k] after each stage's last activation, shallow to deep; None unless
+      features=True
+    - preact_stages: the same maps before that activation; None where the network does not offer them
+    - embedding [B, D], pooled: exactly what the classifier sees; None where the classifier is not one layer
 
     The stem is not a stage: `stages[0]` is the output of the first stage.
     """
