@@ -60,6 +60,10 @@ MISTAKES = {
     "study=../elsewhere": "study: should name a folder below output_root",
     "precision.autocast=float16": "precision.autocast: should be 'float32' or 'bfloat16', got 'float16'",
     "wandb.mode=maybe": "wandb.mode: should be",
+    "dataset.name=a/b": "dataset.name: should be a plain name",
+    "+student.arguments.num_classes=7": "student.arguments.num_classes: is not set here",
+    "method.name=[1]": "method.name: should be a name, got [1]",
+    "student.task_loss={name: [a]}": "student.task_loss.name: should be a name, got ['a']",
     "seed=-1": "seed: should be greater than or equal to 0, got -1",
 }
 

@@ -8,16 +8,23 @@ import pytest
 from ltkd.results import collect, comma_separated, markdown, summary_rows
 
 
-def write_run(folder, method, seed, accuracy, *, cell=None, tail=5.0, **settings):
+def write_run(folder, method, seed, accuracy, *, cell=None, tail=5.0, teacher_seed=0, **settings):
     names = {"dataset": "d-if100", "teacher": "big", "student": "small", "method": method}
-    directory = folder / f"{method}-{cell or method}-{seed}"
+    directory = folder / f"{method}-{cell or method}-{seed}-{teacher_seed}"
     directory.mkdir(parents=True)
-    record = {"epoch": 9, "all": accuracy, "per_group": {"head": 2 * accuracy, "medium": None, "tail": tail}}
+    validation = {"all": accuracy - 3, "per_group": {"head": 1.0, "medium": None, "tail": 2.0}}
+    record = {
+        "epoch": 9,
+        "validation": validation,
+        "all": accuracy,
+        "per_group": {"head": 2 * accuracy, "medium": None, "tail": tail},
+    }
     result = {
-        **names, "hash": f"{method}{cell}{seed}", "cell": cell or method, "seed": seed,
+        **names, "hash": f"{method}{cell}{seed}{teacher_seed}", "cell": cell or method, "seed": seed,
         "accuracy": {"last": record, "best": record | {"all": accuracy + 1}, "selected": None},
         "group_names": ["head", "medium", "tail"],
-        "identity": {"seed": seed, "method": {"name": method, **settings}, "recipe": {"epochs": 10}},
+        "identity": {"seed": seed, "method": {"name": method, **settings}, "recipe": {"epochs": 10},
+                     "teacher": {"seed": teacher_seed}},
     }  # fmt: skip
     (directory / "result.json").write_text(json.dumps(result))
     return directory
@@ -68,6 +75,27 @@ def test_missing_seeds_and_unfinished_runs_are_named(tmp_path):
 def test_a_folder_given_twice_counts_once(tmp_path):
     write_run(tmp_path, "kd", 0, 40.0)
     assert summary_rows(collect([tmp_path, tmp_path]).cells, "last")[0]["n"] == 1
+
+
+def test_one_seed_with_two_teachers_is_not_two_seeds(tmp_path):
+    for seed, teacher_seed, accuracy in ((0, 0, 40.0), (1, 0, 42.0), (1, 1, 50.0)):
+        write_run(tmp_path, "kd", seed, accuracy, teacher_seed=teacher_seed)
+    rows = summary_rows(collect([tmp_path]).cells, "last")
+    assert [(row["settings"], row["n"], row["all"]) for row in rows] == [
+        ("teacher.seed=0", 2, 41.0),
+        ("teacher.seed=1", 1, 50.0),
+    ]
+
+
+def test_a_table_says_which_accuracy_it_shows(tmp_path):
+    write_run(tmp_path, "kd", 0, 40.0)
+    cells = collect([tmp_path]).cells
+    assert markdown(cells, "last").startswith("accuracy on the test part after the last epoch")
+    assert markdown(cells, "best").startswith("BEST epoch ON THE TEST PART")
+    validation = markdown(cells, "validation")
+    assert validation.startswith("accuracy on the VALIDATION split")
+    assert "37.00" in validation
+    assert comma_separated(cells, "validation").splitlines()[1].split(",")[5] == "validation"
 
 
 def test_no_run_at_all_says_so(tmp_path):

@@ -34,11 +34,11 @@ class FakeRun:
 def wandb(monkeypatch):
     """A wandb module that records; `wandb.run` is what init() returns."""
     module = types.ModuleType("wandb")
-    module.run, module.arguments = FakeRun(), None
+    module.run, module.arguments, module.unreachable = FakeRun(), None, False
 
     def init(**arguments):
         module.arguments = arguments
-        if "init" in module.run.fail:
+        if "init" in module.run.fail or (module.unreachable and arguments["mode"] == "online"):
             raise RuntimeError("init broke")
         return module.run
 
@@ -88,6 +88,32 @@ def test_a_failure_of_wandb_is_said_once_and_loses_nothing(tmp_path, wandb, capl
     assert caplog.text.count(f"{broken} broke") == 1
 
 
+def test_an_unreachable_server_means_offline(tmp_path, wandb, monkeypatch, caplog):
+    monkeypatch.setenv("WANDB_API_KEY", "k")
+    wandb.unreachable = True
+    with tracker(tmp_path, "online") as track:
+        track.restart([])
+        track.log({"epoch": 1})
+    assert wandb.arguments["mode"] == "offline"
+    assert ("log", {"epoch": 1}) in wandb.run.calls
+    assert caplog.text.count("cannot be reached") == 1
+
+
+def test_a_failed_real_run_is_closed_so_that_the_next_has_its_own(tmp_path, monkeypatch):
+    import wandb as real
+
+    monkeypatch.setattr(real.Run, "log", lambda *arguments, **keywords: 1 / 0)
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder, run_id in zip(folders, ("aaaa1111", "bbbb2222"), strict=True):
+        folder.mkdir()
+        track = tracker(folder)
+        track.arguments["id"] = run_id
+        with track:
+            track.restart([])
+            track.log({"epoch": 1})
+        assert len(list(folder.glob(f"wandb/offline-run-*{run_id}/*.wandb"))) == 1
+
+
 def test_disabled_does_not_import_wandb(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)  # an import would raise
     with tracker(tmp_path, "disabled") as track:
@@ -96,8 +122,9 @@ def test_disabled_does_not_import_wandb(tmp_path, monkeypatch):
     assert logged(tmp_path) == [{"epoch": 1}]
 
 
+@pytest.mark.parametrize("mode", ["auto", "online"])
 @pytest.mark.parametrize("place", ["nothing", "environment", "netrc"])
-def test_auto_is_online_only_with_a_login(tmp_path, wandb, monkeypatch, place):
+def test_online_only_with_a_login(tmp_path, wandb, monkeypatch, place, mode):
     for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     netrc = tmp_path / "netrc"
@@ -106,7 +133,7 @@ def test_auto_is_online_only_with_a_login(tmp_path, wandb, monkeypatch, place):
     monkeypatch.setenv("NETRC", str(netrc))
     if place == "environment":
         monkeypatch.setenv("WANDB_API_KEY", "k")
-    with tracker(tmp_path, "auto"):
+    with tracker(tmp_path, mode):
         pass
     assert wandb.arguments["mode"] == ("offline" if place == "nothing" else "online")
 

@@ -41,7 +41,9 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Student:
+class Network:
+    """What teacher and student have in common."""
+
     name: str
     pretrained: bool
     arguments: dict[str, Any]
@@ -50,7 +52,12 @@ class Student:
 
 
 @dataclass(frozen=True)
-class Teacher(Student):
+class Student(Network):
+    pass
+
+
+@dataclass(frozen=True)
+class Teacher(Network):
     seed: Annotated[int, Ge(0)]
     checkpoint: str | None
 
@@ -106,7 +113,7 @@ class Config:
     def needs_teacher(self) -> bool:
         return method_class(self.method_name).needs.teacher
 
-    def recipe_of(self, network: Student) -> Recipe:
+    def recipe_of(self, network: Network) -> Recipe:
         """The recipe with what the network's own settings override."""
         return dataclasses.replace(self.recipe, **network.recipe)
 
@@ -159,6 +166,9 @@ def _check_places(sections: dict[str, Any], errors: list[str]) -> None:
     study = sections.get("study")
     if study is not None and (not study.strip() or Path(study).is_absolute() or ".." in Path(study).parts):
         errors.append(f"study: should name a folder below output_root, got {study!r}")
+    dataset = sections.get("dataset")
+    if dataset and ("/" in dataset.name or dataset.name in ("", ".", "..")):
+        errors.append(f"dataset.name: should be a plain name, a folder is called by it; got {dataset.name!r}")
     if sections.get("device") is not None:
         with _collecting(errors):
             resolve_device(sections["device"])
@@ -169,8 +179,8 @@ def _bind_method(sections: dict[str, Any], errors: list[str]) -> type[Method] | 
     values = sections.get("method")
     if values is None:
         return None
-    if "name" not in values:
-        errors.append("method.name: missing")
+    if not isinstance(values.get("name"), str):
+        errors.append(f"method.name: should be a name, got {values.get('name')!r}")
         return None
     method = None
     with _collecting(errors):
@@ -190,7 +200,9 @@ def _bind_network(role: str, sections: dict[str, Any], errors: list[str]) -> Non
     network = sections[role]
     with _collecting(errors):
         factory = model_factory(network.name)
-        bind(factory, {"num_classes": 1, "in_channels": 1} | network.arguments, f"{role}.arguments", errors)
+        for key in {"num_classes", "in_channels", "pretrained"} & network.arguments.keys():
+            errors.append(f"{role}.arguments.{key}: is not set here; it comes from the data set or {role}.pretrained")
+        bind(factory, network.arguments | {"num_classes": 1, "in_channels": 1}, f"{role}.arguments", errors)
     network = _with_bound_choice(network, role, "task_loss", task_loss_class, errors)
     recipe = sections.get("recipe")
     if recipe and network.recipe:
@@ -214,12 +226,16 @@ def _with_bound_choice(section: Any, where: str, key: str, lookup: Callable[[str
         errors.append(f"{where}.{key}: should be a name or {{name: ..., arguments}}, got {choice!r}")
         return section
     name = arguments.pop("name")
+    if not isinstance(name, str):
+        errors.append(f"{where}.{key}.name: should be a name, got {name!r}")
+        return section
     with _collecting(errors):
         target = lookup(name)
         arguments = bind(target, arguments, f"{where}.{key}", errors, given=1)
         defaults = {parameter.name: parameter.default for parameter in inspect.signature(target).parameters.values()}
         arguments = {argument: value for argument, value in arguments.items() if value != defaults.get(argument)}
-    return dataclasses.replace(section, **{key: {"name": name, **arguments} if arguments else name})
+    bound = {"name": name, **arguments} if arguments else name
+    return section if bound == choice else dataclasses.replace(section, **{key: bound})
 
 
 def _check_checkpoint(teacher: Teacher, errors: list[str]) -> None:
@@ -237,6 +253,8 @@ def _check_recipe(key: str, recipe: Recipe, errors: list[str]) -> None:
             errors.append(f"{key}.milestones: should ascend, got {recipe.milestones}")
     elif recipe.milestones:
         logger.warning("%s.milestones has no effect with %s.schedule=%s", key, key, recipe.schedule)
+    if 0 < recipe.epochs <= recipe.warmup_epochs:
+        logger.warning("%s: the warm-up of %d epochs never ends in %d", key, recipe.warmup_epochs, recipe.epochs)
     if recipe.nesterov and recipe.momentum == 0:
         errors.append(f"{key}.nesterov: needs a momentum greater than 0")
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ltkd.config import Config, Student
+from ltkd.config import Config, Network
 from ltkd.data import DatasetConfig
 from ltkd.files import file_sha256
 
@@ -18,7 +18,7 @@ class NetworkRun:
 
     config: Config
     role: Literal["teacher", "student"]
-    network: Student
+    network: Network
     seed: int
     identity: dict[str, Any]  # all that its weights depend on, and nothing that they do not (device, tracking, study)
     directory: Path
@@ -28,8 +28,27 @@ class NetworkRun:
         return digest(self.identity)
 
     @property
+    def cell(self) -> str:
+        """Of all runs that differ in seeds alone. How often is evaluated decides what `best` and `selected` mean."""
+        return digest({**_without_seeds(self.identity), "evaluate_every": self.config.run.evaluate_every})
+
+    @property
+    def tracking_id(self) -> str:
+        """The same run in another study or another place is another run in W&B."""
+        return digest({"hash": self.hash, "directory": str(self.directory.resolve())})
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The configuration as far as it concerns this network."""
+        settings = asdict(self.config)
+        without = ["student", "method", "study", "seed"] if self.role == "teacher" else []
+        if self.role == "student" and not self.config.needs_teacher:
+            without = ["teacher"]
+        return {key: value for key, value in settings.items() if key not in without}
+
+    @property
     def names(self) -> dict[str, Any]:
-        """How it is called in its status, its result and W&B. A cell is all runs that differ in seeds alone."""
+        """How it is called in its status, its result and W&B."""
         config, student = self.config, self.role == "student"
         dataset = dataset_label(config.dataset)
         teacher = config.teacher.name if config.needs_teacher or not student else None
@@ -37,8 +56,7 @@ class NetworkRun:
         return {
             "role": self.role, "study": config.study, "dataset": dataset, "teacher": teacher, "student": name,
             "method": method, "label": "-".join(filter(None, [dataset, teacher, name, method])).replace("/", "_"),
-            "hash": self.hash, "cell": digest(_without_seeds(self.identity)), "seed": self.seed,
-            "split_seed": config.dataset.split_seed,
+            "hash": self.hash, "cell": self.cell, "seed": self.seed, "split_seed": config.dataset.split_seed,
         }  # fmt: skip
 
 
@@ -86,7 +104,7 @@ def _teacher_identity(config: Config) -> dict[str, Any]:
     return {"seed": teacher.seed, **_network_identity(config, teacher)}
 
 
-def _network_identity(config: Config, network: Student) -> dict[str, Any]:
+def _network_identity(config: Config, network: Network) -> dict[str, Any]:
     return {
         "dataset": config.dataset.settings(),
         "name": network.name,

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,12 @@ from tabulate import tabulate
 
 from ltkd.files import read_json
 
-KINDS = ("last", "best", "selected")
+KINDS = {
+    "last": "accuracy on the test part after the last epoch, in %",
+    "validation": "accuracy on the VALIDATION split after the last epoch, in %: what settings are chosen by",
+    "selected": "accuracy on the test part in the epoch that the validation split selects, in %",
+    "best": "BEST epoch ON THE TEST PART, in %: only for comparison with papers that report it",
+}
 NOT_AVAILABLE = "n/a"
 
 
@@ -26,11 +31,12 @@ class Cell:
     identity: dict[str, Any]  # of one of the runs
     group_names: list[str]
     settings: str = ""  # what tells it from cells of the same names
+    teacher_seed: int | None = None  # where that tells it from another cell
     runs: list[dict[str, Any]] = field(default_factory=list)
 
     def values(self, kind: str, group: str | None) -> list[float]:
         """The accuracy of each run, over all classes or in a group; runs without that figure are left out."""
-        records = [record for run in self.runs if (record := run["accuracy"][kind]) is not None]
+        records = [record for run in self.runs if (record := _record(run, kind)) is not None]
         values = [record["all"] if group is None else record["per_group"][group] for record in records]
         return [value for value in values if value is not None]
 
@@ -46,6 +52,10 @@ class Cell:
         return " ".join(filter(None, names))
 
 
+def _record(run: dict[str, Any], kind: str) -> dict[str, Any] | None:
+    return run["accuracy"]["last"].get("validation") if kind == "validation" else run["accuracy"][kind]
+
+
 @dataclass(frozen=True)
 class Collection:
     cells: list[Cell]
@@ -53,7 +63,11 @@ class Collection:
 
 
 def collect(folders: Iterable[Path]) -> Collection:
-    """Read every result.json and status.json below `folders`. A run found twice (same hash) counts once."""
+    """Read every result.json and status.json below `folders`. A run found twice (same hash) counts once.
+
+    Runs share a cell when they differ in seeds alone. Where a seed is there twice, with two teachers, there is a cell
+    for each teacher's seed: n counts independent runs. The teachers that the students had have rows too.
+    """
     runs: dict[str, dict[str, Any]] = {}
     unfinished = []
     for folder in folders:
@@ -65,16 +79,38 @@ def collect(folders: Iterable[Path]) -> Collection:
                 unfinished.append(f"{ended}: {status['label']} seed {status['seed']}{reason}  [{path.parent}]")
         for path in sorted(Path(folder).rglob("result.json")):
             run = read_json(path)
-            runs[run["hash"]] = run
+            runs[run["cell"] + run["hash"]] = run
+    for run in list(runs.values()):
+        if run.get("teacher_result"):
+            teacher = _teacher_of(run)
+            runs.setdefault(teacher["cell"] + teacher["hash"], teacher)
 
-    cells: dict[str, Cell] = {}
+    repeated = _cells_with_a_repeated_seed(runs.values())
+    cells: dict[tuple, Cell] = {}
     for run in runs.values():
         names = {key: run[key] for key in ("dataset", "teacher", "student", "method")}
-        cell = cells.setdefault(run["cell"], Cell(names, run["identity"], run["group_names"]))
+        teacher_seed = _teacher_seed(run) if run["cell"] in repeated else None
+        cell = cells.setdefault((run["cell"], teacher_seed), Cell(names, run["identity"], run["group_names"]))
+        cell.teacher_seed = teacher_seed
         cell.runs.append(run)
     ordered = sorted(cells.values(), key=lambda cell: _order(cell))
     _name_settings(ordered)
     return Collection(ordered, unfinished + _missing_seeds(ordered))
+
+
+def _teacher_of(run: dict[str, Any]) -> dict[str, Any]:
+    """The teacher as a run of its own, as far as a table needs it, from what its student's result says of it."""
+    names = {"dataset": run["dataset"], "teacher": run["teacher"], "student": None, "method": "teacher"}
+    return run["teacher_result"] | names | {"group_names": run["group_names"], "identity": run["identity"]["teacher"]}
+
+
+def _teacher_seed(run: dict[str, Any]) -> int | None:
+    return (run["identity"].get("teacher") or {}).get("seed")
+
+
+def _cells_with_a_repeated_seed(runs: Iterable[dict[str, Any]]) -> set[str]:
+    seeds = Counter((run["cell"], run["seed"]) for run in runs)
+    return {cell for (cell, _), count in seeds.items() if count > 1}
 
 
 def _order(cell: Cell) -> tuple:
@@ -98,6 +134,9 @@ def _name_settings(cells: list[Cell]) -> None:
         keys = sorted({key for one in flat for key in one})
         differing = [key for key in keys if len({json.dumps(one.get(key)) for one in flat}) > 1]
         for cell, one in zip(same, flat, strict=True):
+            if cell.teacher_seed is not None:
+                one["teacher.seed"] = cell.teacher_seed
+                differing = sorted({*differing, "teacher.seed"})
             cell.settings = " ".join(f"{key.removeprefix('method.')}={one[key]}" for key in differing if key in one)
 
 
@@ -126,7 +165,7 @@ def summary_rows(cells: list[Cell], kind: str) -> list[dict[str, Any]]:
     groups = list(dict.fromkeys(group for cell in cells for group in cell.group_names))
     rows = []
     for cell in cells:
-        row = {**cell.names, "settings": cell.settings, "n": len(cell.values(kind, None))}
+        row = {**cell.names, "settings": cell.settings, "accuracy": kind, "n": len(cell.values(kind, None))}
         for group in (None, *groups):
             values = cell.values(kind, group) if group is None or group in cell.group_names else []
             row[f"{group or 'all'}"] = mean(values) if values else None
@@ -136,7 +175,7 @@ def summary_rows(cells: list[Cell], kind: str) -> list[dict[str, Any]]:
 
 
 def markdown(cells: list[Cell], kind: str) -> str:
-    """The table with mean ± sample standard deviation in percent; a single run has no deviation."""
+    """What is shown, and the table: mean ± sample standard deviation; a single run has no deviation."""
     rows = summary_rows(cells, kind)
     if not rows:
         return "no finished run"
@@ -149,7 +188,8 @@ def markdown(cells: list[Cell], kind: str) -> str:
         + [_figure(row[key], row[f"{key} std"]) for key in figures]
         for row in rows
     ]
-    return tabulate(body, headers=[*fixed, *figures], tablefmt="github", disable_numparse=True)
+    table = tabulate(body, headers=[*fixed, *figures], tablefmt="github", disable_numparse=True)
+    return f"{KINDS[kind]}; mean ± standard deviation over n runs\n\n{table}"
 
 
 def comma_separated(cells: list[Cell], kind: str) -> str:

@@ -3,10 +3,12 @@
 Nothing that W&B does can end a training: a failure is said once, in full, and the training goes on without it.
 """
 
+import contextlib
 import json
 import logging
 import netrc
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -72,27 +74,42 @@ class Tracker:
     def _start(self) -> None:
         import wandb  # here: it takes a second, and not every run wants it
 
-        mode = self.settings.mode
-        if mode == "auto":
-            mode = os.environ.get("WANDB_MODE") or ("online" if _has_login() else "offline")
+        settings = wandb.Settings(silent=True, console="off", init_timeout=30)
+        options = {"settings": settings, "reinit": "finish_previous"}
+        mode = self._mode()
+        try:
+            self.run = wandb.init(**self.arguments, **options, mode=mode)
+        except Exception as error:
             if mode == "offline":
-                logger.info(
-                    "W&B: no login, so offline; `wandb sync %s/wandb/offline-*` sends it later", self.path.parent
-                )
-        self.run = wandb.init(
-            **self.arguments, mode=mode, settings=wandb.Settings(silent=True, console="off", init_timeout=60)
-        )
+                raise
+            logger.warning("W&B cannot be reached (%s), so offline; %s", error, self._how_to_send())
+            self.run = wandb.init(**self.arguments, **options, mode="offline")
         self.run.define_metric("epoch")
         self.run.define_metric("*", step_metric="epoch")
 
-    def _mirror(self, action: Any) -> None:
+    def _mode(self) -> str:
+        """online, offline or disabled. Never online without a login: that would ask for one in the middle of a run."""
+        mode = self.settings.mode
+        if mode == "auto":
+            mode = os.environ.get("WANDB_MODE", "online")
+        if mode == "online" and not _has_login():
+            logger.info("W&B: no login, so offline; %s", self._how_to_send())
+            return "offline"
+        return mode
+
+    def _how_to_send(self) -> str:
+        return f"to send it later: wandb sync {self.path.parent}/wandb/offline-*"
+
+    def _mirror(self, action: Callable[[], None]) -> None:
         try:
             action()
         except Exception as error:  # noqa: BLE001  whatever W&B raises, the training is worth more
-            logger.warning(
-                "W&B failed (%s: %s); going on without it, metrics are in %s", type(error).__name__, error, self.path
-            )
-            self.run = None
+            reason = f"{type(error).__name__}: {error}"
+            logger.warning("W&B failed (%s); going on without it, metrics are in %s", reason, self.path)
+            run, self.run = self.run, None
+            if run is not None:
+                with contextlib.suppress(Exception):  # not left open: the next job would go on in it
+                    run.finish(exit_code=1)
 
 
 def _has_login() -> bool:

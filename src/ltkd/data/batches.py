@@ -98,9 +98,9 @@ class DeviceData:
         return slice(step * batch_size, len(self) if step == num_batches - 1 else (step + 1) * batch_size)
 
     def draw_epoch(self, generator: torch.Generator) -> EpochPlan:
-        """Draws an epoch's order, crops and flips, on the generator's device.
+        """Draws an epoch's order, crops and flips, on the generator's device, and moves them to the data's.
 
-        They are then moved here, so that a CPU generator gives the same plan on every device.
+        A CPU generator gives the same plan on every device.
         """
         options = {"generator": generator, "device": generator.device}
         permutation = torch.randperm(len(self), **options)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ltkd.config import Student
+from ltkd.config import Network, Teacher
 from ltkd.engine.evaluate import EVALUATION_BATCH
 from ltkd.engine.precision import autocast
 from ltkd.engine.result import write_result
@@ -29,7 +29,7 @@ class TrainedTeacher:
     result: dict[str, Any]
 
 
-def new_model(place: Workplace, network: Student, seed: int) -> nn.Module:
+def new_model(place: Workplace, network: Network, seed: int) -> nn.Module:
     """The network with its initial weights: a function of the seed alone, whatever the method adds later."""
     torch.manual_seed(seed)
     dataset = place.config.dataset
@@ -60,7 +60,7 @@ def new_method(place: Workplace, model: nn.Module, teacher: TrainedTeacher | Non
     return method
 
 
-def task_only(place: Workplace, network: Student) -> Method:
+def task_only(place: Workplace, network: Network) -> Method:
     """A teacher's objective: its task loss."""
     context = _context(place, network, None, None)
     task_loss = build_task_loss(network.task_loss, context.class_counts)
@@ -68,7 +68,7 @@ def task_only(place: Workplace, network: Student) -> Method:
 
 
 def _context(
-    place: Workplace, network: Student, model: nn.Module | None, teacher: TrainedTeacher | None
+    place: Workplace, network: Network, model: nn.Module | None, teacher: TrainedTeacher | None
 ) -> MethodContext:
     """What a method may know. Shapes come from one dry forward pass, in eval mode, so that nothing changes."""
     split = place.data.split
@@ -90,7 +90,7 @@ def train_network(
 ) -> dict[str, Any]:
     """Train (or resume) and return the result, which is then on disk with the weights."""
     start, config, names = time.perf_counter(), place.config, run.names
-    write_json(run.directory / "config.json", dataclasses.asdict(config))
+    write_json(run.directory / "config.json", run.settings)
     recipe = config.recipe_of(run.network)
     if _given_weights(run.network) is not None:
         recipe = dataclasses.replace(recipe, epochs=0)  # weights from a file are used as they are
@@ -104,8 +104,8 @@ def train_network(
     )  # fmt: skip
     tracker = Tracker(
         run.directory, config.wandb, name=f"{names['label']}-s{run.seed}", group=f"{names['label']}-{names['cell']}",
-        job_type=run.role, tags=[names["dataset"], names["method"], config.study], config=dataclasses.asdict(config),
-        run_id=run.hash,
+        job_type=run.role, tags=[names["dataset"], names["method"], config.study], config=run.settings,
+        run_id=run.tracking_id,
     )  # fmt: skip
     with tracker:
         fitted = fit(training, run.directory, tracker)
@@ -116,6 +116,6 @@ def train_network(
     return result
 
 
-def _given_weights(network: Student) -> str | None:
+def _given_weights(network: Network) -> str | None:
     """The file of a teacher that is not trained here."""
-    return getattr(network, "checkpoint", None)
+    return network.checkpoint if isinstance(network, Teacher) else None
