@@ -55,6 +55,10 @@ def mapping(class_counts: np.ndarray, *, classes: dict[str, list[int]]) -> Group
     """The user's own groups: name -> class labels, every class in exactly one group."""
     groups = np.full(len(class_counts), -1, dtype=np.int64)
     names = list(classes)
+    if "all" in names:
+        raise UserError(
+            "dataset.groups.classes: no group can be called 'all', which stands for all classes in every table"
+        )
     for group, name in enumerate(names):
         for label in classes[name]:
             if not 0 <= label < len(groups):
