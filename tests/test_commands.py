@@ -111,7 +111,7 @@ def test_multirun_with_one_failing_job_and_the_table_of_it(train_command, tmp_pa
     assert collected.returncode == 1
     assert collected.stdout.count("failed: digits_lt-if20-resnet8-resnet8-kd seed") == 2
     rows = list(csv.DictReader(table.open()))
-    assert {(row["method"], row["n"]) for row in rows} == {("ce", "2"), ("kd", "2")}
+    assert {(row["method"], row["n"]) for row in rows} == {("teacher", "1"), ("ce", "2"), ("kd", "2")}
     runs = [r for r in results_under(study).values() if r["method"] == "kd"]
     mean = sum(r["accuracy"]["last"]["all"] for r in runs) / 2
     assert abs(float(next(row["all"] for row in rows if row["method"] == "kd")) - mean) < 1e-9

@@ -33,7 +33,7 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); what was there before is kept") from error
+        raise UserError(f"{path}: cannot be written ({error.strerror or error}); the old one is kept") from error
 
 
 def remove_partial_files(folder: Path) -> None:

@@ -3,11 +3,12 @@
 import math
 
 import pytest
-import slow_reference
 import torch
 from torch.autograd import gradcheck
 
 from ltkd.losses import balanced_softmax, cross_entropy, logit_adjusted
+
+from . import slow_reference
 
 COUNTS = torch.tensor([500, 60, 5])
 TARGET = torch.tensor([2, 0, 1, 2])

@@ -1,11 +1,12 @@
 """KD and DKD against loops, identities, derivatives, and the edge of the number range."""
 
 import pytest
-import slow_reference
 import torch
 from torch.autograd import gradcheck
 
 from ltkd.losses import dkd, dkd_terms, kd
+
+from . import slow_reference
 
 B, C = 5, 7
 

@@ -3,11 +3,12 @@
 import itertools
 
 import pytest
-import slow_reference
 import torch
 from torch.autograd import gradcheck
 
 from ltkd.losses import ClassGroups, group_log_mass, group_mass, kd, ltkd_terms
+
+from . import slow_reference
 
 GROUPS = torch.tensor([4, 0, 1, 0, 4, 4, 1, 0])  # not sorted, and ids 2 and 3 have no class
 MASSES = torch.tensor([0.6, 0.3, 0.0, 0.0, 0.1], dtype=torch.float64)  # by id; 0 where no class is
