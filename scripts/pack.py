@@ -1,6 +1,6 @@
 """How do two people get exactly the same data? Packs a split (images, labels, groups, manifest) into one file.
 
-python scripts/pack.py dataset=cifar100_lt dataset.imbalance_factor=100 +output=cifar100_lt_if100.ltpack
+python scripts/pack.py dataset=cifar100_lt dataset.imbalance_factor=100 output=cifar100_lt_if100.ltpack
 python src/train.py dataset=pack dataset.path=cifar100_lt_if100.ltpack method=kd
 """
 
@@ -20,6 +20,7 @@ CONFIGURATION = Path(__file__).resolve().parents[1] / "conf"
 
 
 def main(overrides: list[str]) -> int:
+    overrides = [f"+{override}" if override.startswith("output=") else override for override in overrides]
     if not overrides or {"-h", "--help"} & set(overrides):
         sys.stdout.write(__doc__)
         return 0
@@ -27,8 +28,10 @@ def main(overrides: list[str]) -> int:
         with initialize_config_dir(str(CONFIGURATION), version_base="1.3"):
             values = OmegaConf.to_container(compose("config", overrides), resolve=True, throw_on_missing=True)
         output = values.pop("output", None)
-        if output is None:
-            raise UserError("output: missing; add +output=FILE.ltpack")
+        if not output:
+            raise UserError("output: missing; add output=FILE.ltpack")
+        if Path(output).exists():
+            raise UserError(f"{output}: is there already; choose another name or remove it")
         config = load_config(values)
         data = load_data(config.dataset, Path(config.data_root))
         write_pack(Path(output), data)

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from ltkd.results import collect, comma_separated, markdown, summary_rows
+from ltkd.results import SCHEMA_VERSION, collect, comma_separated, markdown, summary_rows
 
 
 def write_run(folder, method, seed, accuracy, *, cell=None, tail=5.0, teacher_seed=0, **settings):
@@ -20,7 +20,8 @@ def write_run(folder, method, seed, accuracy, *, cell=None, tail=5.0, teacher_se
         "per_group": {"head": 2 * accuracy, "medium": None, "tail": tail},
     }
     result = {
-        **names, "hash": f"{method}{cell}{seed}{teacher_seed}", "cell": cell or method, "seed": seed,
+        **names, "schema_version": SCHEMA_VERSION, "study": "main", "hash": f"{method}{cell}{seed}{teacher_seed}",
+        "evaluate_every": settings.pop("evaluate_every", 1), "cell": cell or method, "seed": seed,
         "accuracy": {"last": record, "best": record | {"all": accuracy + 1}, "selected": None},
         "group_names": ["head", "medium", "tail"],
         "identity": {"seed": seed, "method": {"name": method, **settings}, "recipe": {"epochs": 10},
@@ -96,6 +97,28 @@ def test_a_table_says_which_accuracy_it_shows(tmp_path):
     assert validation.startswith("accuracy on the VALIDATION split")
     assert "37.00" in validation
     assert comma_separated(cells, "validation").splitlines()[1].split(",")[5] == "validation"
+
+
+def test_settings_are_sorted_as_numbers_and_name_how_often_was_evaluated(tmp_path):
+    for temperature in (16, 4, 2):
+        write_run(tmp_path, "kd", 0, 40.0, cell=f"t{temperature}", temperature=temperature)
+    settings = [row["settings"] for row in summary_rows(collect([tmp_path]).cells, "last")]
+    assert settings == ["temperature=2", "temperature=4", "temperature=16"]
+    write_run(tmp_path / "other", "dkd", 0, 40.0, cell="a", evaluate_every=1)
+    write_run(tmp_path / "other", "dkd", 0, 40.0, cell="b", evaluate_every=5)
+    settings = [row["settings"] for row in summary_rows(collect([tmp_path / "other"]).cells, "last")]
+    assert settings == ["evaluate_every=1", "evaluate_every=5"]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"schema_version": 0}'])
+def test_an_unreadable_result_costs_only_itself(tmp_path, content):
+    write_run(tmp_path, "kd", 0, 40.0)
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "result.json").write_text(content)
+    found = collect([tmp_path])
+    assert [row["all"] for row in summary_rows(found.cells, "last")] == [40.0]
+    [line] = found.incomplete
+    assert line.startswith(f"unreadable: {tmp_path}/bad/result.json")
 
 
 def test_no_run_at_all_says_so(tmp_path):

@@ -42,7 +42,10 @@ def wandb(monkeypatch):
             raise RuntimeError("init broke")
         return module.run
 
-    module.init, module.Settings = init, lambda **values: values
+    module.init, module.Settings = (
+        init,
+        lambda **values: types.SimpleNamespace(base_url="https://api.elsewhere.example", **values),
+    )
     monkeypatch.setitem(sys.modules, "wandb", module)
     return module
 
@@ -123,12 +126,13 @@ def test_disabled_does_not_import_wandb(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("mode", ["auto", "online"])
-@pytest.mark.parametrize("place", ["nothing", "environment", "netrc"])
+@pytest.mark.parametrize("place", ["nothing", "environment", "netrc", "netrc of the server"])
 def test_online_only_with_a_login(tmp_path, wandb, monkeypatch, place, mode):
     for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     netrc = tmp_path / "netrc"
-    netrc.write_text("machine api.wandb.ai login user password k\n" if place == "netrc" else "")
+    host = {"netrc": "api.wandb.ai", "netrc of the server": "api.elsewhere.example"}.get(place)
+    netrc.write_text(f"machine {host} login user password k\n" if host else "")
     netrc.chmod(0o600)
     monkeypatch.setenv("NETRC", str(netrc))
     if place == "environment":

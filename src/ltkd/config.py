@@ -14,12 +14,13 @@ from annotated_types import Ge, Gt, Lt
 
 from ltkd.binding import bind
 from ltkd.data import DatasetConfig, group_policy, pack_dataset_config
-from ltkd.errors import UserError
+from ltkd.errors import UnknownName, UserError
 from ltkd.methods import Method, method_class, task_loss_class
 from ltkd.models import model_factory
 
 logger = logging.getLogger(__name__)
 
+Seed = Annotated[int, Ge(0), Lt(2**32)]
 Choice = str | dict[str, Any]  # "name" or {name: ..., other arguments}
 
 
@@ -58,7 +59,7 @@ class Student(Network):
 
 @dataclass(frozen=True)
 class Teacher(Network):
-    seed: Annotated[int, Ge(0)]
+    seed: Seed
     checkpoint: str | None
 
 
@@ -88,7 +89,7 @@ class Config:
     """Everything that a run needs to know; one attribute per top-level key of conf/config.yaml."""
 
     study: str
-    seed: Annotated[int, Ge(0)]
+    seed: Seed
     device: str
     output_root: str
     data_root: str
@@ -125,7 +126,7 @@ def load_config(values: Mapping[str, Any]) -> Config:
     """
     errors: list[str] = []
     values = dict(values)
-    values["dataset"] = _fill_in_pack(values.get("dataset"), errors)
+    values["dataset"] = _fill_in_pack(values.get("dataset"))
     sections = bind(Config, values, "", errors)  # a section that does not bind is None and is not looked at further
     _check_places(sections, errors)
     if sections.get("recipe"):
@@ -145,20 +146,24 @@ def load_config(values: Mapping[str, Any]) -> Config:
 
 
 @contextmanager
-def _collecting(errors: list[str]) -> Iterator[None]:
-    """A UserError inside becomes one more line of `errors`."""
+def _collecting(errors: list[str], key: str = "") -> Iterator[None]:
+    """A UserError inside becomes one more line of `errors`; an unknown name is told under the configuration's `key`."""
     try:
         yield
+    except UnknownName as error:
+        errors.append(error.under(key) if key else str(error))
     except UserError as error:
         errors.append(str(error))
 
 
-def _fill_in_pack(dataset: Any, errors: list[str]) -> Any:
-    """A packed split brings its own settings along: they stand wherever conf/dataset/pack.yaml has null."""
+def _fill_in_pack(dataset: Any) -> Any:
+    """A packed split brings its own settings along: they stand wherever conf/dataset/pack.yaml has null.
+
+    Without a readable pack nothing is known of the data: its error is raised at once, alone.
+    """
     if isinstance(dataset, Mapping) and dataset.get("source") == "pack" and isinstance(dataset.get("path"), str):
-        with _collecting(errors):
-            packed = pack_dataset_config(Path(dataset["path"]))
-            return dict(dataset) | {key: value for key, value in packed.items() if dataset.get(key) is None}
+        packed = pack_dataset_config(Path(dataset["path"]))
+        return dict(dataset) | {key: value for key, value in packed.items() if dataset.get(key) is None}
     return dataset
 
 
@@ -166,6 +171,8 @@ def _check_places(sections: dict[str, Any], errors: list[str]) -> None:
     study = sections.get("study")
     if study is not None and (not study.strip() or Path(study).is_absolute() or ".." in Path(study).parts):
         errors.append(f"study: should name a folder below output_root, got {study!r}")
+    if study is not None and Path(study).parts[:1] in (("teachers",), ("multirun",)):
+        errors.append(f"study: {study!r} is a folder that the program uses itself")
     dataset = sections.get("dataset")
     if dataset and ("/" in dataset.name or dataset.name in ("", ".", "..")):
         errors.append(f"dataset.name: should be a plain name, a folder is called by it; got {dataset.name!r}")
@@ -198,7 +205,7 @@ def _bind_method(sections: dict[str, Any], errors: list[str]) -> type[Method] | 
 def _bind_network(role: str, sections: dict[str, Any], errors: list[str]) -> None:
     """Name, arguments, task loss and recipe overrides of teacher or student."""
     network = sections[role]
-    with _collecting(errors):
+    with _collecting(errors, f"{role}.name"):
         factory = model_factory(network.name)
         for key in {"num_classes", "in_channels", "pretrained"} & network.arguments.keys():
             errors.append(f"{role}.arguments.{key}: is not set here; it comes from the data set or {role}.pretrained")
@@ -229,7 +236,7 @@ def _with_bound_choice(section: Any, where: str, key: str, lookup: Callable[[str
     if not isinstance(name, str):
         errors.append(f"{where}.{key}.name: should be a name, got {name!r}")
         return section
-    with _collecting(errors):
+    with _collecting(errors, f"{where}.{key}"):
         target = lookup(name)
         arguments = bind(target, arguments, f"{where}.{key}", errors, given=1)
         defaults = {parameter.name: parameter.default for parameter in inspect.signature(target).parameters.values()}

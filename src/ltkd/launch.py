@@ -65,6 +65,8 @@ def _log_to_console() -> None:
     """Plain messages on standard output, from libraries too, and each once: in a multirun Hydra has a handler there."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setLevel(logging.INFO)
+    logging.getLogger("ltkd").setLevel(logging.DEBUG)  # what is for the log file of a run alone
     root = logging.getLogger()
     root.setLevel(logging.INFO)
     root.handlers = [handler]

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from ltkd.errors import UserError
 from ltkd.files import read_json
 
 KINDS = {
@@ -21,6 +23,7 @@ KINDS = {
     "best": "BEST epoch ON THE TEST PART, in %: only for comparison with papers that report it",
 }
 NOT_AVAILABLE = "n/a"
+SCHEMA_VERSION = 1  # of result.json; raised when a key changes its meaning or goes
 
 
 @dataclass
@@ -78,8 +81,12 @@ def collect(folders: Iterable[Path]) -> Collection:
                 ended = {"running": "running or killed"}.get(status["status"], status["status"])
                 unfinished.append(f"{ended}: {status['label']} seed {status['seed']}{reason}  [{path.parent}]")
         for path in sorted(Path(folder).rglob("result.json")):
-            run = read_json(path)
-            runs[run["cell"] + run["hash"]] = run
+            try:
+                run = _read_result(path)
+            except UserError as error:
+                unfinished.append(f"unreadable: {error}")
+            else:
+                runs[run["cell"] + run["hash"]] = run
     for run in list(runs.values()):
         if run.get("teacher_result"):
             teacher = _teacher_of(run)
@@ -90,12 +97,21 @@ def collect(folders: Iterable[Path]) -> Collection:
     for run in runs.values():
         names = {key: run[key] for key in ("dataset", "teacher", "student", "method")}
         teacher_seed = _teacher_seed(run) if run["cell"] in repeated else None
-        cell = cells.setdefault((run["cell"], teacher_seed), Cell(names, run["identity"], run["group_names"]))
+        identity = run["identity"] | {"evaluate_every": run["evaluate_every"]}
+        cell = cells.setdefault((run["cell"], teacher_seed), Cell(names, identity, run["group_names"]))
         cell.teacher_seed = teacher_seed
         cell.runs.append(run)
-    ordered = sorted(cells.values(), key=lambda cell: _order(cell))
-    _name_settings(ordered)
+    _name_settings(list(cells.values()))
+    ordered = sorted(cells.values(), key=_order)
     return Collection(ordered, unfinished + _missing_seeds(ordered))
+
+
+def _read_result(path: Path) -> dict[str, Any]:
+    """UserError, naming the file, when it is damaged or not of the kind that this version writes."""
+    result = read_json(path)
+    if not isinstance(result, dict) or result.get("schema_version") != SCHEMA_VERSION:
+        raise UserError(f"{path}: no result.json of schema version {SCHEMA_VERSION}; remove it and run again")
+    return result
 
 
 def _teacher_of(run: dict[str, Any]) -> dict[str, Any]:
@@ -114,14 +130,11 @@ def _cells_with_a_repeated_seed(runs: Iterable[dict[str, Any]]) -> set[str]:
 
 
 def _order(cell: Cell) -> tuple:
-    names = cell.names
-    return (
-        names["dataset"],
-        names["student"] or "",
-        names["method"] != "teacher",
-        names["teacher"] or "",
-        names["method"],
-    )
+    dataset, teacher, student, method = cell.names.values()
+    # numbers in the settings as numbers: temperature=4 before temperature=16
+    parts = re.split(r"(\d+(?:\.\d+)?)", cell.settings)
+    settings = [float(part) if i % 2 else part for i, part in enumerate(parts)]
+    return (dataset, student or "", method != "teacher", teacher or "", method, settings)
 
 
 def _name_settings(cells: list[Cell]) -> None:
@@ -133,6 +146,8 @@ def _name_settings(cells: list[Cell]) -> None:
         flat = [_flatten(cell.identity) for cell in same]
         keys = sorted({key for one in flat for key in one})
         differing = [key for key in keys if len({json.dumps(one.get(key)) for one in flat}) > 1]
+        # what student and teacher share (data, recipe) is said once
+        differing = [key for key in differing if key.removeprefix("teacher.") not in {*differing} - {key}]
         for cell, one in zip(same, flat, strict=True):
             if cell.teacher_seed is not None:
                 one["teacher.seed"] = cell.teacher_seed
@@ -147,14 +162,18 @@ def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _missing_seeds(cells: list[Cell]) -> list[str]:
-    """Among the cells of one data set, a seed that some students have and others lack."""
+    """Among the cells of one study, data set and student, a seed that some have and others lack."""
     students = [cell for cell in cells if cell.names["student"]]
     seeds = defaultdict(set)
+
+    def question(cell: Cell) -> tuple:
+        return cell.runs[0]["study"], cell.names["dataset"], cell.names["student"]
+
     for cell in students:
-        seeds[cell.names["dataset"]] |= {run["seed"] for run in cell.runs}
+        seeds[question(cell)] |= {run["seed"] for run in cell.runs}
     lines = []
     for cell in students:
-        absent = sorted(seeds[cell.names["dataset"]] - {run["seed"] for run in cell.runs})
+        absent = sorted(seeds[question(cell)] - {run["seed"] for run in cell.runs})
         if absent:
             lines.append(f"missing: {cell.label} seed {', '.join(map(str, absent))}")
     return lines

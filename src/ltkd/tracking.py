@@ -74,25 +74,27 @@ class Tracker:
     def _start(self) -> None:
         import wandb  # here: it takes a second, and not every run wants it
 
-        settings = wandb.Settings(silent=True, console="off", init_timeout=30)
+        settings = wandb.Settings(silent=True, console="off", init_timeout=20)
         options = {"settings": settings, "reinit": "finish_previous"}
-        mode = self._mode()
+        mode = self._mode(settings.base_url)
         try:
             self.run = wandb.init(**self.arguments, **options, mode=mode)
         except Exception as error:
             if mode == "offline":
                 raise
-            logger.warning("W&B cannot be reached (%s), so offline; %s", error, self._how_to_send())
-            self.run = wandb.init(**self.arguments, **options, mode="offline")
+            reason = " ".join(str(error).split())
+            logger.warning("W&B cannot be reached (%s), so offline; %s", reason, self._how_to_send())
+            arguments = self.arguments | {"id": f"{self.arguments['id']}-offline"}  # the failed one keeps its id
+            self.run = wandb.init(**arguments, **options, mode="offline")
         self.run.define_metric("epoch")
         self.run.define_metric("*", step_metric="epoch")
 
-    def _mode(self) -> str:
+    def _mode(self, server: str) -> str:
         """online, offline or disabled. Never online without a login: that would ask for one in the middle of a run."""
         mode = self.settings.mode
         if mode == "auto":
             mode = os.environ.get("WANDB_MODE", "online")
-        if mode == "online" and not _has_login():
+        if mode == "online" and not _has_login(server):
             logger.info("W&B: no login, so offline; %s", self._how_to_send())
             return "offline"
         return mode
@@ -112,13 +114,13 @@ class Tracker:
                     run.finish(exit_code=1)
 
 
-def _has_login() -> bool:
-    """A key in the environment or in the netrc file (where `wandb login` puts it); never a prompt."""
+def _has_login(server: str) -> bool:
+    """A key in the environment or, for that server, in the netrc file where `wandb login` puts it; never a prompt."""
     if os.environ.get("WANDB_API_KEY"):
         return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
+    servers = {urlparse(url).hostname for url in (os.environ.get("WANDB_BASE_URL", server), "https://api.wandb.ai")}
     try:
-        return host in netrc.netrc(os.environ.get("NETRC")).hosts
+        return not servers.isdisjoint(netrc.netrc(os.environ.get("NETRC")).hosts)
     except (OSError, netrc.NetrcParseError):
         return False
 

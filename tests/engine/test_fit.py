@@ -196,7 +196,7 @@ def test_a_loss_that_is_not_finite_stops_with_epoch_and_term(make_config, monkey
 
     monkeypatch.setattr(ltkd, "ltkd_terms", poisoned)
     config = make_config()
-    with pytest.raises(UserError, match=r"'within' became nan in epoch 2 .*checkpoint is kept"):
+    with pytest.raises(UserError, match=r"loss term 'within' became nan at step 2 in epoch 2 .*checkpoint is kept"):
         run_experiment(config)
     status = json.loads((student_run(config).directory / "status.json").read_text())
     assert status["status"] == "failed"

@@ -32,7 +32,7 @@ class Evaluation:
 
     def metrics(self, prefix: str) -> dict[str, float]:
         """Flat numbers for the metrics file: prefix/accuracy, prefix/accuracy/<group>, ..."""
-        flat = {f"{prefix}/accuracy": self.all, f"{prefix}/calibration_error": self.expected_calibration_error}
+        flat = {f"{prefix}/accuracy": self.all, f"{prefix}/expected_calibration_error": self.expected_calibration_error}
         flat |= {f"{prefix}/accuracy/{name}": value for name, value in self.per_group.items() if value is not None}
         flat |= {f"{prefix}/group_mass/{name}": value for name, value in self.group_mass.items() if value is not None}
         return flat

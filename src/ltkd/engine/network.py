@@ -15,6 +15,7 @@ from ltkd.engine.precision import autocast
 from ltkd.engine.result import write_result
 from ltkd.engine.trainer import Training, fit
 from ltkd.engine.workplace import Workplace, predict
+from ltkd.errors import UserError
 from ltkd.files import write_json
 from ltkd.identity import NetworkRun
 from ltkd.losses import ClassGroups
@@ -40,7 +41,15 @@ def new_model(place: Workplace, network: Network, seed: int) -> nn.Module:
     checkpoint = _given_weights(network)
     if checkpoint is not None:
         load_weights(model, Path(checkpoint))
-    return model.to(place.device, memory_format=torch.channels_last)
+        if not all(torch.isfinite(tensor).all() for tensor in model.state_dict().values()):
+            raise UserError(f"{checkpoint}: has weights that are infinite or nan")
+    model = model.to(place.device, memory_format=torch.channels_last)
+    try:
+        predict(place, model, next(place.test.evaluation_batches(2)).images)
+    except Exception as error:  # whatever a foreign network raises
+        size = f"{dataset.channels} x {dataset.image_size} x {dataset.image_size}"
+        raise UserError(f"{network.name}: does not take the data set's images, {size} ({error})") from error
+    return model
 
 
 def new_method(place: Workplace, model: nn.Module, teacher: TrainedTeacher | None) -> Method:

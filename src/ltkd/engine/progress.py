@@ -1,4 +1,4 @@
-"""What the user sees while a network trains: a bar on a terminal, plain lines elsewhere."""
+"""What the user sees while a network trains: a bar on a terminal, plain lines elsewhere and in the log file."""
 
 import logging
 import sys
@@ -6,44 +6,66 @@ import time
 
 from tqdm import tqdm
 
+from ltkd.engine.evaluate import Evaluation
+
 logger = logging.getLogger(__name__)
 
-MAX_LINES = 12  # plain lines per training: a log that can be read
+MAX_LINES = 12  # plain lines per training, more only where epochs are long: a log that can be read
+MAX_SILENCE = 60  # seconds without a plain line
+BAR = "{desc} {percentage:3.0f}%|{bar:8}| {remaining} left{postfix}"  # fits 80 columns with loss and accuracies
 
 
 class Progress:
-    """Counts steps of `num_epochs` x `steps_per_epoch`; shows loss, latest accuracies and the time left."""
+    """Counts steps of `num_epochs` x `steps_per_epoch`; shows loss, latest accuracies and the time left.
 
-    def __init__(self, label: str, num_epochs: int, steps_per_epoch: int, first_step: int, mode: str) -> None:
-        self.label, self.num_epochs = label, num_epochs
+    `part` says what the accuracies are of: test or validation.
+    """
+
+    def __init__(
+        self, label: str, num_epochs: int, steps_per_epoch: int, first_step: int, mode: str, part: str
+    ) -> None:
+        self.label, self.num_epochs, self.part = label, num_epochs, part
         if mode == "auto":
             mode = "bar" if sys.stderr.isatty() else "lines"
-        self.lines = mode == "lines"
+        self.level = logging.INFO if mode == "lines" else logging.DEBUG  # DEBUG: for the log file alone
         self.bar = tqdm(
-            total=num_epochs * steps_per_epoch, initial=first_step, desc=label, unit="step", leave=False,
-            disable=mode != "bar", dynamic_ncols=True, smoothing=0.05,
+            total=num_epochs * steps_per_epoch, initial=first_step, desc=label, leave=False, disable=mode != "bar",
+            dynamic_ncols=True, smoothing=0.05, bar_format=BAR,
         )  # fmt: skip
         self.start, self.first_epoch = time.monotonic(), first_step / steps_per_epoch
-        self.accuracies = ""
+        self.last_line = self.start - MAX_SILENCE  # so that the first epoch has a line
+        self.evaluation: Evaluation | None = None
 
     def step(self) -> bool:
         """One step is done. True when the bar was redrawn: the moment to give it a fresh loss."""
         return bool(self.bar.update(1))
 
-    def show(self, epoch: int, loss: float) -> None:
-        self.bar.set_postfix_str(f"epoch {epoch}/{self.num_epochs} loss {loss:.3f} {self.accuracies}", refresh=False)
+    def show(self, loss: float) -> None:
+        groups = ""
+        if self.evaluation is not None:
+            figures = (value for value in self.evaluation.per_group.values() if value is not None)
+            groups = f", {self.part} {self.evaluation.all:.1f} ({'/'.join(f'{value:.0f}' for value in figures)})"
+        self.bar.set_postfix_str(f"loss {loss:.2f}{groups}", refresh=False)
 
-    def epoch_done(self, epoch: int, loss: float, accuracies: dict[str, float | None] | None) -> None:
-        if accuracies is not None:
-            self.accuracies = " ".join(f"{k} {v:.1f}" for k, v in accuracies.items() if v is not None)
-        self.show(epoch, loss)
-        every = -(-self.num_epochs // MAX_LINES)
-        if self.lines and (epoch % every == 0 or epoch == self.num_epochs):
-            left = (time.monotonic() - self.start) / (epoch - self.first_epoch) * (self.num_epochs - epoch)
-            logger.info(
-                "%s: epoch %d/%d  loss %.3f  %s  (%s left)",
-                self.label, epoch, self.num_epochs, loss, self.accuracies, tqdm.format_interval(left),
+    def epoch_done(self, epoch: int, loss: float, evaluation: Evaluation | None) -> None:
+        self.evaluation = evaluation or self.evaluation
+        self.show(loss)
+        now = time.monotonic()
+        is_due = epoch % -(-self.num_epochs // MAX_LINES) == 0 or epoch == self.num_epochs
+        if is_due or now - self.last_line >= MAX_SILENCE:
+            self.last_line = now
+            left = (now - self.start) / (epoch - self.first_epoch) * (self.num_epochs - epoch)
+            logger.log(
+                self.level, "%s: epoch %d/%d  loss %.3f%s  (%s left)",
+                self.label, epoch, self.num_epochs, loss, self._accuracies(), tqdm.format_interval(left),
             )  # fmt: skip
+
+    def _accuracies(self) -> str:
+        if self.evaluation is None:
+            return ""
+        named = {"all": self.evaluation.all, **self.evaluation.per_group}
+        figures = " ".join(f"{name} {value:.1f}" for name, value in named.items() if value is not None)
+        return f"  {self.part}: {figures}"
 
     def close(self) -> None:
         self.bar.close()

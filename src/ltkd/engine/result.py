@@ -17,8 +17,7 @@ from ltkd.engine.workplace import Workplace
 from ltkd.files import file_sha256, write_json
 from ltkd.identity import NetworkRun
 from ltkd.models import count_multiply_adds, count_parameters, save_weights
-
-SCHEMA_VERSION = 1
+from ltkd.results import SCHEMA_VERSION
 
 
 def write_result(

@@ -7,7 +7,7 @@ from ltkd.config import Config
 from ltkd.engine.network import new_method, new_model, train_network
 from ltkd.engine.run_directory import Busy, finished_result, locked, recorded
 from ltkd.engine.teacher_store import find_or_train_teacher
-from ltkd.engine.workplace import agree_on_data, prepare
+from ltkd.engine.workplace import agree_on_data, describe, prepare
 from ltkd.identity import student_run
 
 logger = logging.getLogger(__name__)
@@ -21,9 +21,12 @@ def run_experiment(config: Config) -> dict[str, Any] | None:
             result = finished_result(run.directory, run.identity)
             if result is not None:
                 logger.info("finished before, skipped")
+                if result["evaluate_every"] != config.run.evaluate_every:
+                    logger.warning("it was evaluated every %d epochs", result["evaluate_every"])
                 return result
             with recorded(run.directory, run.names):
                 place = prepare(config)
+                logger.info("%s", describe(place))
                 agree_on_data(run.directory, place.data)
                 model = new_model(place, run.network, run.seed)  # first: if it cannot be built, no teacher is trained
                 teacher = find_or_train_teacher(place) if config.needs_teacher else None

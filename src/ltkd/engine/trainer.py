@@ -69,6 +69,7 @@ class State:
     images: int = 0  # seen in the epoch under way
     generator: Tensor | None = None  # state at the start of the epoch under way
     sums: dict[str, Tensor] = field(default_factory=dict)  # of the epoch under way, per image
+    broken_at: dict[str, Tensor] = field(default_factory=dict)  # first step at which a loss term was not finite, or inf
     history: list[dict[str, Any]] = field(default_factory=list)  # one dictionary of metrics per epoch
     last: dict[str, Any] | None = None  # the latest evaluation
     best: dict[str, Any] | None = None  # highest test accuracy: for comparison with papers that report it
@@ -107,8 +108,9 @@ def fit(training: Training, directory: Path, tracker: Tracker) -> FitResult:
     tracker.restart(state.history)
     steps_per_epoch = t.train.num_batches(t.recipe.batch_size)
     progress = Progress(
-        t.label, t.recipe.epochs, steps_per_epoch, state.epoch * steps_per_epoch + state.step, t.progress
-    )
+        t.label, t.recipe.epochs, steps_per_epoch, state.epoch * steps_per_epoch + state.step, t.progress,
+        part="test" if t.validation is None else "validation",
+    )  # fmt: skip
     try:
         with StopRequest() as stop:
             while state.epoch < t.recipe.epochs:
@@ -150,15 +152,18 @@ def _train_epoch(
         for name, value in figures.items():
             value = value * len(batch.labels)
             state.sums[name] = state.sums[name] + value if name in state.sums else value
+            if name.startswith("loss/"):
+                here = torch.where(value.isfinite(), math.inf, float(step))
+                state.broken_at[name] = torch.minimum(state.broken_at[name], here) if name in state.broken_at else here
         state.step, state.images = step + 1, state.images + len(batch.labels)
         if progress.step():
-            progress.show(epoch, _loss(state, epoch, t))
+            progress.show(_loss(state, epoch, t))
 
     _loss(state, epoch, t)  # before anything of this epoch is kept; also waits for the device
     if not all(torch.isfinite(parameter).all() for parameter in t.model.parameters()):
         raise UserError(_diverged(t, epoch, "the weights became infinite or nan"))
     state.seconds = seconds_before + time.perf_counter() - start
-    state.epoch, state.step, state.generator = epoch, 0, generator.get_state()
+    state.epoch, state.step, state.generator, state.broken_at = epoch, 0, generator.get_state(), {}
 
 
 def train_step(t: Training, batch: Batch, optimizer: torch.optim.SGD) -> dict[str, Tensor]:
@@ -190,9 +195,12 @@ def _loss(state: State, epoch: int, t: Training) -> float:
     if not state.images:
         return 0.0
     terms = {name: value.item() / state.images for name, value in state.sums.items() if name.startswith("loss/")}
-    broken = [name.removeprefix("loss/") for name, value in terms.items() if not math.isfinite(value)]
-    if broken:
-        what = f"loss term {' and '.join(map(repr, broken))} became {terms['loss/' + broken[0]]}"
+    if not all(map(math.isfinite, terms.values())):
+        # one broken term breaks the weights and with them all terms of the next step: the first one is the cause
+        steps = {name: state.broken_at[name].item() for name in terms}
+        broken = [name for name in terms if steps[name] == min(steps.values())]
+        names = " and ".join(repr(name.removeprefix("loss/")) for name in broken)
+        what = f"loss term {names} became {terms[broken[0]]} at step {int(min(steps.values())) + 1}"
         raise UserError(_diverged(t, epoch, what))
     return sum(terms.values())
 
@@ -219,16 +227,18 @@ def _finish_epoch(
             metrics[f"train/{name}"] = mean.item()
     loss = metrics["train/loss"] = sum(mean.item() for name, mean in means.items() if name.startswith("loss/"))
 
-    test = None
+    shown = None  # validation where there is one: who tunes should not look at the test part
     if last or epoch % t.evaluate_every == 0:
         test = evaluate(t.model, t.test, t.split, t.autocast)
         metrics |= test.metrics("test")
+        shown = test
         record = state.last = {"epoch": epoch, **asdict(test)}
         if state.best is None or test.all > state.best["all"]:
             state.best = record
         if t.validation is not None:
             validation = evaluate(t.model, t.validation, t.split, t.autocast)
             metrics |= validation.metrics("validation")
+            shown = validation
             record["validation"] = asdict(validation)
             if state.selected is None or validation.all > state.selected["validation"]["all"]:
                 state.selected = record
@@ -238,7 +248,7 @@ def _finish_epoch(
     state.sums, state.images = {}, 0
     _save(t, state, optimizer, directory)
     tracker.log(metrics)
-    progress.epoch_done(epoch, loss, {"all": test.all, **test.per_group} if test else None)
+    progress.epoch_done(epoch, loss, shown)
 
 
 def _images_per_second(t: Training, state: State) -> float | None:
@@ -281,7 +291,8 @@ def _resume(t: Training, path: Path, optimizer: torch.optim.SGD) -> State:
     if t.device.type == "cuda" and saved["random"]["cuda"] is not None:
         torch.cuda.set_rng_state(saved["random"]["cuda"], t.device)
     state = State(**saved["state"])
-    state.sums = {name: value.to(t.device) for name, value in state.sums.items()}
+    for tensors in (state.sums, state.broken_at):
+        tensors.update({name: value.to(t.device) for name, value in tensors.items()})
     if state.epoch or state.step:
         logger.info("%s: resumed after epoch %d of %d", t.label, state.epoch, t.recipe.epochs)
     return state

@@ -37,6 +37,17 @@ def prepare(config: Config) -> Workplace:
     )  # fmt: skip
 
 
+def describe(place: Workplace) -> str:
+    """One line for the head of a log: what is trained on, and where."""
+    counts, groups = place.data.split.class_counts, place.data.split.groups
+    images = (f"{name} {counts[groups == group].sum()}" for group, name in enumerate(place.data.split.group_names))
+    held_out = f", {len(place.validation)} for validation" if place.validation else ""
+    return (
+        f"{place.data.name}: {len(place.train)} training images ({', '.join(images)}){held_out}, "
+        f"{len(place.test)} test images, {len(counts)} classes; device {place.device}"
+    )
+
+
 def agree_on_data(directory: Path, data: LongTailData) -> None:
     """What was trained here before was trained on exactly this data, or nothing goes on."""
     path, manifest = directory / "manifest.json", data.manifest()
