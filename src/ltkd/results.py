@@ -232,8 +232,8 @@ def run_table(result: dict[str, Any]) -> str:
     groups = result["group_names"]
     rows = []
     if result["teacher_result"] is not None:
-        rows.append([f"teacher {result['teacher']}", "", *_accuracies(result["teacher_result"], groups)])
-    rows.append([f"student {result['student']}", result["method"], *_accuracies(result, groups)])
+        rows += _rows(f"teacher {result['teacher']}", "", result["teacher_result"], groups)
+    rows += _rows(f"student {result['student']}", result["method"], result, groups)
     images = dict.fromkeys(groups, 0)
     for group, count in zip(result["groups"], result["class_counts"], strict=True):
         images[groups[group]] += count
@@ -243,6 +243,11 @@ def run_table(result: dict[str, Any]) -> str:
     return f"\n{table}\n\nresult: {result['directory']}"
 
 
-def _accuracies(result: dict[str, Any], groups: list[str]) -> list[str]:
+def _rows(name: str, method: str, result: dict[str, Any], groups: list[str]) -> list[list[str]]:
+    """The test accuracies and, with a validation split, those on it."""
     last = result["accuracy"]["last"]
-    return [_figure(last["all"], None), *(_figure(last["per_group"][group], None) for group in groups)]
+    records = {name: last} | ({f"{name}, on validation": last["validation"]} if "validation" in last else {})
+    return [
+        [label, method, _figure(record["all"], None), *(_figure(record["per_group"][group], None) for group in groups)]
+        for label, record in records.items()
+    ]

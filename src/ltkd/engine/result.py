@@ -41,7 +41,8 @@ def write_result(
         "groups": place.data.split.groups.tolist(),
         "split_sha256": place.data.split.sha256,
         "teacher_result": None if teacher is None else {
-            key: teacher[key] for key in ("hash", "cell", "seed", "directory", "accuracy", "parameters")
+            key: teacher[key]
+            for key in ("hash", "cell", "seed", "directory", "accuracy", "parameters", "evaluate_every")
         },
         "directory": str(directory),
         "parameters": count_parameters(model),
