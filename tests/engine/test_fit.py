@@ -9,6 +9,7 @@ import torch
 
 from ltkd.data import load_data, write_pack
 from ltkd.engine import run as run_module
+from ltkd.engine import trainer
 from ltkd.engine.interrupt import Interrupted
 from ltkd.engine.network import new_method, new_model
 from ltkd.engine.run import run_experiment
@@ -181,6 +182,23 @@ def test_status_tells_how_a_run_ended(make_config, at_call):
     assert json.loads(status.read_text())["status"] == "interrupted"
     run_experiment(config)
     assert json.loads(status.read_text())["status"] == "finished"
+
+
+def test_a_request_to_stop_holds_on_a_full_disk(make_config, at_call, monkeypatch):
+    config = make_config("method=ce")
+
+    def stop_on_a_full_disk():
+        monkeypatch.setattr(trainer, "save_checkpoint", refuse)
+        raise_sigterm()
+
+    def refuse(path, state):
+        raise UserError(f"{path}: cannot be written (No space left on device)")
+
+    at_call("ce", 10, stop_on_a_full_disk)
+    with pytest.raises(Interrupted):
+        run_experiment(config)
+    monkeypatch.undo()
+    assert run_experiment(config)["accuracy"]["last"]["epoch"] == 3
 
 
 def test_a_loss_that_is_not_finite_stops_with_epoch_and_term(make_config, monkeypatch):

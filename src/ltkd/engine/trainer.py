@@ -142,9 +142,12 @@ def _train_epoch(
     start, seconds_before = time.perf_counter(), state.seconds
     for step in range(state.step, t.train.num_batches(t.recipe.batch_size)):
         if stop.signal is not None:
-            _loss(state, epoch, t)  # nothing broken is saved
             state.seconds = seconds_before + time.perf_counter() - start
-            _save(t, state, optimizer, directory)
+            try:
+                _loss(state, epoch, t)  # nothing broken is saved
+                _save(t, state, optimizer, directory)
+            except UserError as error:  # then the last checkpoint has to do; the request to stop holds
+                logger.warning("%s", error)
             logger.warning("%s: stopped in epoch %d; the same command resumes it", t.label, epoch)
             raise Interrupted(stop.signal)
         batch = t.train.batch(plan, step, t.recipe.batch_size)
