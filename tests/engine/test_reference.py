@@ -74,10 +74,16 @@ def plain_run(config, role):
             optimizer.zero_grad()
             sum(terms.values()).backward()
             optimizer.step()
-            for name, term in terms.items():
-                totals[name] = totals.get(name, 0.0) + term.item() * len(y)
+            figures = {f"train/loss/{name}": term for name, term in terms.items()}
+            figures["train/group_mass/student/tail"] = (
+                100 * logits.softmax(1)[:, 7:].sum(1).mean()
+            )  # of 3 / 4 / 3 classes
+            if role == "student":
+                figures["train/group_mass/teacher/tail"] = 100 * teacher(images).logits.softmax(1)[:, 7:].sum(1).mean()
+            for name, figure in figures.items():
+                totals[name] = totals.get(name, 0.0) + figure.item() * len(y)
         model.eval()
-        metrics = {f"train/loss/{name}": total / len(labels) for name, total in totals.items()}
+        metrics = {name: total / len(labels) for name, total in totals.items()}
         for part in ("test", "validation"):
             held_out = torch.tensor(getattr(data, f"{part}_images")).float()
             with torch.no_grad():
