@@ -110,6 +110,13 @@ def test_settings_are_sorted_as_numbers_and_name_how_often_was_evaluated(tmp_pat
     assert settings == ["evaluate_every=1", "evaluate_every=5"]
 
 
+def test_the_rows_of_an_ablation_show_what_was_changed(tmp_path):
+    for cell, settings in {"a": {}, "b": {"alpha": 0}, "c": {"beta": 0}, "d": {"temperature": 4}}.items():
+        write_run(tmp_path, "ltkd", 0, 40.0, cell=cell, **({"alpha": 1, "beta": 1, "temperature": 2} | settings))
+    settings = [row["settings"] for row in summary_rows(collect([tmp_path]).cells, "last")]
+    assert settings == ["", "alpha=0", "beta=0", "temperature=4"]
+
+
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"schema_version": 0}'])
 def test_an_unreadable_result_costs_only_itself(tmp_path, content):
     write_run(tmp_path, "kd", 0, 40.0)

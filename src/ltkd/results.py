@@ -138,21 +138,29 @@ def _order(cell: Cell) -> tuple:
 
 
 def _name_settings(cells: list[Cell]) -> None:
-    """Where cells have the same names, `settings` says in what they differ; so no two different cells look alike."""
+    """Where cells have the same names, `settings` says in what they differ; so no two different cells look alike.
+
+    A value that most of them have goes without saying: the rows of an ablation show what was changed.
+    """
     alike = defaultdict(list)
     for cell in cells:
         alike[tuple(cell.names.values())].append(cell)
     for same in alike.values():
-        flat = [_flatten(cell.identity) for cell in same]
-        keys = sorted({key for one in flat for key in one})
-        differing = [key for key in keys if len({json.dumps(one.get(key)) for one in flat}) > 1]
-        # what student and teacher share (data, recipe) is said once
-        differing = [key for key in differing if key.removeprefix("teacher.") not in {*differing} - {key}]
-        for cell, one in zip(same, flat, strict=True):
-            if cell.teacher_seed is not None:
-                one["teacher.seed"] = cell.teacher_seed
-                differing = sorted({*differing, "teacher.seed"})
-            cell.settings = " ".join(f"{key.removeprefix('method.')}={one[key]}" for key in differing if key in one)
+        flat = [_flatten(cell.identity) | _teacher_seed_setting(cell) for cell in same]
+        for key in sorted({key for one in flat for key in one}):
+            values = [json.dumps(one.get(key)) for one in flat]
+            common, count = Counter(values).most_common(1)[0]
+            # what student and teacher share (data, recipe) is said once
+            shared = key.removeprefix("teacher.")
+            if shared != key and all(one.get(key) == one.get(shared) for one in flat):
+                continue
+            for cell, one, value in zip(same, flat, values, strict=True):
+                if key in one and count < len(same) and not (value == common and count > len(same) / 2):
+                    cell.settings = f"{cell.settings} {key.removeprefix('method.')}={one[key]}".strip()
+
+
+def _teacher_seed_setting(cell: Cell) -> dict[str, Any]:
+    return {} if cell.teacher_seed is None else {"teacher.seed": cell.teacher_seed}
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
