@@ -128,5 +128,16 @@ def test_an_unreadable_result_costs_only_itself(tmp_path, content):
     assert line.startswith(f"unreadable: {tmp_path}/bad/result.json")
 
 
+@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+def test_an_unreadable_status_costs_only_itself(tmp_path, content):
+    write_run(tmp_path, "kd", 0, 40.0)
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "status.json").write_text(content)
+    found = collect([tmp_path])
+    assert [row["all"] for row in summary_rows(found.cells, "last")] == [40.0]
+    [line] = found.incomplete
+    assert line.startswith(f"unreadable: {tmp_path}/bad/status.json")
+
+
 def test_no_run_at_all_says_so(tmp_path):
     assert markdown(collect([tmp_path]).cells, "last") == "no finished run"

@@ -43,18 +43,13 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Network:
-    """What teacher and student have in common."""
+    """A student, and what a teacher has in common with it."""
 
     name: str
     pretrained: bool
     arguments: dict[str, Any]
     task_loss: Choice
     recipe: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Student(Network):
-    pass
 
 
 @dataclass(frozen=True)
@@ -98,7 +93,7 @@ class Config:
     wandb: Wandb
     dataset: DatasetConfig
     teacher: Teacher
-    student: Student
+    student: Network
     method: dict[str, Any]
     recipe: Recipe
 
@@ -270,7 +265,7 @@ def resolve_device(name: str) -> torch.device:
     """The torch device that `name` (auto, cpu, cuda, cuda:N) means here; UserError where it is not there."""
     available = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     if name == "auto":
-        return torch.device(available[-1] if len(available) == 1 else available[1])
+        name = available[-1] if len(available) == 1 else available[1]
     if name == "cuda" and len(available) > 1:
         name = available[1]
     if name not in available:

@@ -45,14 +45,7 @@ class Cell:
 
     @property
     def label(self) -> str:
-        names = [
-            self.names["dataset"],
-            self.names["teacher"],
-            self.names["student"],
-            self.names["method"],
-            self.settings,
-        ]
-        return " ".join(filter(None, names))
+        return " ".join(filter(None, [*self.names.values(), self.settings]))
 
 
 def _record(run: dict[str, Any], kind: str) -> dict[str, Any] | None:
@@ -75,11 +68,8 @@ def collect(folders: Iterable[Path]) -> Collection:
     unfinished = []
     for folder in folders:
         for path in sorted(Path(folder).rglob("status.json")):
-            status = read_json(path)
             if not path.with_name("result.json").exists():
-                reason = f" ({status['error'].splitlines()[0]})" if status.get("error") else ""
-                ended = {"running": "running or killed"}.get(status["status"], status["status"])
-                unfinished.append(f"{ended}: {status['label']} seed {status['seed']}{reason}  [{path.parent}]")
+                unfinished.append(_how_it_ended(path))
         for path in sorted(Path(folder).rglob("result.json")):
             try:
                 run = _read_result(path)
@@ -104,6 +94,17 @@ def collect(folders: Iterable[Path]) -> Collection:
     _name_settings(list(cells.values()))
     ordered = sorted(cells.values(), key=_order)
     return Collection(ordered, unfinished + _missing_seeds(ordered))
+
+
+def _how_it_ended(path: Path) -> str:
+    """One line about a run without a result, from its status.json."""
+    try:
+        status = read_json(path)
+        reason = f" ({status['error'].splitlines()[0]})" if status["error"] else ""
+        ended = "running or killed" if status["status"] == "running" else status["status"]
+        return f"{ended}: {status['label']} seed {status['seed']}{reason}  [{path.parent}]"
+    except (UserError, KeyError, TypeError) as error:
+        return f"unreadable: {path} ({error})"
 
 
 def _read_result(path: Path) -> dict[str, Any]:

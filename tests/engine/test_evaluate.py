@@ -55,6 +55,15 @@ def test_an_empty_group_is_none_and_not_zero_or_nan(case):
     assert all(math.isfinite(value) for value in result.metrics("test").values())
 
 
+def test_a_class_or_group_without_images_is_none(case):
+    logits, labels, split = case
+    kept = (labels != 4) & (labels != 0)  # all classes of the tail
+    result = summarize(logits[kept], labels[kept], split)
+    assert [value is None for value in result.per_class] == [True, False, False, False, True, False]
+    assert result.per_group["tail"] is None
+    assert result.group_confusion[2] is None
+
+
 def test_calibration_error_by_loops(case):
     logits, labels, split = case
     confidence, predicted = logits.softmax(1).max(1)

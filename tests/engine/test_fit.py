@@ -89,7 +89,7 @@ def test_a_step_leaves_the_teacher_untouched(make_config, method):
     assert all(parameter.grad is None for parameter in training.teacher.parameters())
 
 
-def test_initial_weights_and_batches_depend_on_the_seed_alone(make_config):
+def test_initial_weights_depend_on_the_seed_alone(make_config):
     ce, ltkd, other = (training_of(make_config(*o)) for o in (["method=ce"], ["method=ltkd"], ["method=ce", "seed=1"]))
     state = ce.model.state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in ltkd.model.state_dict().items())
@@ -242,7 +242,7 @@ def test_a_packed_split_gives_the_same_numbers(make_config, tmp_path):
 
 
 def test_a_student_that_cannot_be_built_is_known_before_a_teacher_is_trained(make_config):
-    config = make_config("student.name=torchvision/resnet18", "+student.arguments.no_such_argument=1")
-    with pytest.raises((UserError, TypeError)):
+    config = make_config("student.name=timm/mobilenetv3_small_050", "+student.arguments.no_such_argument=1")
+    with pytest.raises(UserError, match="no_such_argument"):
         run_experiment(config)
     assert not teacher_run(config).directory.exists()

@@ -16,7 +16,7 @@ NUM_BINS = 15  # of the calibration error: the number that the field reports wit
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All figures in percent. A group without a class is None, never 0.
+    """All figures in percent. A group without a class, or a class without an image here, is None, never 0.
 
     group_confusion[i][j] is the share of the images of group i that are taken for a class of group j (None for an
     empty group i); group_mass is the mean probability that the network gives to a group: on a balanced test part an
@@ -25,7 +25,7 @@ class Evaluation:
 
     all: float
     per_group: dict[str, float | None]
-    per_class: list[float]
+    per_class: list[float | None]
     group_confusion: list[list[float] | None]
     group_mass: dict[str, float | None]
     expected_calibration_error: float
@@ -70,15 +70,19 @@ def summarize(logits: Tensor, labels: Tensor, split: LongTailSplit) -> Evaluatio
 
     mass = 100 * group_mass(logits, groups, num_groups).mean(0)
     return Evaluation(
-        all=100 * correct.float().mean().item(),
-        per_group=named_groups(split, 100 * group_correct / group_totals),
-        per_class=(100 * class_correct / class_totals).nan_to_num(0).tolist(),
+        all=100 * correct.sum().item() / len(labels),
+        per_group=dict(zip(split.group_names, _percentages(group_correct, group_totals), strict=True)),
+        per_class=_percentages(class_correct, class_totals),
         group_confusion=[
             (100 * row / total).tolist() if total else None for row, total in zip(confusion, group_totals, strict=True)
         ],
         group_mass=named_groups(split, mass),
         expected_calibration_error=100 * calibration_error(confidence, correct),
     )
+
+
+def _percentages(counts: Tensor, totals: Tensor) -> list[float | None]:
+    return [100 * n / total if total else None for n, total in zip(counts.tolist(), totals.tolist(), strict=True)]
 
 
 def named_groups(split: LongTailSplit, values: Tensor) -> dict[str, float | None]:

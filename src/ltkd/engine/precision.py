@@ -5,7 +5,7 @@ import torch
 from ltkd.config import Precision
 
 TORCH_THREADS = torch.get_num_threads()  # its own choice, before any run of this process sets another
-TINY_IMAGE = 16  # pixels a side: up to here a second CPU thread costs more in waiting than it gives
+TINY_IMAGE = 8  # pixels a side: more threads gain little here, and on cores that others use too they wait and lose much
 
 
 def set_backends(precision: Precision, threads: int | str, image_size: int) -> None:
