@@ -12,6 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+import ltkd.resolvers  # noqa: F401  what the YAML files interpolate with
 from ltkd.config import load_config
 from ltkd.data import load_data, write_pack
 from ltkd.errors import UserError

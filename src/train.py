@@ -15,6 +15,8 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
+import ltkd.resolvers  # noqa: F401  what the YAML files interpolate with
+
 CONFIGURATION = Path(__file__).resolve().parents[1] / "conf"
 
 

@@ -9,6 +9,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+import ltkd.resolvers  # noqa: F401  what the YAML files interpolate with
 from ltkd.config import Config, load_config
 
 PROJECT = Path(__file__).resolve().parents[1]

@@ -109,6 +109,15 @@ class Config:
     def needs_teacher(self) -> bool:
         return method_class(self.method_name).needs.teacher
 
+    @property
+    def further_teachers(self) -> list[Teacher]:
+        """The teachers that the method wants beside the main one."""
+        method, sections = method_class(self.method_name), [dataclasses.asdict(n) for n in (self.teacher, self.student)]
+        if not method.needs.teacher:
+            return []
+        differences = method.further_teachers(*sections, self.method_arguments)
+        return [dataclasses.replace(self.teacher, **difference) for difference in differences]
+
     def recipe_of(self, network: Network) -> Recipe:
         """The recipe with what the network's own settings override."""
         return dataclasses.replace(self.recipe, **network.recipe)

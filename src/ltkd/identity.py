@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ltkd.config import Config, Network
+from ltkd.config import Config, Network, Teacher
 from ltkd.data import DatasetConfig
 from ltkd.files import file_sha256
 
@@ -60,9 +60,10 @@ class NetworkRun:
         }  # fmt: skip
 
 
-def teacher_run(config: Config) -> NetworkRun:
-    teacher = config.teacher
-    identity = _teacher_identity(config)
+def teacher_run(config: Config, teacher: Teacher | None = None) -> NetworkRun:
+    """Of the configuration's teacher, or of one of its further teachers."""
+    teacher = teacher or config.teacher
+    identity = _teacher_identity(config, teacher)
     folder = Path(config.output_root) / "teachers" / dataset_label(config.dataset) / _folder(teacher.name)
     name = f"s{teacher.seed}-{digest(identity)}"
     return NetworkRun(config, "teacher", teacher, teacher.seed, identity, folder / name)
@@ -73,8 +74,10 @@ def student_run(config: Config) -> NetworkRun:
         "seed": config.seed,
         **_network_identity(config, config.student),
         "method": config.method,
-        "teacher": _teacher_identity(config) if config.needs_teacher else None,
+        "teacher": _teacher_identity(config, config.teacher) if config.needs_teacher else None,
     }
+    if config.further_teachers:
+        identity["further_teachers"] = [_teacher_identity(config, teacher) for teacher in config.further_teachers]
     pair = f"{_folder(config.teacher.name) if config.needs_teacher else 'none'}-{_folder(config.student.name)}"
     folder = Path(config.output_root) / config.study / dataset_label(config.dataset) / pair / config.method_name
     name = f"s{config.seed}-{digest(identity)}"
@@ -94,8 +97,7 @@ def dataset_label(dataset: DatasetConfig) -> str:
     return f"{dataset.name}{shape}-if{dataset.imbalance_factor:g}"
 
 
-def _teacher_identity(config: Config) -> dict[str, Any]:
-    teacher = config.teacher
+def _teacher_identity(config: Config, teacher: Teacher) -> dict[str, Any]:
     if teacher.checkpoint is not None:  # used as it is: no recipe, no seed
         return {
             "dataset": config.dataset.settings(), "name": teacher.name, "arguments": teacher.arguments,
@@ -120,6 +122,8 @@ def _without_seeds(identity: dict[str, Any]) -> dict[str, Any]:
     teacher = identity.get("teacher")
     if teacher is not None:
         identity = identity | {"teacher": _without_seeds(teacher)}
+    if "further_teachers" in identity:
+        identity = identity | {"further_teachers": [_without_seeds(one) for one in identity["further_teachers"]]}
     return {key: value for key, value in identity.items() if key != "seed"}
 
 

@@ -4,25 +4,26 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 from ltkd import losses
 from ltkd.binding import bind
 from ltkd.errors import UserError
 from ltkd.methods import build_method, build_task_loss, list_methods, method_class
 
+from ..conftest import compose_values
+
 CONFIGS = Path(__file__).parents[2] / "conf" / "method"
 
 
 def from_yaml(name, context, **overrides):
-    values = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text()) | overrides
+    values = compose_values(f"method={name}")["method"] | overrides
     values.pop("name")
     return build_method(name, values, context, build_task_loss("ce", context.class_counts))
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_yaml_file_binds_to_its_class(path):
-    values = yaml.safe_load(path.read_text())
+    values = compose_values(f"method={path.stem}")["method"]
     assert values.pop("name") == path.stem
     errors = []
     bind(method_class(path.stem), values, "method", errors, given=2)
@@ -88,6 +89,6 @@ def test_without_warm_up_the_first_epoch_counts_fully(context, outputs):
 def test_an_epoch_reaches_the_task_loss(context):
     method = from_yaml("kd", context)
     epochs = []
-    method.task_loss.start_epoch = epochs.append
+    method.task_loss.start_epoch = lambda epoch, epochs_in_all: epochs.append((epoch, epochs_in_all))
     method.start_epoch(3)
-    assert epochs == [3]
+    assert epochs == [(3, 10)]

@@ -23,6 +23,8 @@ class Batch:
     images: Tensor  # [B, C, H, W] float32, normalised
     labels: Tensor  # [B] int64
     index: Tensor  # [B] int64, row in the data set
+    second_view: Tensor | None = None  # [B, C, H, W], strongly augmented, where a method needs it
+    further_logits: tuple[Tensor, ...] = ()  # [B, classes] each, of teachers beside the main one
 
 
 @dataclass(frozen=True)

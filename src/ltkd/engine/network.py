@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from ltkd.errors import UserError
 from ltkd.files import write_json
 from ltkd.identity import NetworkRun
 from ltkd.losses import ClassGroups
-from ltkd.methods import Method, MethodContext, build_method, build_task_loss
+from ltkd.methods import Method, MethodContext, Networks, build_method, build_task_loss
 from ltkd.models import build_model, load_weights
 from ltkd.tracking import Tracker
 
@@ -38,6 +39,7 @@ def new_model(place: Workplace, network: Network, seed: int) -> nn.Module:
         network.name, num_classes=dataset.num_classes, in_channels=dataset.channels, pretrained=network.pretrained,
         **network.arguments,
     )  # fmt: skip
+    build_task_loss(network.task_loss, torch.as_tensor(place.data.split.class_counts)).adapt_network(model)
     checkpoint = _given_weights(network)
     if checkpoint is not None:
         load_weights(model, Path(checkpoint))
@@ -52,14 +54,16 @@ def new_model(place: Workplace, network: Network, seed: int) -> nn.Module:
     return model
 
 
-def new_method(place: Workplace, model: nn.Module, teacher: TrainedTeacher | None) -> Method:
+def new_method(
+    place: Workplace, model: nn.Module, teacher: TrainedTeacher | None, num_further_teachers: int = 0
+) -> Method:
     """The student's objective: the configured method with the student's task loss.
 
     Parameters of its own start from the student's seed, whether the teacher was trained just now or found.
     """
     config = place.config
     torch.manual_seed(config.seed)
-    context = _context(place, config.student, model, teacher)
+    context = _context(place, config.student, model, teacher, num_further_teachers)
     task_loss = build_task_loss(config.student.task_loss, context.class_counts)
     method = build_method(config.method_name, config.method_arguments, context, task_loss).to(place.device)
     if method.needs_teacher_statistics:
@@ -77,8 +81,9 @@ def task_only(place: Workplace, network: Network) -> Method:
 
 
 def _context(
-    place: Workplace, network: Network, model: nn.Module | None, teacher: TrainedTeacher | None
-) -> MethodContext:
+    place: Workplace, network: Network, model: nn.Module | None, teacher: TrainedTeacher | None,
+    num_further_teachers: int = 0,
+) -> MethodContext:  # fmt: skip
     """What a method may know. Shapes come from one dry forward pass, in eval mode, so that nothing changes."""
     split = place.data.split
     images = next(place.test.evaluation_batches(2)).images
@@ -88,15 +93,29 @@ def _context(
         groups=torch.as_tensor(split.groups, device=place.device),
         group_names=split.group_names,
         epochs=place.config.recipe_of(network).epochs,
+        batch_size=place.config.recipe_of(network).batch_size,
+        train_labels=place.train.labels,
         student=predict(place, model, images, features=True) if model is not None else None,
         teacher=predict(place, teacher.model, images, features=True) if teacher is not None else None,
         num_train=len(place.train),
+        networks=_networks(model, teacher.model) if teacher is not None else None,
+        num_further_teachers=num_further_teachers,
+    )
+
+
+def _networks(student: nn.Module, teacher: nn.Module) -> Networks:
+    return Networks(
+        student=lambda images, features=False: student(images, features=features),
+        teacher=torch.no_grad()(lambda images, features=False: teacher(images, features=features)),
+        student_classifier=getattr(student, "classifier", None),
+        teacher_classifier=getattr(teacher, "classifier", None),
     )
 
 
 def train_network(
-    place: Workplace, run: NetworkRun, model: nn.Module, method: Method, teacher: TrainedTeacher | None
-) -> dict[str, Any]:
+    place: Workplace, run: NetworkRun, model: nn.Module, method: Method, teacher: TrainedTeacher | None,
+    further_teachers: Sequence[TrainedTeacher] = (),
+) -> dict[str, Any]:  # fmt: skip
     """Train (or resume) and return the result, which is then on disk with the weights."""
     start, config, names = time.perf_counter(), place.config, run.names
     write_json(run.directory / "config.json", run.settings)
@@ -106,7 +125,8 @@ def train_network(
     groups = ClassGroups.of(torch.as_tensor(place.data.split.groups, device=place.device))
     training = Training(
         label=f"{run.role} {run.network.name}", identity=run.hash, model=model, method=method,
-        teacher=teacher.model if teacher else None, train=place.train, test=place.test, validation=place.validation,
+        teacher=teacher.model if teacher else None, further_teachers=[one.model for one in further_teachers],
+        train=place.train, test=place.test, validation=place.validation,
         split=place.data.split, groups=groups, recipe=recipe, seed=run.seed, device=place.device,
         autocast=functools.partial(autocast, config.precision, place.device),
         evaluate_every=config.run.evaluate_every, progress=config.run.progress,

@@ -30,8 +30,10 @@ def run_experiment(config: Config) -> dict[str, Any] | None:
                 agree_on_data(run.directory, place.data)
                 model = new_model(place, run.network, run.seed)  # first: if it cannot be built, no teacher is trained
                 teacher = find_or_train_teacher(place) if config.needs_teacher else None
-                method = new_method(place, model, teacher)
-                return train_network(place, run, model, method, teacher)
+                further = [find_or_train_teacher(place, one) for one in config.further_teachers]
+                method = new_method(place, model, teacher, len(further))
+                model = method.adapt_student(model).to(place.device)
+                return train_network(place, run, model, method, teacher, further)
     except Busy:
         logger.warning("left alone: another process works on %s", run.directory)
         return None

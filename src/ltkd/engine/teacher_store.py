@@ -2,6 +2,7 @@
 
 import logging
 
+from ltkd.config import Teacher
 from ltkd.engine.network import TrainedTeacher, new_model, task_only, train_network
 from ltkd.engine.run_directory import RESULT, WEIGHTS, finished_result, locked, recorded
 from ltkd.engine.workplace import Workplace, agree_on_data
@@ -13,12 +14,12 @@ from ltkd.models import load_weights
 logger = logging.getLogger(__name__)
 
 
-def find_or_train_teacher(place: Workplace) -> TrainedTeacher:
-    """The teacher that the configuration speaks of, from outputs/teachers/; trained first where it is not there yet.
+def find_or_train_teacher(place: Workplace, teacher: Teacher | None = None) -> TrainedTeacher:
+    """`teacher`, by default the configuration's, from outputs/teachers/; trained first where it is not there yet.
 
     Waits while another process trains it. UserError when what is stored is damaged or was trained on other data.
     """
-    run = teacher_run(place.config)
+    run = teacher_run(place.config, teacher)
     model = new_model(place, run.network, run.seed)
     with locked(run.directory, wait=True):
         agree_on_data(run.directory, place.data)

@@ -47,6 +47,7 @@ class Training:
     model: nn.Module
     method: Method
     teacher: nn.Module | None  # in eval mode, without gradients
+    further_teachers: list[nn.Module]  # as the teacher
     train: DeviceData
     test: DeviceData
     validation: DeviceData | None
@@ -99,9 +100,9 @@ def fit(training: Training, directory: Path, tracker: Tracker) -> FitResult:
     t = training
     torch.manual_seed(t.seed)  # dropout and the like; order, crops and flips have a generator of their own
     generator = torch.Generator().manual_seed(t.seed)  # on the CPU: the same plan on every device
-    parameters = [*t.model.parameters(), *t.method.parameters()]
+    groups = [{"params": [p for p in t.model.parameters() if p.requires_grad]}, *t.method.parameter_groups()]
     optimizer = torch.optim.SGD(
-        [p for p in parameters if p.requires_grad], lr=t.recipe.learning_rate, momentum=t.recipe.momentum,
+        [group for group in groups if group["params"]], lr=t.recipe.learning_rate, momentum=t.recipe.momentum,
         nesterov=t.recipe.nesterov, weight_decay=t.recipe.weight_decay,
     )  # fmt: skip
     state = _resume(t, directory / CHECKPOINT, optimizer)
@@ -134,7 +135,7 @@ def _train_epoch(
     generator.set_state(state.generator)
     plan = t.train.draw_epoch(generator)
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate(t.recipe, epoch)
+        group["lr"] = learning_rate(t.recipe, epoch) * group.get("learning_rate_factor", 1.0)
     t.model.train()
     t.method.train()
     t.method.start_epoch(epoch)
@@ -172,12 +173,16 @@ def _train_epoch(
 def train_step(t: Training, batch: Batch, optimizer: torch.optim.SGD) -> dict[str, Tensor]:
     """One update. Returns batch means, on the device: loss/<term>, accuracy, group mass of student and teacher."""
     needs = t.method.needs
+    if needs.input_gradients:
+        batch.images.requires_grad_()
     with t.autocast():
         teacher = None
         if t.teacher is not None:
-            with torch.no_grad():
-                teacher = t.teacher(batch.images, features=needs.features)
-        student = t.model(batch.images, features=needs.features)
+            with torch.set_grad_enabled(needs.input_gradients):
+                teacher = t.teacher(batch.images, features=needs.stages)
+        with torch.no_grad():
+            batch.further_logits = tuple(model(batch.images).logits for model in t.further_teachers)
+        student = t.model(batch.images, features=needs.stages)
         terms = t.method(student, teacher, batch)
     optimizer.zero_grad(set_to_none=True)
     sum(terms.values()).backward()

@@ -5,9 +5,9 @@ YAML keys (conf/method/NAME.yaml), checked against their annotations; its `disti
 buffers of its own join the optimizer and the checkpoint because it is a module.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Ge, Gt, Le
@@ -27,10 +27,36 @@ _METHODS: dict[str, type["Method"]] = {}
 
 @dataclass(frozen=True)
 class Needs:
-    """What the engine must provide beside the student's logits."""
+    """What the engine must provide beside the student's logits and the teacher's on the same images."""
 
     teacher: bool = True
-    features: bool = False  # of teacher and student; logits alone can come from the teacher cache
+    stages: bool = False  # feature maps of both, `stages` and `preact_stages`
+    embedding: bool = False  # the pooled vectors of both
+    input_gradients: bool = False  # a graph from both networks' logits back to batch.images
+    second_view: bool = False  # batch.second_view: the batch's images strongly augmented
+    networks: bool = False  # runs a network on images of its own, through context.networks
+
+    @property
+    def teacher_logits_only(self) -> bool:
+        """The teacher's logits on the batch are all that is asked of it: they can come from a cache."""
+        live = self.stages or self.embedding or self.input_gradients or self.second_view or self.networks
+        return self.teacher and not live
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The networks as functions (images, features=False) -> ModelOutput, for methods that run them on other images.
+
+    Functions and not modules: a method must not own, train or save a network that is not its own. The student runs as
+    it is (in training mode while it trains, with gradients), the teacher in eval mode without gradients. Both are
+    called in the engine's autocast. The classifiers, for reading their weights, are None where no single layer makes
+    the logits.
+    """
+
+    student: Callable[..., ModelOutput]
+    teacher: Callable[..., ModelOutput]
+    student_classifier: nn.Module | None
+    teacher_classifier: nn.Module | None
 
 
 @dataclass
@@ -43,8 +69,12 @@ class MethodContext:
     group_names: list[str]
     epochs: int
     num_train: int
-    student: ModelOutput | None = None  # of one dry forward pass: shapes
+    batch_size: int = 0
+    train_labels: Tensor | None = None  # [N] int64, in the order of batch.index
+    student: ModelOutput | None = None  # of one dry forward pass with features: shapes
     teacher: ModelOutput | None = None
+    networks: Networks | None = None  # student and teacher; None where no teacher is needed
+    num_further_teachers: int = 0  # entries of batch.further_logits
 
 
 class Method(nn.Module):
@@ -60,6 +90,7 @@ class Method(nn.Module):
         super().__init__()
         self.task_loss = task_loss
         self.task_weight = task_weight
+        self.epochs = context.epochs
         self.warmup_epochs = round(warmup_fraction * context.epochs)
         # On the device, so that a captured training step sees each epoch's value; not saved: the epoch determines it.
         self.register_buffer("warmup", torch.tensor(self._warmup_at(1)), persistent=False)
@@ -79,11 +110,31 @@ class Method(nn.Module):
         """Called before each epoch, counted from 1: the distillation terms grow linearly to 1 over
         the first `warmup_fraction` of all epochs."""
         self.warmup.fill_(self._warmup_at(epoch))
-        self.task_loss.start_epoch(epoch)
+        self.task_loss.start_epoch(epoch, self.epochs)
 
     def prepare(self, teacher_logits: Tensor, labels: Tensor) -> None:
         """Called once before training where `needs_teacher_statistics`, with logits [N, C] and labels [N] of the
         training set."""
+
+    @classmethod
+    def further_teachers(
+        cls, teacher: Mapping[str, Any], student: Mapping[str, Any], arguments: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
+        """Teachers beside the main one, each as what differs from it: [{"seed": 1}], [{"name": student["name"]}].
+
+        teacher, student: the configuration's sections; arguments: the method's settings. The engine finds or trains
+        them in the teacher store and hands their logits on the batch over as `batch.further_logits`, in this order.
+        """
+        return []
+
+    def adapt_student(self, model: nn.Module) -> nn.Module:
+        """The network that is trained, evaluated and deployed: the student, or a network made of it (SimKD)."""
+        return model
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The method's own parameters as groups of the optimizer. A group may have its own weight_decay, momentum and
+        `learning_rate_factor`, by which the recipe's learning rate is multiplied."""
+        return [{"params": [parameter for parameter in self.parameters() if parameter.requires_grad]}]
 
     def _warmup_at(self, epoch: int) -> float:
         return min(epoch / self.warmup_epochs, 1.0) if self.warmup_epochs else 1.0

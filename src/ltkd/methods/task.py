@@ -32,8 +32,11 @@ class TaskLoss(nn.Module):
             )
         self.register_buffer("class_counts", class_counts.clone(), persistent=False)
 
-    def start_epoch(self, epoch: int) -> None:
-        """Called before each epoch, counted from 1."""
+    def start_epoch(self, epoch: int, epochs: int) -> None:
+        """Called before each epoch, counted from 1, of `epochs`."""
+
+    def adapt_network(self, model: nn.Module) -> None:
+        """Change a new network in place to what this loss is made for: a cosine classifier, a bias that starts low."""
 
 
 def register_task_loss(name: str) -> Callable[[type[TaskLoss]], type[TaskLoss]]:
