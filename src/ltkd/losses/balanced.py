@@ -4,6 +4,7 @@ Shapes: logits [B, C], target [B] (int64 class labels), class_counts [C] (traini
 over the batch. A class without images has a prior of 0 and no adjusted logit: callers refuse such data beforehand.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -34,3 +35,16 @@ def logit_adjusted(logits: Tensor, target: Tensor, class_counts: Tensor, *, tau:
     """
     prior = class_counts.to(logits.dtype) / class_counts.sum()
     return F.cross_entropy(logits + tau * prior.log(), target)
+
+
+def effective_number_weights(class_counts: Tensor, *, beta: float | Tensor) -> Tensor:
+    """Class weights [C] by the effective number of images, (1 - beta) / (1 - beta^n), scaled to sum to C. float64.
+
+    beta in [0, 1), a number or a 0-dim tensor: 0 gives 1 for every class, near 1 the weights approach 1 / n.
+    Cui et al.: Class-Balanced Loss Based on Effective Number of Samples, arXiv:1901.05555.
+    """
+    counts = class_counts.to(torch.float64)
+    log_beta = (beta.to(counts) if isinstance(beta, Tensor) else counts.new_full((), beta)).log()
+    # The factor 1 - beta is common to all classes; expm1 keeps the digits that 1 - beta^n loses for beta near 1.
+    weights = -1 / torch.expm1(counts * log_beta)
+    return weights * (len(weights) / weights.sum())
