@@ -56,7 +56,9 @@ def test_effective_number_weights_lie_between_no_weights_and_inverse_counts():
         effective_number_weights(COUNTS, beta=1 - 1e-9), 3 * inverse / inverse.sum(), rtol=1e-5, atol=0
     )
     tensor = torch.tensor(0.99, dtype=torch.float64)
-    assert torch.equal(effective_number_weights(COUNTS, beta=tensor), effective_number_weights(COUNTS, beta=0.99))
+    torch.testing.assert_close(
+        effective_number_weights(COUNTS, beta=tensor), effective_number_weights(COUNTS, beta=0.99)
+    )
     by_hand = [(1 - 0.99) / (1 - 0.99**n) for n in COUNTS.tolist()]
     expected = torch.tensor([3 * weight / sum(by_hand) for weight in by_hand], dtype=torch.float64)
     torch.testing.assert_close(effective_number_weights(COUNTS, beta=0.99), expected)

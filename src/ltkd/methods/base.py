@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 
@@ -94,6 +95,9 @@ class Method(nn.Module):
         self.warmup_epochs = round(warmup_fraction * context.epochs)
         # On the device, so that a captured training step sees each epoch's value; not saved: the epoch determines it.
         self.register_buffer("warmup", torch.tensor(self._warmup_at(1)), persistent=False)
+        self.register_buffer("_group_of_class", context.groups.clone(), persistent=False)
+        self._num_groups = len(context.group_names)
+        self.figures: dict[str, Tensor] = {}  # of the latest batch, see `record`
 
     def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         """The weighted distillation terms by name, before the warm-up."""
@@ -106,11 +110,20 @@ class Method(nn.Module):
             terms |= {name: self.warmup * term for name, term in self.distill(student, teacher, batch).items()}
         return terms
 
+    @torch.no_grad()
+    def record(self, name: str, values: Tensor, labels: Tensor) -> None:
+        """Have a figure of each image (values [B]) logged: its mean over the epoch, in all and by the labels' group."""
+        member = F.one_hot(self._group_of_class[labels], self._num_groups).float()
+        self.figures[name] = torch.stack((values.float() @ member, member.sum(0)), dim=1)  # [G, 2]: sum, images
+
     def start_epoch(self, epoch: int) -> None:
         """Called before each epoch, counted from 1: the distillation terms grow linearly to 1 over
         the first `warmup_fraction` of all epochs."""
         self.warmup.fill_(self._warmup_at(epoch))
         self.task_loss.start_epoch(epoch, self.epochs)
+
+    def end_epoch(self, model: nn.Module) -> None:
+        """Called after each epoch, before the checkpoint is written, with the network that is trained."""
 
     def prepare(self, teacher_logits: Tensor, labels: Tensor) -> None:
         """Called once before training where `needs_teacher_statistics`, with logits [N, C] and labels [N] of the
