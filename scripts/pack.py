@@ -7,17 +7,10 @@ python src/train.py dataset=pack dataset.path=cifar100_lt_if100.ltpack method=kd
 import sys
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-import ltkd.resolvers  # noqa: F401  what the YAML files interpolate with
+from ltkd.composition import compose_values
 from ltkd.config import load_config
 from ltkd.data import load_data, write_pack
 from ltkd.errors import UserError
-
-CONFIGURATION = Path(__file__).resolve().parents[1] / "conf"
 
 
 def main(overrides: list[str]) -> int:
@@ -26,8 +19,7 @@ def main(overrides: list[str]) -> int:
         sys.stdout.write(__doc__)
         return 0
     try:
-        with initialize_config_dir(str(CONFIGURATION), version_base="1.3"):
-            values = OmegaConf.to_container(compose("config", overrides), resolve=True, throw_on_missing=True)
+        values = compose_values(*overrides)
         output = values.pop("output", None)
         if not output:
             raise UserError("output: missing; add output=FILE.ltpack")
@@ -36,7 +28,7 @@ def main(overrides: list[str]) -> int:
         config = load_config(values)
         data = load_data(config.dataset, Path(config.data_root))
         write_pack(Path(output), data)
-    except (UserError, HydraException, OmegaConfBaseException) as error:
+    except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     counts = (

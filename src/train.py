@@ -10,14 +10,10 @@
 The same command again skips what is finished and resumes what is not.
 """
 
-from pathlib import Path
-
 import hydra
 from omegaconf import DictConfig
 
-import ltkd.resolvers  # noqa: F401  what the YAML files interpolate with
-
-CONFIGURATION = Path(__file__).resolve().parents[1] / "conf"
+from ltkd.composition import CONFIGURATION
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGURATION), config_name="config")

@@ -6,21 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
-import ltkd.resolvers  # noqa: F401  what the YAML files interpolate with
+from ltkd.composition import compose_values
 from ltkd.config import Config, load_config
 
 PROJECT = Path(__file__).resolve().parents[1]
 
 torch.set_num_threads(1)
-
-
-def compose_values(*overrides: str) -> dict:
-    """The plain values that `python src/train.py OVERRIDES` would compose."""
-    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
-        return OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
 
 
 @pytest.fixture

@@ -51,4 +51,5 @@ class Step:
             if output is not None:
                 mass = group_mass(output.logits.detach(), t.groups, len(t.split.group_names))
                 figures[f"group_mass/{role}"] = 100 * mass.mean(0)
+        figures |= {name: totals / len(batch.labels) for name, totals in t.method.figures.items()}
         return figures
