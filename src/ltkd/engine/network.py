@@ -57,20 +57,28 @@ def new_model(place: Workplace, network: Network, seed: int) -> nn.Module:
 def new_method(
     place: Workplace, model: nn.Module, teacher: TrainedTeacher | None, num_further_teachers: int = 0
 ) -> Method:
-    """The student's objective: the configured method with the student's task loss.
+    """The student's objective: the configured method with the student's task loss, ready to train with.
 
     Parameters of its own start from the student's seed, whether the teacher was trained just now or found.
     """
-    config = place.config
-    torch.manual_seed(config.seed)
-    context = _context(place, config.student, model, teacher, num_further_teachers)
-    task_loss = build_task_loss(config.student.task_loss, context.class_counts)
-    method = build_method(config.method_name, config.method_arguments, context, task_loss).to(place.device)
+    method = make_method(place, model, teacher, num_further_teachers)
     if method.needs_teacher_statistics:
         batches = place.train.evaluation_batches(EVALUATION_BATCH)
         logits = torch.cat([predict(place, teacher.model, batch.images).logits.float() for batch in batches])
         method.prepare(logits, place.train.labels)
     return method
+
+
+def make_method(
+    place: Workplace, model: nn.Module, teacher: TrainedTeacher | None, num_further_teachers: int = 0
+) -> Method:
+    """The method of `new_method`, not prepared. UserError where method and networks do not go together."""
+    config = place.config
+    torch.manual_seed(config.seed)
+    context = _context(place, config.student, model, teacher, num_further_teachers)
+    task_loss = build_task_loss(config.student.task_loss, context.class_counts)
+    method = build_method(config.method_name, config.method_arguments, context, task_loss)
+    return method.to(place.device, memory_format=torch.channels_last)  # as the maps that its convolutions take
 
 
 def task_only(place: Workplace, network: Network) -> Method:
@@ -100,6 +108,8 @@ def _context(
         num_train=len(place.train),
         networks=_networks(model, teacher.model) if teacher is not None else None,
         num_further_teachers=num_further_teachers,
+        student_name=network.name,
+        teacher_name=place.config.teacher.name,
     )
 
 
@@ -109,6 +119,7 @@ def _networks(student: nn.Module, teacher: nn.Module) -> Networks:
         teacher=torch.no_grad()(lambda images, features=False: teacher(images, features=features)),
         student_classifier=getattr(student, "classifier", None),
         teacher_classifier=getattr(teacher, "classifier", None),
+        teacher_norms=getattr(teacher, "preact_norms", None),
     )
 
 
