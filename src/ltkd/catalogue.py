@@ -1,7 +1,7 @@
 """What there is: all methods and all networks of our own, with figures that are counted and not typed.
 
-    python src/train.py --list            both tables
-    python src/train.py --list vgg13 vgg8 the methods' figures for another pair
+python src/train.py --list            both tables
+python src/train.py --list vgg13 vgg8 the methods' figures for another pair
 """
 
 from typing import Any
@@ -70,7 +70,9 @@ def method_rows(teacher: str, student: str) -> list[dict[str, Any]]:
     rows = []
     for name in list_methods():
         config = load_config(
-            compose_values("device=cpu", "dataset=cifar100_lt", f"teacher={teacher}", f"student={student}", f"method={name}")
+            compose_values(
+                "device=cpu", "dataset=cifar100_lt", f"teacher={teacher}", f"student={student}", f"method={name}"
+            )
         )
         rows.append({"name": name, **_figures(config, pair["teacher"], build_model(student, NUM_CLASSES))})
     torch.set_num_threads(threads)
@@ -104,6 +106,7 @@ def _method(config: Config, teacher: nn.Module, student: nn.Module) -> Method:
         outputs = [network.eval()(images, features=True) for network in (student, teacher)]
     student.train()
     context = MethodContext(
-        num_classes=NUM_CLASSES, class_counts=counts,
+        num_classes=NUM_CLASSES,
+        class_counts=counts,
     )
     return build_method(config.method_name, config.method_arguments, context, build_task_loss("ce", counts))
