@@ -1,9 +1,9 @@
 """Long-tail objectives through whole tiny runs."""
 
+import json
 import logging
 
 import pytest
-import torch
 
 from ltkd.engine.network import new_model
 from ltkd.engine.run import run_experiment
@@ -15,9 +15,10 @@ from ltkd.models.classifier import CosineClassifier
 
 @pytest.mark.parametrize("name", ["class_balanced", "focal", "class_balanced_focal", "ldam"])
 def test_every_task_loss_trains_teacher_and_student(make_config, name):
-    result = run_experiment(make_config("method=kd", f"teacher.task_loss={name}", f"student.task_loss={name}"))
-    assert result["accuracy"]["last"]["all"] > 15
-    assert result["teacher_result"]["accuracy"]["last"]["all"] > 15
+    losses = (f"teacher.task_loss={name}", f"student.task_loss={name}")
+    result = run_experiment(make_config("method=kd", "recipe.epochs=8", *losses))
+    assert result["accuracy"]["last"]["all"] > 30
+    assert result["teacher_result"]["accuracy"]["last"]["all"] > 30
 
 
 def test_a_stored_teacher_with_a_cosine_classifier_is_built_again(make_config):
@@ -40,8 +41,6 @@ def test_deferral_comes_in_a_run(make_config):
     def losses_of(choice):
         config = make_config("method=ce", "recipe.epochs=4", f"student.task_loss={choice}")
         run_experiment(config)
-        import json
-
         lines = (student_run(config).directory / "metrics.jsonl").read_text().splitlines()
         return [json.loads(line)["train/loss"] for line in lines]
 
@@ -76,4 +75,3 @@ def test_an_optimizer_with_an_undecayed_bias_is_resumed(make_config, monkeypatch
         run_experiment(make_config(*settings, "study=halved"))
     monkeypatch.undo()
     assert run_experiment(make_config(*settings, "study=halved"))["weights_sha256"] == expected["weights_sha256"]
-    assert torch.isfinite(torch.tensor(expected["accuracy"]["last"]["all"]))
