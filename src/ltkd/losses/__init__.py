@@ -1,6 +1,6 @@
 """The mathematics: tensors in, scalars out, no state. Every function computes in float32 or better."""
 
-from ltkd.losses.balanced import balanced_softmax, cross_entropy, logit_adjusted
+from ltkd.losses.balanced import balanced_softmax, cross_entropy, effective_number_weights, logit_adjusted
 from ltkd.losses.logit import dkd, dkd_terms, kd
 from ltkd.losses.ltkd import ClassGroups, group_log_mass, group_mass, ltkd_terms
 
@@ -10,6 +10,7 @@ __all__ = [
     "cross_entropy",
     "dkd",
     "dkd_terms",
+    "effective_number_weights",
     "group_log_mass",
     "group_mass",
     "kd",
