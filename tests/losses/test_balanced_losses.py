@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from ltkd.losses import balanced_softmax, cross_entropy, logit_adjusted
+from ltkd.losses import balanced_softmax, cross_entropy, effective_number_weights, logit_adjusted
 
 from . import slow_reference
 
@@ -46,3 +46,19 @@ def test_half_precision_is_computed_in_float32(logits, dtype):
         values = cross_entropy(low, TARGET), balanced_softmax(low, TARGET, COUNTS)
     expected = cross_entropy(low.float(), TARGET), balanced_softmax(low.float(), TARGET, COUNTS)
     torch.testing.assert_close(values, expected, rtol=0, atol=0)
+
+
+def test_effective_number_weights_lie_between_no_weights_and_inverse_counts():
+    """Exactly 1 for beta 0, 1 / n in the limit of beta 1; beta may be a tensor, so that it can change by epoch."""
+    inverse = 1 / COUNTS.double()
+    torch.testing.assert_close(effective_number_weights(COUNTS, beta=0.0), torch.ones(3, dtype=torch.float64))
+    torch.testing.assert_close(
+        effective_number_weights(COUNTS, beta=1 - 1e-9), 3 * inverse / inverse.sum(), rtol=1e-5, atol=0
+    )
+    tensor = torch.tensor(0.99, dtype=torch.float64)
+    torch.testing.assert_close(
+        effective_number_weights(COUNTS, beta=tensor), effective_number_weights(COUNTS, beta=0.99)
+    )
+    by_hand = [(1 - 0.99) / (1 - 0.99**n) for n in COUNTS.tolist()]
+    expected = torch.tensor([3 * weight / sum(by_hand) for weight in by_hand], dtype=torch.float64)
+    torch.testing.assert_close(effective_number_weights(COUNTS, beta=0.99), expected)

@@ -100,7 +100,7 @@ def fit(training: Training, directory: Path, tracker: Tracker) -> FitResult:
     t = training
     torch.manual_seed(t.seed)  # dropout and the like; order, crops and flips have a generator of their own
     generator = torch.Generator().manual_seed(t.seed)  # on the CPU: the same plan on every device
-    groups = [{"params": [p for p in t.model.parameters() if p.requires_grad]}, *t.method.parameter_groups()]
+    groups = [*t.method.task_loss.network_parameter_groups(t.model), *t.method.parameter_groups()]
     optimizer = torch.optim.SGD(
         [group for group in groups if group["params"]], lr=t.recipe.learning_rate, momentum=t.recipe.momentum,
         nesterov=t.recipe.nesterov, weight_decay=t.recipe.weight_decay,
@@ -195,6 +195,7 @@ def train_step(t: Training, batch: Batch, optimizer: torch.optim.SGD) -> dict[st
             if output is not None:
                 mass = group_mass(output.logits.detach(), t.groups, len(t.split.group_names))
                 figures[f"group_mass/{role}"] = 100 * mass.mean(0)
+        figures |= {name: totals / len(batch.labels) for name, totals in t.method.figures.items()}
     return figures
 
 
@@ -225,12 +226,17 @@ def _finish_epoch(
 ) -> None:
     """Evaluate where it is due, log, save."""
     epoch, last = state.epoch, state.epoch == t.recipe.epochs
+    t.method.end_epoch(t.model)
     metrics: dict[str, Any] = {"epoch": epoch, "learning_rate": learning_rate(t.recipe, epoch)}
     means = {name: value / state.images for name, value in state.sums.items()}
     for name, mean in means.items():
+        if mean.ndim == 2:  # a method's figure: sum over the images of each group, and their number
+            totals, counts = mean.unbind(1)
+            metrics[f"train/{name}"] = (totals.sum() / counts.sum()).item()
+            mean = totals / counts  # nan for a group of which no image was seen
         if mean.ndim:
-            by_group = named_groups(t.split, mean)
-            metrics |= {f"train/{name}/{group}": value for group, value in by_group.items() if value is not None}
+            by_group = named_groups(t.split, mean).items()
+            metrics |= {f"train/{name}/{key}": v for key, v in by_group if v is not None and math.isfinite(v)}
         else:
             metrics[f"train/{name}"] = mean.item()
     loss = metrics["train/loss"] = sum(mean.item() for name, mean in means.items() if name.startswith("loss/"))

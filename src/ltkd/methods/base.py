@@ -5,11 +5,12 @@ YAML keys (conf/method/NAME.yaml), checked against their annotations; its `disti
 buffers of its own join the optimizer and the checkpoint because it is a module.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 
@@ -57,6 +58,8 @@ class Networks:
     teacher: Callable[..., ModelOutput]
     student_classifier: nn.Module | None
     teacher_classifier: nn.Module | None
+    # the batch normalisation before each stage's last activation, None where there is none or the network does not say
+    teacher_norms: Sequence[nn.BatchNorm2d | None] | None = None
 
 
 @dataclass
@@ -75,11 +78,14 @@ class MethodContext:
     teacher: ModelOutput | None = None
     networks: Networks | None = None  # student and teacher; None where no teacher is needed
     num_further_teachers: int = 0  # entries of batch.further_logits
+    student_name: str = "student"  # for messages
+    teacher_name: str = "teacher"
 
 
 class Method(nn.Module):
     """The objective: task loss and distillation terms, each already weighted; the engine minimises their sum."""
 
+    name: ClassVar[str]  # in the registry
     paper: ClassVar[str]
     needs: ClassVar[Needs] = Needs()
     needs_teacher_statistics: bool = False  # `prepare` wants the teacher's logits on the whole training set
@@ -94,6 +100,9 @@ class Method(nn.Module):
         self.warmup_epochs = round(warmup_fraction * context.epochs)
         # On the device, so that a captured training step sees each epoch's value; not saved: the epoch determines it.
         self.register_buffer("warmup", torch.tensor(self._warmup_at(1)), persistent=False)
+        self.register_buffer("_group_of_class", context.groups.clone(), persistent=False)
+        self._num_groups = len(context.group_names)
+        self.figures: dict[str, Tensor] = {}  # of the latest batch, see `record`
 
     def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         """The weighted distillation terms by name, before the warm-up."""
@@ -106,11 +115,20 @@ class Method(nn.Module):
             terms |= {name: self.warmup * term for name, term in self.distill(student, teacher, batch).items()}
         return terms
 
+    @torch.no_grad()
+    def record(self, name: str, values: Tensor, labels: Tensor) -> None:
+        """Have a figure of each image (values [B]) logged: its mean over the epoch, in all and by the labels' group."""
+        member = F.one_hot(self._group_of_class[labels], self._num_groups).float()
+        self.figures[name] = torch.stack((values.float() @ member, member.sum(0)), dim=1)  # [G, 2]: sum, images
+
     def start_epoch(self, epoch: int) -> None:
         """Called before each epoch, counted from 1: the distillation terms grow linearly to 1 over
         the first `warmup_fraction` of all epochs."""
         self.warmup.fill_(self._warmup_at(epoch))
         self.task_loss.start_epoch(epoch, self.epochs)
+
+    def end_epoch(self, model: nn.Module) -> None:
+        """Called after each epoch, before the checkpoint is written, with the network that is trained."""
 
     def prepare(self, teacher_logits: Tensor, labels: Tensor) -> None:
         """Called once before training where `needs_teacher_statistics`, with logits [N, C] and labels [N] of the
@@ -145,6 +163,7 @@ def register(name: str) -> Callable[[type[Method]], type[Method]]:
 
     def add(method: type[Method]) -> type[Method]:
         _METHODS[name] = method
+        method.name = name
         return method
 
     return add
