@@ -100,7 +100,7 @@ def fit(training: Training, directory: Path, tracker: Tracker) -> FitResult:
     t = training
     torch.manual_seed(t.seed)  # dropout and the like; order, crops and flips have a generator of their own
     generator = torch.Generator().manual_seed(t.seed)  # on the CPU: the same plan on every device
-    groups = [{"params": [p for p in t.model.parameters() if p.requires_grad]}, *t.method.parameter_groups()]
+    groups = [*t.method.task_loss.network_parameter_groups(t.model), *t.method.parameter_groups()]
     optimizer = torch.optim.SGD(
         [group for group in groups if group["params"]], lr=t.recipe.learning_rate, momentum=t.recipe.momentum,
         nesterov=t.recipe.nesterov, weight_decay=t.recipe.weight_decay,

@@ -58,6 +58,11 @@ class AdaptedModel(nn.Module):
         # not an attribute of its own, which would write its weights twice into the state dict
         return self.network.get_submodule(self._head_names[0]) if len(self._head_names) == 1 else None
 
+    def replace_classifier(self, classifier: nn.Module) -> None:
+        """Put another layer in the classifier's place. Its input is the embedding from now on."""
+        self.network.set_submodule(self._classifier_name, classifier)
+        classifier.register_forward_pre_hook(self._catch_embedding)
+
     def forward(self, images: Tensor, *, features: bool = False) -> ModelOutput:
         self._embeddings = []
         if features and self._library_gives_maps:
