@@ -72,6 +72,13 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Cache:
+    mode: Literal["auto", "fill", "lazy", "off"]
+    max_gigabytes: Annotated[float, Gt(0)]
+    storage: Literal["float32", "float16"]
+
+
+@dataclass(frozen=True)
 class Wandb:
     mode: Literal["auto", "online", "offline", "disabled"]
     project: str
@@ -90,6 +97,7 @@ class Config:
     data_root: str
     precision: Precision
     run: Run
+    cache: Cache
     wandb: Wandb
     dataset: DatasetConfig
     teacher: Teacher

@@ -14,6 +14,7 @@ from ltkd.config import Network, Teacher
 from ltkd.engine.evaluate import EVALUATION_BATCH
 from ltkd.engine.precision import autocast
 from ltkd.engine.result import write_result
+from ltkd.engine.teacher_logits import TeacherLogits, make_teacher_logits
 from ltkd.engine.trainer import fit
 from ltkd.engine.training import Training
 from ltkd.engine.workplace import Workplace, predict
@@ -30,6 +31,7 @@ from ltkd.tracking import Tracker
 class TrainedTeacher:
     model: nn.Module  # in eval mode, without gradients
     result: dict[str, Any]
+    directory: Path | None = None  # where it is stored
 
 
 def new_model(place: Workplace, network: Network, seed: int) -> nn.Module:
@@ -134,13 +136,30 @@ def make_training(
     if _given_weights(run.network) is not None:
         recipe = dataclasses.replace(recipe, epochs=0)  # weights from a file are used as they are
     groups = ClassGroups.of(torch.as_tensor(split.groups, device=place.device))
+    only_logits = teacher is not None and method.needs.teacher_logits_only
     return Training(
         label=f"{run.role} {run.network.name}", identity=run.hash, model=model, method=method,
         teacher=teacher.model if teacher else None, further_teachers=[one.model for one in further_teachers],
+        teacher_logits=_logits_ahead(place, teacher, recipe.epochs) if only_logits else None,
+        further_logits=[_logits_ahead(place, one, recipe.epochs) for one in further_teachers],
         train=place.train, test=place.test, validation=place.validation,
         split=split, groups=groups, recipe=recipe, seed=run.seed, device=place.device,
         autocast=functools.partial(autocast, config.precision, place.device),
         evaluate_every=config.run.evaluate_every, progress=config.run.progress,
+    )  # fmt: skip
+
+
+def _logits_ahead(place: Workplace, teacher: TrainedTeacher, epochs: int) -> TeacherLogits:
+    config, result = place.config, teacher.result
+    return make_teacher_logits(
+        teacher.model, place.train, functools.partial(autocast, config.precision, place.device),
+        label=f"teacher {result['teacher']}", directory=teacher.directory, settings=config.cache,
+        about={
+            "weights": result["weights_sha256"], "data": place.data.manifest()["train_data_sha256"],
+            "mean": config.dataset.mean, "std": config.dataset.std, "crop_padding": place.train.crop_padding,
+            "horizontal_flip": place.train.horizontal_flip, "precision": dataclasses.asdict(config.precision),
+        },
+        num_classes=config.dataset.num_classes, epochs=epochs, progress=config.run.progress,
     )  # fmt: skip
 
 
