@@ -67,12 +67,11 @@ class CRD(Method):
         of_student = self.student_embedding(student.embedding)
         of_teacher = self.teacher_embedding(teacher.embedding.detach())
         counts = self.negatives.draw(batch.labels, self.num_negatives)
-        terms = {
-            "crd_student": self.weight
-            * self._nce(of_student, self.teacher_memory, self.student_constant, counts, batch),
-            "crd_teacher": self.weight
-            * self._nce(of_teacher, self.student_memory, self.teacher_constant, counts, batch),
+        sides = {
+            "crd_student": (of_student, self.teacher_memory, self.student_constant),
+            "crd_teacher": (of_teacher, self.student_memory, self.teacher_constant),
         }
+        terms = {name: self.weight * self._nce(*side, counts, batch.index) for name, side in sides.items()}
         if self.training:
             self._remember(self.student_memory, of_student, batch.index)
             self._remember(self.teacher_memory, of_teacher, batch.index)
@@ -80,11 +79,11 @@ class CRD(Method):
             terms["kd"] = self.kd_weight * losses.kd(student.logits, teacher.logits, temperature=self.kd_temperature)
         return terms
 
-    def _nce(self, anchor: Tensor, memory: Tensor, constant: Tensor, counts: Tensor, batch: Batch) -> Tensor:
+    def _nce(self, anchor: Tensor, memory: Tensor, constant: Tensor, counts: Tensor, index: Tensor) -> Tensor:
         # Scores of all N rows, B * N values, instead of copying the drawn rows, B * K * dimensions of them. A copy of
         # the memory, because it changes before the gradient needs it.
         scores = losses.crd_scores(anchor, memory.clone(), temperature=self.temperature)
-        positive = scores.gather(1, batch.index.unsqueeze(1))
+        positive = scores.gather(1, index.unsqueeze(1))
         with torch.no_grad():
             mean = (positive.sum() + (counts * scores).sum()) / (len(counts) * (1 + self.num_negatives))
             z = torch.where(constant > 0, constant, self.num_data * mean)  # a tensor decides: no wait for the device
@@ -121,7 +120,7 @@ class ClassNegatives(nn.Module):
     def draw(self, labels: Tensor, number: int) -> Tensor:
         """How often each row is drawn in `number` draws with replacement, for each label: float [B, N].
 
-        Counts, because sums over drawn rows would add up in another order each time on a GPU; whole numbers do not mind.
+        Counts, because a GPU adds up what several draws of one row contribute in any order; whole numbers do not mind.
         """
         size, start = self.sizes[labels].unsqueeze(1), self.starts[labels].unsqueeze(1)
         # int64 draws modulo the number of others: a bias of 2^-40, where random floats have only 2^24 values
