@@ -8,6 +8,7 @@ from ltkd.methods import (  # noqa: F401  importing a file registers its methods
     contrastive,
     feature,
     logit,
+    long_tail,
     ltkd,
     relation,
     review,

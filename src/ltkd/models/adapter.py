@@ -48,6 +48,11 @@ class AdaptedModel(nn.Module):
         # not an attribute of its own, which would write its weights twice into the state dict
         return None if self._classifier_name is None else self.network.get_submodule(self._classifier_name)
 
+    def replace_classifier(self, classifier: nn.Module) -> None:
+        """Put another layer in the classifier's place. Its input is the embedding from now on."""
+        self.network.set_submodule(self._classifier_name, classifier)
+        classifier.register_forward_pre_hook(self._catch_embedding)
+
     def forward(self, images: Tensor, *, features: bool = False) -> ModelOutput:
         maps: dict[tuple[int, int], Tensor] = {}
         self._embedding = None
