@@ -13,7 +13,8 @@ import torch
 from annotated_types import Ge, Gt, Lt
 
 from ltkd.binding import bind
-from ltkd.data import DatasetConfig, group_policy, pack_dataset_config
+from ltkd.combinations import warn_of_combinations
+from ltkd.data import DatasetConfig, group_policy, pack_dataset_config, sampler_class
 from ltkd.errors import UnknownName, UserError
 from ltkd.methods import Method, method_class, task_loss_class
 from ltkd.models import model_factory
@@ -39,6 +40,7 @@ class Recipe:
     schedule: Literal["step", "cosine", "constant"]
     milestones: list[Annotated[float, Gt(0), Lt(1)]]
     decay_factors: list[Annotated[float, Gt(0)]]
+    sampling: Choice = "instance"
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,7 @@ def load_config(values: Mapping[str, Any]) -> Config:
     _check_places(sections, errors)
     if sections.get("recipe"):
         _check_recipe("recipe", sections["recipe"], errors)
+        sections["recipe"] = _with_bound_choice(sections["recipe"], "recipe", "sampling", sampler_class, errors)
     if sections.get("dataset"):
         sections["dataset"] = _with_bound_choice(sections["dataset"], "dataset", "groups", group_policy, errors)
     method = _bind_method(sections, errors)
@@ -146,7 +149,9 @@ def load_config(values: Mapping[str, Any]) -> Config:
     if errors:
         count = "one error" if len(errors) == 1 else f"{len(errors)} errors"
         raise UserError("\n".join([f"{count} in the configuration:", *(f"  {line}" for line in errors)]))
-    return Config(**sections)
+    config = Config(**sections)
+    warn_of_combinations(config)
+    return config
 
 
 @contextmanager
@@ -220,15 +225,17 @@ def _bind_network(role: str, sections: dict[str, Any], errors: list[str]) -> Non
         before = len(errors)
         overridden = bind(Recipe, dataclasses.asdict(recipe) | network.recipe, f"{role}.recipe", errors)
         if len(errors) == before:
-            _check_recipe(f"{role}.recipe", Recipe(**overridden), errors)
-            network = dataclasses.replace(network, recipe={key: overridden[key] for key in network.recipe})
+            overridden = Recipe(**overridden)
+            _check_recipe(f"{role}.recipe", overridden, errors)
+            overridden = _with_bound_choice(overridden, f"{role}.recipe", "sampling", sampler_class, errors)
+            network = dataclasses.replace(network, recipe={key: getattr(overridden, key) for key in network.recipe})
     sections[role] = network
 
 
 def _with_bound_choice(section: Any, where: str, key: str, lookup: Callable[[str], Callable], errors: list[str]) -> Any:
     """The section with its choice (a name, or {name: ..., arguments}) checked and written in one way.
 
-    The name must be known and the arguments must fit its signature, whose first parameter, the class counts, the
+    The name must be known and the arguments must fit its signature, whose first parameter, class counts or labels, the
     program passes itself. Arguments that are as by default are left out: what means the same is the same run.
     """
     choice = getattr(section, key)

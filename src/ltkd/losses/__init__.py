@@ -1,19 +1,86 @@
 """The mathematics: tensors in, scalars out, no state. Every function computes in float32 or better."""
 
-from ltkd.losses.balanced import balanced_softmax, cross_entropy, effective_number_weights, logit_adjusted
+from ltkd.losses.balanced import (
+    balanced_softmax,
+    class_balanced_cross_entropy,
+    class_balanced_focal,
+    cross_entropy,
+    effective_number_weights,
+    focal,
+    ldam,
+    logit_adjusted,
+    weighted_cross_entropy,
+)
+from ltkd.losses.contrastive import crd_nce, crd_scores
+from ltkd.losses.feature import (
+    attention_transfer,
+    class_attention,
+    mean_squared_error,
+    nst,
+    ofd_margin,
+    ofd_partial_l2,
+    to_common_size,
+    unit_vectors,
+    variational_information,
+    vid_initial_log_scale,
+)
 from ltkd.losses.logit import dkd, dkd_terms, kd
 from ltkd.losses.ltkd import ClassGroups, group_log_mass, group_mass, ltkd_terms
+from ltkd.losses.post_hoc import (
+    learnable_weight_scaling,
+    posthoc_logit_adjustment,
+    tau_normalise,
+    tau_normalised_logits,
+)
+from ltkd.losses.relation import (
+    correlation_congruence,
+    correlation_congruence_kernel,
+    pkt,
+    relational,
+    relational_terms,
+    similarity_preserving,
+)
+from ltkd.losses.review import abf_fuse, hcl
 
 __all__ = [
     "ClassGroups",
+    "abf_fuse",
+    "attention_transfer",
     "balanced_softmax",
+    "class_attention",
+    "class_balanced_cross_entropy",
+    "class_balanced_focal",
+    "correlation_congruence",
+    "correlation_congruence_kernel",
+    "crd_nce",
+    "crd_scores",
     "cross_entropy",
     "dkd",
     "dkd_terms",
     "effective_number_weights",
+    "focal",
     "group_log_mass",
     "group_mass",
+    "hcl",
     "kd",
+    "ldam",
+    "learnable_weight_scaling",
     "logit_adjusted",
     "ltkd_terms",
+    "mean_squared_error",
+    "nst",
+    "ofd_margin",
+    "ofd_partial_l2",
+    "pkt",
+    "posthoc_logit_adjustment",
+    "relational",
+    "relational_terms",
+    "similarity_preserving",
+    "tau_normalise",
+    "tau_normalised_logits",
+    "to_common_size",
+    "unit_vectors",
+    "variational_information",
+    "vid_initial_log_scale",
+    "weighted_cross_entropy",
 ]
