@@ -1,5 +1,6 @@
 """The teacher ahead of the steps: the same logits with and without a cache, and no number that depends on one."""
 
+import contextlib
 import json
 import logging
 import os
@@ -16,7 +17,7 @@ from ltkd.data import DeviceData
 from ltkd.engine import teacher_cache, teacher_logits
 from ltkd.engine.interrupt import Interrupted
 from ltkd.engine.run import run_experiment
-from ltkd.engine.teacher_logits import make_teacher_logits, plan_cache
+from ltkd.engine.teacher_logits import TeacherLogits, plan_cache, use_cache
 from ltkd.identity import student_run, teacher_run
 from ltkd.methods import method_class
 from ltkd.models import build_model
@@ -74,11 +75,12 @@ def settings(mode="auto", max_gigabytes=1.0, storage="float32"):
     return Cache(mode, max_gigabytes, storage)
 
 
-def make(teacher, data, folder, epochs=3, precision=None, **choices):
-    return make_teacher_logits(
-        teacher, data, precision or torch.no_grad, label="teacher", directory=folder, about={}, epochs=epochs,
-        settings=settings(**choices), num_classes=CLASSES, progress="none",
-    )  # fmt: skip
+def make(teacher, data, folder, epochs=3, precision=contextlib.nullcontext, **choices):
+    chosen = settings(**choices)
+    logits = TeacherLogits(teacher, data, precision, num_classes=CLASSES, storage=chosen.storage)
+    if folder is not None:
+        use_cache(logits, label="teacher", directory=folder, about={}, settings=chosen, epochs=epochs, progress="none")
+    return logits
 
 
 def along_epoch(logits, data, seed, batch_size=STEP):
@@ -214,9 +216,9 @@ def test_a_step_may_start_in_the_middle_of_an_epoch(teacher, data, tmp_path):
     assert torch.equal(logits.rows(part), rows[part])
 
 
-def plan_of(epochs, mode="auto", max_gigabytes=4.0, num_views=162, num_images=10847, num_classes=100):
+def plan_of(epochs, mode="auto", max_gigabytes=4.0, num_views=162):
     return plan_cache(
-        settings(mode, max_gigabytes), num_images=num_images, num_views=num_views, num_classes=num_classes,
+        settings(mode, max_gigabytes), num_entries=10847 * num_views, num_views=num_views, num_classes=100,
         epochs=epochs,
     )  # fmt: skip
 

@@ -11,10 +11,12 @@ import torch
 from torch import nn
 
 from ltkd.config import Network, Teacher
+from ltkd.data import build_sampler
 from ltkd.engine.evaluate import EVALUATION_BATCH
+from ltkd.engine.post_hoc import post_hoc_figures
 from ltkd.engine.precision import autocast
 from ltkd.engine.result import write_result
-from ltkd.engine.teacher_logits import TeacherLogits, make_teacher_logits
+from ltkd.engine.teacher_logits import TeacherLogits, use_cache
 from ltkd.engine.trainer import fit
 from ltkd.engine.training import Training
 from ltkd.engine.workplace import Workplace, predict
@@ -144,23 +146,30 @@ def make_training(
         further_logits=[_logits_ahead(place, one, recipe.epochs) for one in further_teachers],
         train=place.train, test=place.test, validation=place.validation,
         split=split, groups=groups, recipe=recipe, seed=run.seed, device=place.device,
+        sampler=build_sampler(recipe.sampling, torch.as_tensor(place.data.train_labels)),
         autocast=functools.partial(autocast, config.precision, place.device),
         evaluate_every=config.run.evaluate_every, progress=config.run.progress,
     )  # fmt: skip
 
 
 def _logits_ahead(place: Workplace, teacher: TrainedTeacher, epochs: int) -> TeacherLogits:
+    """The teacher's logits on the training images, with the cache that is kept beside it."""
     config, result = place.config, teacher.result
-    return make_teacher_logits(
+    logits = TeacherLogits(
         teacher.model, place.train, functools.partial(autocast, config.precision, place.device),
-        label=f"teacher {result['teacher']}", directory=teacher.directory, settings=config.cache,
-        about={
+        num_classes=config.dataset.num_classes, storage=config.cache.storage,
+    )  # fmt: skip
+    if teacher.directory is not None:
+        about = {
             "weights": result["weights_sha256"], "data": place.data.manifest()["train_data_sha256"],
             "mean": config.dataset.mean, "std": config.dataset.std, "crop_padding": place.train.crop_padding,
             "horizontal_flip": place.train.horizontal_flip, "precision": dataclasses.asdict(config.precision),
-        },
-        num_classes=config.dataset.num_classes, epochs=epochs, progress=config.run.progress,
-    )  # fmt: skip
+        }  # fmt: skip
+        use_cache(
+            logits, label=f"teacher {result['teacher']}", directory=teacher.directory, about=about,
+            settings=config.cache, epochs=epochs, progress=config.run.progress,
+        )  # fmt: skip
+    return logits
 
 
 def train_network(
@@ -178,8 +187,9 @@ def train_network(
     )  # fmt: skip
     with tracker:
         fitted = fit(training, run.directory, tracker)
+        figures = {"post_hoc": post_hoc_figures(place, model)}
         result = write_result(
-            place, run, model, fitted, teacher.result if teacher else None, time.perf_counter() - start
+            place, run, model, fitted, teacher.result if teacher else None, figures, time.perf_counter() - start
         )
         tracker.summarize({"accuracy": result["accuracy"], "images_per_second": result["images_per_second"]})
     return result

@@ -47,9 +47,9 @@ class TeacherLogits:
         storage: str = "float32",
     ) -> None:  # fmt: skip
         self._model, self._data, self._autocast = model, data, autocast
-        self._num_classes, self.storage = num_classes, storage
+        self.num_classes, self.storage = num_classes, storage
         self.batch_size = BATCH[data.device.type]
-        self._cache: TeacherCache | None = None
+        self.cache: TeacherCache | None = None
         self._plan: EpochPlan | None = None
 
     # ------------------------------------------------------------------------------------------------ along an epoch
@@ -74,11 +74,11 @@ class TeacherLogits:
     def _open_window(self, part: slice) -> None:
         self._window = slice(part.start, min(max(part.start + WINDOW, part.stop), len(self._entries)))
         entries, device = self._entries[self._window], self._data.device
-        if self._cache is None:
-            self._table = torch.empty(len(entries), self._num_classes, device=device)
+        if self.cache is None:
+            self._table = torch.empty(len(entries), self.num_classes, device=device)
             there = np.zeros(len(entries), dtype=bool)
         else:
-            logits, there = self._cache.read(entries)
+            logits, there = self.cache.read(entries)
             self._table = _to_device(torch.from_numpy(logits.astype(np.float32)), device)
         self._missing = self._window.start + np.flatnonzero(~there)  # positions of the epoch
         self._next = 0
@@ -90,7 +90,7 @@ class TeacherLogits:
 
     def _store(self) -> None:
         """What was computed in the window goes to the cache."""
-        if self._cache is None or self._window.stop == 0 or not self._next:
+        if self.cache is None or self._window.stop == 0 or not self._next:
             return
         computed = self._missing[: self._next] - self._window.start
         self._missing, self._next = self._missing[self._next :], 0
@@ -99,10 +99,10 @@ class TeacherLogits:
 
     def _write(self, entries: np.ndarray, rows: np.ndarray) -> None:
         try:
-            self._cache.write(entries, rows)
+            self.cache.write(entries, rows)
         except OSError as error:
-            logger.warning("teacher logits are no longer kept: %s (%s)", error.strerror, self._cache.folder)
-            self._cache = None
+            logger.warning("teacher logits are no longer kept: %s (%s)", error.strerror, self.cache.folder)
+            self.cache = None
 
     # --------------------------------------------------------------------------------------------- the teacher itself
 
@@ -134,13 +134,14 @@ class TeacherLogits:
         return hashlib.sha256(first.cpu().numpy().tobytes()).hexdigest(), same
 
     @property
+    def num_views(self) -> int:
+        return self._data.num_views
+
+    @property
     def num_entries(self) -> int:
-        return len(self._data) * self._data.num_views
+        return len(self._data) * self.num_views
 
     # ------------------------------------------------------------------------------------------------------ the cache
-
-    def use_cache(self, cache: TeacherCache) -> None:
-        self._cache = cache
 
     def fill(self, label: str, progress: str) -> None:
         """Compute every entry that the cache lacks."""
@@ -153,11 +154,11 @@ class TeacherLogits:
         ) as bar:  # fmt: skip
             for first in range(0, self.num_entries, FILL_BLOCK):
                 entries = np.arange(first, min(first + FILL_BLOCK, self.num_entries))
-                missing = entries[~self._cache.read(entries)[1]]
+                missing = entries[~self.cache.read(entries)[1]]
                 for begin in range(0, len(missing), self.batch_size):
                     some = missing[begin : begin + self.batch_size]
                     self._write(some, self._forward(self._data.plan_of_views(torch.from_numpy(some))).cpu().numpy())
-                    if self._cache is None:
+                    if self.cache is None:
                         return
                     bar.update(len(some))
                 bar.update(len(entries) - len(missing))
@@ -165,7 +166,7 @@ class TeacherLogits:
                 if progress == "lines" and time.monotonic() - last_line > MAX_SILENCE:
                     last_line = time.monotonic()
                     logger.info("%s: logits of %.0f %% of all views", label, 100 * entries[-1] / self.num_entries)
-        self._cache.mark_complete()
+        self.cache.mark_complete()
         if computed:
             logger.info("%s: %d views in %.0f s", label, computed, time.monotonic() - start)
 
@@ -183,7 +184,7 @@ class CachePlan:
     reason: str
 
 
-def plan_cache(settings: Cache, *, num_images: int, num_views: int, num_classes: int, epochs: int) -> CachePlan:
+def plan_cache(settings: Cache, *, num_entries: int, num_views: int, num_classes: int, epochs: int) -> CachePlan:
     """By arithmetic alone. How many students will come is not known, so this run decides.
 
     Computing views when they are needed never costs more than a live teacher, and what this run computes the next one
@@ -192,47 +193,42 @@ def plan_cache(settings: Cache, *, num_images: int, num_views: int, num_classes:
     """
     if settings.mode == "off":
         return CachePlan("live", "cache.mode=off")
-    number = num_images * num_views
-    gigabytes = number * record_type(num_classes, settings.storage).itemsize / 1e9
+    gigabytes = num_entries * record_type(num_classes, settings.storage).itemsize / 1e9
     if gigabytes > settings.max_gigabytes:
         limit = f"cache.max_gigabytes={settings.max_gigabytes:g}"
-        return CachePlan("live", f"its logits of all {number} views would take {gigabytes:.1f} GB, {limit}")
+        return CachePlan("live", f"its logits of all {num_entries} views would take {gigabytes:.1f} GB, {limit}")
     share = expected_share(num_views, epochs)
     mode = settings.mode
     if mode == "auto":
         mode = "fill" if share >= FILL_SHARE else "lazy"
-    reason = f"{epochs} epochs need about {100 * share:.0f} % of its logits of {number} views ({gigabytes:.2f} GB)"
+    reason = f"{epochs} epochs need about {100 * share:.0f} % of its logits of {num_entries} views ({gigabytes:.2f} GB)"
     return CachePlan(mode, reason)
 
 
-def make_teacher_logits(
-    model: nn.Module, data: DeviceData, autocast: Callable[[], AbstractContextManager], *, label: str,
-    directory: Path | None, about: dict[str, Any], settings: Cache, num_classes: int, epochs: int, progress: str,
-) -> TeacherLogits:  # fmt: skip
-    """The logits of `model` for a training of `epochs`, from and to a cache in `directory` where that is worth it.
+def use_cache(
+    logits: TeacherLogits, *, label: str, directory: Path, about: dict[str, Any], settings: Cache, epochs: int,
+    progress: str,
+) -> None:  # fmt: skip
+    """Give `logits` a cache below the teacher's `directory`, where that is worth it, for a training of `epochs`.
 
     about: what identifies data, augmentation and teacher. One line says what was chosen; filling takes its time here.
     """
-    logits = TeacherLogits(model, data, autocast, num_classes=num_classes, storage=settings.storage)
-    plan = plan_cache(
-        settings, num_images=len(data), num_views=data.num_views, num_classes=num_classes, epochs=epochs
-    )  # fmt: skip
+    shape = {"num_entries": logits.num_entries, "num_classes": logits.num_classes}
+    plan = plan_cache(settings, num_views=logits.num_views, epochs=epochs, **shape)
     if plan.mode == "live":
         logger.info("%s: computed anew in every epoch (%s)", label, plan.reason)
-        return logits
+        return
     fingerprint, ignores_neighbours = logits.probe()
-    if directory is None or not ignores_neighbours:
+    if not ignores_neighbours:
         logger.info("%s: computed anew in every epoch (its logits of an image depend on the batch around it)", label)
-        return logits
+        return
+    about = about | {"batch": logits.batch_size, "probe": fingerprint}
     try:
-        cache = TeacherCache(
-            directory / FOLDER, about | {"batch": logits.batch_size, "probe": fingerprint}, num_classes=num_classes,
-            num_entries=logits.num_entries, dtype=settings.storage,
-        )  # fmt: skip
+        cache = TeacherCache(directory / FOLDER, about, **shape, dtype=logits.storage)
     except UserError as error:
         logger.warning("%s; %s is computed anew in every epoch", error, label)
-        return logits
-    logits.use_cache(cache)
+        return
+    logits.cache = cache
     if cache.is_complete:
         logger.info("%s: its logits of all views are in %s", label, cache.folder)
     elif plan.mode == "fill":
@@ -240,7 +236,6 @@ def make_teacher_logits(
         logits.fill(label, progress)
     else:
         logger.info("%s: %s: each is computed when first needed and kept", label, plan.reason)
-    return logits
 
 
 def _to_device(tensor: Tensor, device: torch.device) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ltkd.config import Recipe
-from ltkd.data import DeviceData, LongTailSplit
+from ltkd.data import DeviceData, LongTailSplit, Sampler
 from ltkd.engine.teacher_logits import TeacherLogits
 from ltkd.losses import ClassGroups
 from ltkd.methods import Method
@@ -32,6 +32,7 @@ class Training:
     split: LongTailSplit
     groups: ClassGroups  # split.groups, laid out on the device
     recipe: Recipe
+    sampler: Sampler  # of the recipe
     seed: int
     device: torch.device
     autocast: Callable[[], AbstractContextManager]
