@@ -7,7 +7,7 @@ from ltkd.data.load import load_data
 from ltkd.data.long_tail import LongTailSplit, class_counts, make_split
 from ltkd.data.manifest import check_manifest, write_manifest
 from ltkd.data.pack import pack_dataset_config, read_pack, write_pack
-from ltkd.data.sources import Source, load_source
+from ltkd.data.sources import Source, load_source, why_unavailable
 
 __all__ = [
     "Batch",
@@ -27,6 +27,7 @@ __all__ = [
     "make_split",
     "pack_dataset_config",
     "read_pack",
+    "why_unavailable",
     "write_manifest",
     "write_pack",
 ]
