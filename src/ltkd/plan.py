@@ -1,12 +1,11 @@
 """What of a table is done, what is left to run, and how long that may take."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 from tabulate import tabulate
 from tqdm import tqdm
@@ -15,7 +14,7 @@ from ltkd.config import resolve_device
 from ltkd.data import why_unavailable
 from ltkd.engine.run_directory import RESULT, STATUS
 from ltkd.errors import UserError
-from ltkd.identity import NetworkRun, dataset_label
+from ltkd.identity import NetworkRun
 from ltkd.results import read_result
 from ltkd.sweep import Job
 from ltkd.tables import Table, TableRun
