@@ -11,6 +11,19 @@ from ltkd.losses.balanced import (
     logit_adjusted,
     weighted_cross_entropy,
 )
+from ltkd.losses.contrastive import crd_nce, crd_scores
+from ltkd.losses.feature import (
+    attention_transfer,
+    class_attention,
+    mean_squared_error,
+    nst,
+    ofd_margin,
+    ofd_partial_l2,
+    to_common_size,
+    unit_vectors,
+    variational_information,
+    vid_initial_log_scale,
+)
 from ltkd.losses.logit import dkd, dkd_terms, kd
 from ltkd.losses.ltkd import ClassGroups, group_log_mass, group_mass, ltkd_terms
 from ltkd.losses.post_hoc import (
@@ -19,12 +32,28 @@ from ltkd.losses.post_hoc import (
     tau_normalise,
     tau_normalised_logits,
 )
+from ltkd.losses.relation import (
+    correlation_congruence,
+    correlation_congruence_kernel,
+    pkt,
+    relational,
+    relational_terms,
+    similarity_preserving,
+)
+from ltkd.losses.review import abf_fuse, hcl
 
 __all__ = [
     "ClassGroups",
+    "abf_fuse",
+    "attention_transfer",
     "balanced_softmax",
+    "class_attention",
     "class_balanced_cross_entropy",
     "class_balanced_focal",
+    "correlation_congruence",
+    "correlation_congruence_kernel",
+    "crd_nce",
+    "crd_scores",
     "cross_entropy",
     "dkd",
     "dkd_terms",
@@ -32,13 +61,26 @@ __all__ = [
     "focal",
     "group_log_mass",
     "group_mass",
+    "hcl",
     "kd",
     "ldam",
     "learnable_weight_scaling",
     "logit_adjusted",
     "ltkd_terms",
+    "mean_squared_error",
+    "nst",
+    "ofd_margin",
+    "ofd_partial_l2",
+    "pkt",
     "posthoc_logit_adjustment",
+    "relational",
+    "relational_terms",
+    "similarity_preserving",
     "tau_normalise",
     "tau_normalised_logits",
+    "to_common_size",
+    "unit_vectors",
+    "variational_information",
+    "vid_initial_log_scale",
     "weighted_cross_entropy",
 ]
