@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from tabulate import tabulate
 from tqdm import tqdm
 
-from ltkd.config import resolve_device
+from ltkd.config import Wandb, resolve_device
 from ltkd.data import why_unavailable
-from ltkd.engine.run_directory import RESULT, STATUS
+from ltkd.engine.run_directory import RESULT
+from ltkd.engine.trainer import CHECKPOINT
 from ltkd.errors import UserError
 from ltkd.identity import NetworkRun
 from ltkd.results import read_result
@@ -75,6 +77,25 @@ def job_of(table: Table, run: TableRun) -> Job:
     return Job.of([*run.overrides, f"wandb.tags=[{quoted}]"], f"{run.cell.label} {' '.join(seeds)}", config)
 
 
+def wandb_sweep(table: Table, arguments: list[str], wandb: Wandb) -> dict[str, Any]:
+    """The definition that `wandb sweep` takes: reproduce.py with `arguments`, for each cell and seed of the table."""
+    parameters = {
+        "cell": [cell.label for cell in table.cells if cell.overrides is not None],
+        "seed": table.seeds,
+        "split_seed": table.split_seeds,
+    }
+    return {
+        "name": table.name,
+        "description": table.title,
+        "project": wandb.project,
+        **({"entity": wandb.entity} if wandb.entity else {}),
+        "program": "scripts/reproduce.py",
+        "method": "grid",
+        "parameters": {name: {"values": values} for name, values in parameters.items()},
+        "command": ["${env}", "${interpreter}", "${program}", *arguments, "${args_no_hyphens}"],
+    }
+
+
 def _state(run: TableRun) -> str:
     try:
         if run.result() is not None:
@@ -83,7 +104,7 @@ def _state(run: TableRun) -> str:
         return "to run"
     if why_unavailable(run.config.dataset):
         return "no data"
-    return "to resume" if (run.student.directory / STATUS).exists() else "to run"
+    return "to resume" if (run.student.directory / CHECKPOINT).exists() else "to run"
 
 
 def _missing(teachers: Iterable[NetworkRun]) -> list[NetworkRun]:
@@ -115,7 +136,8 @@ class Speeds:
     def of(self, run: NetworkRun) -> float | None:
         """Of the whole run: by runs of the same data, networks and method, else of another method."""
         names = run.names
-        pair = names["dataset"], names["teacher"] or run.network.name, names["student"]
+        teacher = run.network.name if run.role == "teacher" else names["teacher"]
+        pair = names["dataset"], teacher, names["student"]
         epoch = self.seconds.get((*pair, names["method"])) or self.seconds.get(pair)
         return None if epoch is None else epoch * run.config.recipe_of(run.network).epochs
 
