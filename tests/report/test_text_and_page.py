@@ -172,7 +172,7 @@ def test_nothing_finished_is_a_report_too(make_table, make_runs, tmp_path):
     table = make_table(TABLE[: TABLE.index("published:")])
     report = make_report(table, entries_of(make_runs(table)))
     [page, *_] = write_report(report, tmp_path / "report")
-    assert "9 of the table's runs are missing" in page.read_text()
+    assert "Missing runs: 9" in page.read_text()
     assert latex(report)
 
 

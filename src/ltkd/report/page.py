@@ -56,8 +56,8 @@ def html(report: Report, pictures: list[list[Picture]]) -> str:
     facts = "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in report.facts.items())
     parts = [f"<h1>{escape(report.table.title.replace('->', '→'))}</h1>", f'<dl class="facts">{facts}</dl>']
     if report.missing:
-        count = f"<strong>{len(report.missing)} of the table's runs are missing</strong>"
-        parts.append(f'<p class="notes">{count}; they are listed at the end.</p>')
+        count = f"<strong>Missing runs: {len(report.missing)}</strong>"
+        parts.append(f'<p class="notes">{count}, listed at the end.</p>')
     overview = overview_table(report)
     if overview is not None:
         parts += ["<h2>Overview</h2>", _table(overview), _note(about_overview(report))]

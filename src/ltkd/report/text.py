@@ -182,7 +182,7 @@ def readme_table(report: Report, *, differences: bool) -> str:
     texts = explanations(report)
     if not differences:
         texts = [text for text in texts if text not in about_differences(report)]
-    missing = [f"{len(report.missing)} runs of the table are missing."] if report.missing else []
+    missing = [f"Missing runs: {len(report.missing)}."] if report.missing else []
     return "\n\n".join([*blocks, *texts, *missing, f"{command} ({place})"])
 
 
