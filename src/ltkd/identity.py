@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ltkd.config import Config, Network, Teacher
+from ltkd.config import Config, Network, Recipe, Teacher
 from ltkd.data import DatasetConfig
 from ltkd.files import file_sha256
 
@@ -30,7 +30,7 @@ class NetworkRun:
     @property
     def cell(self) -> str:
         """Of all runs that differ in seeds alone. How often is evaluated decides what `best` and `selected` mean."""
-        return digest({**_without_seeds(self.identity), "evaluate_every": self.config.run.evaluate_every})
+        return digest({**without_seeds(self.identity), "evaluate_every": self.config.run.evaluate_every})
 
     @property
     def tracking_id(self) -> str:
@@ -113,17 +113,26 @@ def _network_identity(config: Config, network: Network) -> dict[str, Any]:
         "pretrained": network.pretrained,
         "arguments": network.arguments,
         "task_loss": network.task_loss,
-        "recipe": asdict(config.recipe_of(network)),
+        "recipe": _recipe_identity(config.recipe_of(network)),
         "precision": asdict(config.precision),
     }
 
 
-def _without_seeds(identity: dict[str, Any]) -> dict[str, Any]:
+def _recipe_identity(recipe: Recipe) -> dict[str, Any]:
+    """All settings; those that came later are left out where they are as before them: a run stays the run it was."""
+    identity = asdict(recipe)
+    if recipe.sampling == "instance":
+        del identity["sampling"]
+    return identity
+
+
+def without_seeds(identity: dict[str, Any]) -> dict[str, Any]:
+    """What all runs of a cell have in common."""
     teacher = identity.get("teacher")
     if teacher is not None:
-        identity = identity | {"teacher": _without_seeds(teacher)}
+        identity = identity | {"teacher": without_seeds(teacher)}
     if "further_teachers" in identity:
-        identity = identity | {"further_teachers": [_without_seeds(one) for one in identity["further_teachers"]]}
+        identity = identity | {"further_teachers": [without_seeds(one) for one in identity["further_teachers"]]}
     return {key: value for key, value in identity.items() if key != "seed"}
 
 

@@ -328,3 +328,17 @@ def _each_warning_once(logger: logging.Logger) -> Iterator[None]:
         yield
     finally:
         logger.removeFilter(is_new)
+
+
+def split_arguments(arguments: Iterable[str], own: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """A script's own key=value arguments, and the rest, which are overrides. UserError when `table` is not given."""
+    values, overrides = {}, []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if equals and key in own:
+            values[key] = value
+        else:
+            overrides.append(argument)
+    if not values.get("table"):
+        raise UserError(f"table: missing; add table=NAME, one of: {', '.join(list_tables())}")
+    return values, overrides
