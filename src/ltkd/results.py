@@ -20,6 +20,8 @@ KINDS = {
     "last": "accuracy on the test part after the last epoch, in %",
     "validation": "accuracy on the VALIDATION split after the last epoch, in %: what settings are chosen by",
     "selected": "accuracy on the test part in the epoch that the validation split selects, in %",
+    "logit_adjusted": "accuracy on the test part, last epoch, logits adjusted post hoc (arXiv 2007.07314), in %",
+    "tau_normalized": "accuracy on the test part, last epoch, classifier tau-normalised (arXiv 1910.09217), in %",
     "best": "BEST epoch ON THE TEST PART, in %: only for comparison with papers that report it",
 }
 NOT_AVAILABLE = "n/a"
@@ -49,6 +51,9 @@ class Cell:
 
 def accuracy_record(run: dict[str, Any], kind: str) -> dict[str, Any] | None:
     """The figures of that kind (KINDS) in a result; None where it has none."""
+    if kind in ("logit_adjusted", "tau_normalized"):
+        figures = (run.get("post_hoc") or {}).get(kind)
+        return figures and figures["test"]
     return run["accuracy"]["last"].get("validation") if kind == "validation" else run["accuracy"][kind]
 
 

@@ -2,7 +2,7 @@
 
 name, title        the file's name, and what the table shows
 study              first folder below output_root; tables with the same study share their runs
-accuracy           last | validation | selected | best: which figure of result.json (results.KINDS); default: last
+accuracy           which figure of result.json, last, validation, selected ... (results.KINDS); default: last
 base               overrides of every cell, as on the command line of train.py
 rows, columns      axes, {AXIS: {LABEL: overrides}}; the product of the axes makes the rows (columns), and a row
                    in a column is a cell. Overrides are a list or one string ("": none); null: nothing is run
