@@ -1,7 +1,6 @@
 """A method with its YAML settings for two real networks, untrained, and one step's terms."""
 
 import dataclasses
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,12 +17,11 @@ class Pair:
     """`method`, `context`, `student` (as the method adapts it), `teacher` and a `batch` of four images."""
 
     def __init__(
-        self, name: str, teacher: str, student: str, *, num_classes: int = 10, size: int = 32,
-        teacher_arguments: dict[str, Any] | None = None, **settings,
-    ) -> None:  # fmt: skip
+        self, name: str, teacher: str, student: str, *, num_classes: int = 10, size: int = 32, **settings
+    ) -> None:
         torch.manual_seed(0)
         self.name, self.names = name, {"student_name": student, "teacher_name": teacher}
-        self.teacher = build_model(teacher, num_classes, **(teacher_arguments or {})).eval().requires_grad_(False)
+        self.teacher = build_model(teacher, num_classes).eval().requires_grad_(False)
         self.student = build_model(student, num_classes)
         # by names that need no installed YAML file; what it chooses by them does not matter here
         self.settings = load_config(compose_values("device=cpu", f"method={name}")).method_arguments | settings
