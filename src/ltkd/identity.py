@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -98,6 +98,8 @@ def dataset_label(dataset: DatasetConfig) -> str:
 
 
 def _teacher_identity(config: Config, teacher: Teacher) -> dict[str, Any]:
+    if teacher.swag is not None:
+        return {"swag": asdict(teacher.swag), "teacher": _teacher_identity(config, replace(teacher, swag=None))}
     if teacher.checkpoint is not None:  # used as it is: no recipe, no seed
         return {
             "dataset": config.dataset.settings(), "name": teacher.name, "arguments": teacher.arguments,
