@@ -123,6 +123,26 @@ def _networks(student: nn.Module, teacher: nn.Module) -> Networks:
     )
 
 
+def make_training(
+    place: Workplace, run: NetworkRun, model: nn.Module, method: Method, teacher: TrainedTeacher | None,
+    further_teachers: Sequence[TrainedTeacher] = (),
+) -> Training:  # fmt: skip
+    """What fit() needs to train `model` on `method`'s objective."""
+    config, split = place.config, place.data.split
+    recipe = config.recipe_of(run.network)
+    if _given_weights(run.network) is not None:
+        recipe = dataclasses.replace(recipe, epochs=0)  # weights from a file are used as they are
+    groups = ClassGroups.of(torch.as_tensor(split.groups, device=place.device))
+    return Training(
+        label=f"{run.role} {run.network.name}", identity=run.hash, model=model, method=method,
+        teacher=teacher.model if teacher else None, further_teachers=[one.model for one in further_teachers],
+        train=place.train, test=place.test, validation=place.validation,
+        split=split, groups=groups, recipe=recipe, seed=run.seed, device=place.device,
+        autocast=functools.partial(autocast, config.precision, place.device),
+        evaluate_every=config.run.evaluate_every, progress=config.run.progress,
+    )  # fmt: skip
+
+
 def train_network(
     place: Workplace, run: NetworkRun, model: nn.Module, method: Method, teacher: TrainedTeacher | None,
     further_teachers: Sequence[TrainedTeacher] = (),
@@ -130,18 +150,7 @@ def train_network(
     """Train (or resume) and return the result, which is then on disk with the weights."""
     start, config, names = time.perf_counter(), place.config, run.names
     write_json(run.directory / "config.json", run.settings)
-    recipe = config.recipe_of(run.network)
-    if _given_weights(run.network) is not None:
-        recipe = dataclasses.replace(recipe, epochs=0)  # weights from a file are used as they are
-    groups = ClassGroups.of(torch.as_tensor(place.data.split.groups, device=place.device))
-    training = Training(
-        label=f"{run.role} {run.network.name}", identity=run.hash, model=model, method=method,
-        teacher=teacher.model if teacher else None, further_teachers=[one.model for one in further_teachers],
-        train=place.train, test=place.test, validation=place.validation,
-        split=place.data.split, groups=groups, recipe=recipe, seed=run.seed, device=place.device,
-        autocast=functools.partial(autocast, config.precision, place.device),
-        evaluate_every=config.run.evaluate_every, progress=config.run.progress,
-    )  # fmt: skip
+    training = make_training(place, run, model, method, teacher, further_teachers)
     tracker = Tracker(
         run.directory, config.wandb, name=f"{names['label']}-s{run.seed}", group=f"{names['label']}-{names['cell']}",
         job_type=run.role, tags=[names["dataset"], names["method"], config.study], config=run.settings,
