@@ -41,6 +41,8 @@ class NetworkRun:
     def settings(self) -> dict[str, Any]:
         """The configuration as far as it concerns this network."""
         settings = asdict(self.config)
+        if self.role == "teacher":
+            settings["teacher"] = asdict(self.network)  # it may be one beside the configuration's
         without = ["student", "method", "study", "seed"] if self.role == "teacher" else []
         if self.role == "student" and not self.config.needs_teacher:
             without = ["teacher"]
@@ -51,7 +53,7 @@ class NetworkRun:
         """How it is called in its status, its result and W&B."""
         config, student = self.config, self.role == "student"
         dataset = dataset_label(config.dataset)
-        teacher = config.teacher.name if config.needs_teacher or not student else None
+        teacher = (config.teacher.name if config.needs_teacher else None) if student else self.network.name
         name, method = (self.network.name, config.method_name) if student else (None, "teacher")
         return {
             "role": self.role, "study": config.study, "dataset": dataset, "teacher": teacher, "student": name,

@@ -22,7 +22,7 @@ from ltkd.engine.checkpoint import load_checkpoint, save_checkpoint
 from ltkd.engine.precision import autocast
 from ltkd.engine.workplace import Workplace
 from ltkd.errors import UserError
-from ltkd.methods import Method, MethodContext, TaskLoss, method_class
+from ltkd.methods import MethodContext, TaskLoss, method_class
 
 STATISTICS = "swag.ckpt"
 
@@ -30,9 +30,13 @@ STATISTICS = "swag.ckpt"
 def swag_training(teacher: Teacher) -> Teacher:
     """The network with the recipe of its collection, or, for a sample, with nothing to be trained."""
     recipe = {
-        "epochs": teacher.swag.epochs if teacher.swag.sample is None else 0, "learning_rate": teacher.swag.learning_rate,
-        "schedule": "constant", "warmup_epochs": 0, "milestones": [], "decay_factors": [],
-    }  # fmt: skip
+        "epochs": teacher.swag.epochs if teacher.swag.sample is None else 0,
+        "learning_rate": teacher.swag.learning_rate,
+        "schedule": "constant",
+        "warmup_epochs": 0,
+        "milestones": [],
+        "decay_factors": [],
+    }
     return replace(teacher, checkpoint=None, recipe=teacher.recipe | recipe)
 
 
@@ -75,23 +79,24 @@ def draw_weights(statistics: dict[str, Tensor], generator: torch.Generator) -> T
     return mean + diagonal + coefficients @ deviations
 
 
-def become_sample(place: Workplace, model: nn.Module, path: Path, seed: int) -> None:
-    """Give the network the weights of one sample and the batch-normalisation statistics that belong to them."""
+def load_statistics(directory: Path) -> dict[str, Tensor]:
+    """What a finished collection wrote. UserError when it is missing or damaged."""
     try:
-        statistics = load_checkpoint(path)
+        return load_checkpoint(directory / STATISTICS)
     except UserError as error:
-        raise UserError(f"{error}; with its whole folder deleted, {path.parent}, it is collected again") from error
-    generator = torch.Generator().manual_seed(seed)
-    weights = draw_weights(statistics, generator).to(place.device)
-    parameters = list(model.parameters())
-    with torch.no_grad():  # copied, not replaced: a parameter keeps its memory format
-        for parameter, values in zip(parameters, weights.split([p.numel() for p in parameters]), strict=True):
-            parameter.copy_(values.view(parameter.shape))
-    refresh_batch_norm(place, model, generator)
+        raise UserError(f"{error}. Delete the whole folder {directory} to have it collected again") from error
 
 
 @torch.no_grad()
-def refresh_batch_norm(place: Workplace, model: nn.Module, generator: torch.Generator) -> None:
+def set_weights(model: nn.Module, weights: Tensor) -> None:
+    """Copy weights [P] into the network; a parameter keeps its place and its memory format."""
+    parameters = list(model.parameters())
+    for parameter, values in zip(parameters, weights.split([p.numel() for p in parameters]), strict=True):
+        parameter.copy_(values.view(parameter.shape))
+
+
+@torch.no_grad()
+def refresh_batch_norm(place: Workplace, model: nn.Module, batch_size: int, generator: torch.Generator) -> None:
     """Set the statistics of batch normalisation to their means over one epoch of augmented training batches."""
     layers = {layer: layer.momentum for layer in model.modules() if isinstance(layer, _BatchNorm)}
     model.eval()
@@ -99,7 +104,6 @@ def refresh_batch_norm(place: Workplace, model: nn.Module, generator: torch.Gene
         layer.reset_running_stats()
         layer.momentum = None  # plain averages
         layer.train()
-    batch_size = place.config.recipe.batch_size
     plan = place.train.draw_epoch(generator)
     for step in range(place.train.num_batches(batch_size) if layers else 0):
         with autocast(place.config.precision, place.device):

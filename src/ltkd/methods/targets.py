@@ -94,7 +94,9 @@ class BayesianTeacher(Method):
                 raise UserError(f"method.{key}: is needed with method.posterior={posterior}")
         if posterior == "ensemble":
             if teacher["checkpoint"] is not None and samples > 1:
-                raise UserError("method.posterior: ensemble trains teachers of several seeds; teacher.checkpoint is one")
+                raise UserError(
+                    "method.posterior: ensemble trains teachers of several seeds; teacher.checkpoint is one"
+                )
             return [{"seed": teacher["seed"] + member} for member in range(1, samples)]
         if posterior == "swag":
             swag = {key: arguments[f"swag_{key}"] for key in ("epochs", "learning_rate", "rank")}
@@ -142,8 +144,8 @@ class OKD(Method):
     KD(p', target p0), q of the student, which it cannot change, p0 of the unchanged teacher; all at `temperature`, with
     its T^2. Without the anchor the module may collapse to the student.
 
-    The paper is about autoregressive language models, and only its abstract was at hand. Carried over: the teacher stays
-    frozen but for small modules that are trained online with the student, and no sampling from the student is needed.
+    The paper is about autoregressive language models, and only its abstract was at hand. Carried over: the teacher
+    stays frozen but for small modules that are trained online with the student, and the student is never sampled from.
     Every formula here is a choice. Not carried over: whatever concerns sequences (exposure bias, on-policy data).
 
     The module's parameters are a group of the optimizer with module_learning_rate_factor and module_weight_decay. Its
@@ -217,8 +219,9 @@ class SpeculativeKD(Method):
     student_temperature and teacher_temperature.
 
     The paper distils language models: the student proposes tokens, those outside the teacher's top k are replaced by
-    the teacher's, and KL is taken on the resulting sequence. An image has one "token", which never becomes an input, so
-    of the sampling nothing is left: carried over is the acceptance rule alone. k (25 of a vocabulary there) is a choice.
+    the teacher's, and KL is taken on the resulting sequence. An image has one "token", which never becomes an input:
+    nothing is left of the sampling, and carried over is the acceptance rule alone. k (25 of a vocabulary there) and the
+    two variants are a choice.
     The share of accepted images, in all and by group, is logged as accepted.
     """
 
