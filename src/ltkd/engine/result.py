@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from ltkd.results import SCHEMA_VERSION
 
 def write_result(
     place: Workplace, run: NetworkRun, model: nn.Module, fitted: FitResult, teacher: dict[str, Any] | None,
-    wall_seconds: float,
+    further_teachers: Sequence[dict[str, Any]], wall_seconds: float,
 ) -> dict[str, Any]:  # fmt: skip
     """weights.safetensors, then result.json: who finds the result finds everything."""
     config, dataset, directory = place.config, place.config.dataset, run.directory
@@ -40,10 +41,8 @@ def write_result(
         "class_counts": place.data.split.class_counts.tolist(),
         "groups": place.data.split.groups.tolist(),
         "split_sha256": place.data.split.sha256,
-        "teacher_result": None if teacher is None else {
-            key: teacher[key]
-            for key in ("hash", "cell", "seed", "directory", "accuracy", "parameters", "evaluate_every")
-        },
+        "teacher_result": None if teacher is None else _in_short(teacher),
+        "further_teacher_results": [_in_short(one) for one in further_teachers],
         "directory": str(directory),
         "parameters": count_parameters(model),
         "multiply_adds": count_multiply_adds(model, shape),
@@ -65,6 +64,11 @@ def write_result(
     write_json(directory / RESULT, result)
     (directory / CHECKPOINT).unlink(missing_ok=True)  # the state to resume from has served; the weights stay
     return result
+
+
+def _in_short(teacher: dict[str, Any]) -> dict[str, Any]:
+    keys = ("hash", "cell", "seed", "directory", "accuracy", "parameters", "evaluate_every")
+    return {key: teacher[key] for key in keys}
 
 
 def _device_name(device: torch.device) -> str:
