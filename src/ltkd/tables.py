@@ -2,7 +2,7 @@
 
 name, title        the file's name, and what the table shows
 study              first folder below output_root; tables with the same study share their runs
-accuracy           last | validation | selected | best: which figure of result.json (results.KINDS); default: last
+accuracy           which figure of result.json, last, validation, selected ... (results.KINDS); default: last
 base               overrides of every cell, as on the command line of train.py
 rows, columns      axes, {AXIS: {LABEL: overrides}}; the product of the axes makes the rows (columns), and a row
                    in a column is a cell. Overrides are a list or one string ("": none); null: nothing is run
@@ -202,8 +202,8 @@ def load_table(name: str) -> Table:
     return table
 
 
-def compose_runs(table: Table, overrides: Iterable[str] = ()) -> list[TableRun]:
-    """Every run of the table: cell by cell, and in a cell split seed by split seed, seed by seed.
+def compose_runs(table: Table, overrides: Iterable[str] = (), *, cells: Iterable[Cell] | None = None) -> list[TableRun]:
+    """Every run of the table, or of some of its cells: cell by cell, in a cell split seed by split seed, seed by seed.
 
     `overrides` (output_root=..., device=...) hold for all of them and win over the table's own; study and seeds are
     the table's. A cell of published values only has no run. UserError names the cell whose overrides do not compose.
@@ -216,7 +216,7 @@ def compose_runs(table: Table, overrides: Iterable[str] = ()) -> list[TableRun]:
     runs = []
     seeds = table.seed_values()
     with _each_warning_once(logging.getLogger("ltkd.config")):
-        for cell in (cell for cell in table.cells if cell.overrides is not None):
+        for cell in (one for one in (table.cells if cells is None else cells) if one.overrides is not None):
             without_seeds = [*cell.overrides, *overrides]
             try:
                 for seed, values in zip(seeds, compose_variants(without_seeds, seeds), strict=True):
@@ -328,3 +328,17 @@ def _each_warning_once(logger: logging.Logger) -> Iterator[None]:
         yield
     finally:
         logger.removeFilter(is_new)
+
+
+def split_arguments(arguments: Iterable[str], own: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """A script's own key=value arguments, and the rest, which are overrides. UserError when `table` is not given."""
+    values, overrides = {}, []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if equals and key in own:
+            values[key] = value
+        else:
+            overrides.append(argument)
+    if not values.get("table"):
+        raise UserError(f"table: missing; add table=NAME, one of: {', '.join(list_tables())}")
+    return values, overrides

@@ -2,7 +2,6 @@
 
 import platform
 import subprocess
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,12 @@ from ltkd.results import SCHEMA_VERSION
 
 def write_result(
     place: Workplace, run: NetworkRun, model: nn.Module, fitted: FitResult, teacher: dict[str, Any] | None,
-    further_teachers: Sequence[dict[str, Any]], wall_seconds: float,
+    figures: dict[str, Any], wall_seconds: float,
 ) -> dict[str, Any]:  # fmt: skip
-    """weights.safetensors, then result.json: who finds the result finds everything."""
+    """weights.safetensors, then result.json: who finds the result finds everything.
+
+    teacher: the teacher's result; figures: further entries, what else was found out about the network.
+    """
     config, dataset, directory = place.config, place.config.dataset, run.directory
     save_weights(model, directory / WEIGHTS, {"hash": run.hash})  # one key: of several the order on disk is random
     shape = (dataset.channels, dataset.image_size, dataset.image_size)
@@ -37,12 +39,12 @@ def write_result(
             "best": fitted.best,  # best epoch ON THE TEST PART: only for comparison with papers that report it
             "selected": fitted.selected,  # best epoch on the validation split, where there is one
         },
+        **figures,
         "group_names": place.data.split.group_names,
         "class_counts": place.data.split.class_counts.tolist(),
         "groups": place.data.split.groups.tolist(),
         "split_sha256": place.data.split.sha256,
-        "teacher_result": None if teacher is None else _in_short(teacher),
-        "further_teacher_results": [_in_short(one) for one in further_teachers],
+        "teacher_result": None if teacher is None else teacher_in_short(teacher),
         "directory": str(directory),
         "parameters": count_parameters(model),
         "multiply_adds": count_multiply_adds(model, shape),
@@ -66,9 +68,10 @@ def write_result(
     return result
 
 
-def _in_short(teacher: dict[str, Any]) -> dict[str, Any]:
+def teacher_in_short(result: dict[str, Any]) -> dict[str, Any]:
+    """What a student's result says of a teacher."""
     keys = ("hash", "cell", "seed", "directory", "accuracy", "parameters", "evaluate_every")
-    return {key: teacher[key] for key in keys}
+    return {key: result[key] for key in keys} | {"post_hoc": result.get("post_hoc")}  # results of before have none
 
 
 def _device_name(device: torch.device) -> str:
