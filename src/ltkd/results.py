@@ -24,6 +24,7 @@ KINDS = {
     "tau_normalized": "accuracy on the test part, last epoch, classifier tau-normalised (arXiv 1910.09217), in %",
     "best": "BEST epoch ON THE TEST PART, in %: only for comparison with papers that report it",
 }
+POST_HOC = ("logit_adjusted", "tau_normalized")  # kinds that correct the finished network
 NOT_AVAILABLE = "n/a"
 SCHEMA_VERSION = 1  # of result.json; raised when a key changes its meaning or goes
 
@@ -51,7 +52,7 @@ class Cell:
 
 def accuracy_record(run: dict[str, Any], kind: str) -> dict[str, Any] | None:
     """The figures of that kind (KINDS) in a result; None where it has none."""
-    if kind in ("logit_adjusted", "tau_normalized"):
+    if kind in POST_HOC:
         figures = (run.get("post_hoc") or {}).get(kind)
         return figures and figures["test"]
     return run["accuracy"]["last"].get("validation") if kind == "validation" else run["accuracy"][kind]
@@ -160,7 +161,7 @@ def _name_settings(cells: list[Cell]) -> None:
     for cell in cells:
         alike[tuple(cell.names.values())].append(cell)
     for same in alike.values():
-        flat = [flatten(cell.identity) | _teacher_seed_setting(cell) for cell in same]
+        flat = [flatten(_chosen(cell.identity)) | _teacher_seed_setting(cell) for cell in same]
         for key in sorted({key for one in flat for key in one}):
             values = [json.dumps(one.get(key)) for one in flat]
             common, count = Counter(values).most_common(1)[0]
@@ -171,6 +172,11 @@ def _name_settings(cells: list[Cell]) -> None:
             for cell, one, value in zip(same, flat, values, strict=True):
                 if key in one and count < len(same) and not (value == common and count > len(same) / 2):
                     cell.settings = f"{cell.settings} {key.removeprefix('method.')}={one[key]}".strip()
+
+
+def _chosen(identity: dict[str, Any]) -> dict[str, Any]:
+    """Without the further teachers: they follow from the method's settings, the teacher and the student."""
+    return {key: value for key, value in identity.items() if key != "further_teachers"}
 
 
 def _teacher_seed_setting(cell: Cell) -> dict[str, Any]:

@@ -43,7 +43,7 @@ from ltkd.config import Config, Seed, load_config
 from ltkd.engine.run_directory import RESULT, finished_result
 from ltkd.errors import UserError, unknown_name
 from ltkd.identity import NetworkRun, student_run, teacher_run
-from ltkd.results import read_result
+from ltkd.results import KINDS, read_result
 
 ROLE = "role"  # beside the axes, in `at` of a published value
 TEACHER = "teacher"
@@ -94,7 +94,7 @@ class Table:
     rows: Annotated[Axes, MinLen(1)]
     seeds: Annotated[list[Seed], MinLen(1)]
     columns: Axes = field(default_factory=dict)
-    accuracy: Literal["last", "validation", "selected", "best"] = "last"
+    accuracy: Literal[tuple(KINDS)] = "last"
     without: list[dict[str, str]] = field(default_factory=list)
     split_seeds: Annotated[list[Seed], MinLen(1)] = field(default_factory=lambda: [0])
     teachers: Literal["shared", "per_seed"] = "shared"
@@ -202,8 +202,8 @@ def load_table(name: str) -> Table:
     return table
 
 
-def compose_runs(table: Table, overrides: Iterable[str] = ()) -> list[TableRun]:
-    """Every run of the table: cell by cell, and in a cell split seed by split seed, seed by seed.
+def compose_runs(table: Table, overrides: Iterable[str] = (), *, cells: Iterable[Cell] | None = None) -> list[TableRun]:
+    """Every run of the table, or of some of its cells: cell by cell, in a cell split seed by split seed, seed by seed.
 
     `overrides` (output_root=..., device=...) hold for all of them and win over the table's own; study and seeds are
     the table's. A cell of published values only has no run. UserError names the cell whose overrides do not compose.
@@ -216,7 +216,7 @@ def compose_runs(table: Table, overrides: Iterable[str] = ()) -> list[TableRun]:
     runs = []
     seeds = table.seed_values()
     with _each_warning_once(logging.getLogger("ltkd.config")):
-        for cell in (cell for cell in table.cells if cell.overrides is not None):
+        for cell in (one for one in (table.cells if cells is None else cells) if one.overrides is not None):
             without_seeds = [*cell.overrides, *overrides]
             try:
                 for seed, values in zip(seeds, compose_variants(without_seeds, seeds), strict=True):
