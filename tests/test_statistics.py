@@ -91,7 +91,7 @@ def test_less_than_two_pairs_have_no_interval():
 def test_how_often_the_intervals_hold(n, tables):
     """Coverage on normal differences: Student's is 95 %, the bootstrap's is what COVERAGE tells the reader."""
     draws = np.random.default_rng(11).normal(loc=1.0, size=(tables, n))
-    within = {interval: 0 for interval in (bootstrap_interval, student_t_interval)}
+    within = dict.fromkeys((bootstrap_interval, student_t_interval), 0)
     for values in draws:
         for interval in within:
             low, high = interval(values)

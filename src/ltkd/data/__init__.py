@@ -8,7 +8,7 @@ from ltkd.data.long_tail import LongTailSplit, class_counts, make_split
 from ltkd.data.manifest import check_manifest, write_manifest
 from ltkd.data.pack import pack_dataset_config, read_pack, write_pack
 from ltkd.data.sampling import Sampler, build_sampler, sampler_class
-from ltkd.data.sources import Source, load_source
+from ltkd.data.sources import Source, load_source, why_unavailable
 
 __all__ = [
     "Batch",
@@ -31,6 +31,7 @@ __all__ = [
     "pack_dataset_config",
     "read_pack",
     "sampler_class",
+    "why_unavailable",
     "write_manifest",
     "write_pack",
 ]

@@ -84,27 +84,27 @@ def about_overview(report: Report) -> str:
 
 
 def explanations(report: Report) -> list[str]:
-    """What a reader must know of the figures, one sentence or two each."""
+    """What a reader must know of the figures, a paragraph each."""
     table = report.table
-    lines = [f"{KINDS[table.accuracy].capitalize()}; mean ± sample standard deviation over n runs."]
-    pairs = [
-        one.difference.paired.n
-        for column in report.columns
-        for row in column.rows
-        for one in row.figures.values()
-        if one.difference
-    ]
-    if pairs:
-        several = len(table.split_seeds) > 1
-        unit = "splits, the seeds on a split averaged" if several else "runs of the same seed"
-        lines.append(
-            f"Differences are in points, to the baseline with the highest mean in that figure, paired by {unit}. In "
-            "brackets is a 95 % bootstrap interval of their mean, which resamples these pairs with replacement."
-        )
-        lines.append(" ".join(_cautions(max(pairs), table)))
-    if report.sources:
-        lines += [f"[{number}] {source}" for number, source in enumerate(report.sources, 1)]
+    kind = KINDS[table.accuracy]
+    lines = [f"{kind[0].upper()}{kind[1:]}; mean ± sample standard deviation over n runs.", *about_differences(report)]
+    lines += [f"[{number}] {source}" for number, source in enumerate(report.sources, 1)]
     return [*lines, *([table.notes] if table.notes else [])]
+
+
+def about_differences(report: Report) -> list[str]:
+    """What is compared and how sure it is; empty where nothing is compared."""
+    rows = [row for column in report.columns for row in column.rows]
+    pairs = [one.difference.paired.n for row in rows for one in row.figures.values() if one.difference]
+    if not pairs:
+        return []
+    several = len(report.table.split_seeds) > 1
+    unit = "splits, the seeds on a split averaged" if several else "runs of the same seed"
+    return [
+        f"Differences are in points, to the baseline with the highest mean in that figure, paired by {unit}. In "
+        "brackets is a 95 % bootstrap interval of their mean, which resamples these pairs with replacement.",
+        *_cautions(max(pairs), report.table),
+    ]
 
 
 def _cautions(pairs: int, table: Table) -> list[str]:
@@ -141,14 +141,22 @@ def markdown(report: Report) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def readme_table(report: Report) -> str:
-    """The tables alone, for a page that says the rest itself."""
+def readme_table(report: Report, *, differences: bool) -> str:
+    """The tables with what a reader must know of them, for a page that says the rest itself."""
     blocks = []
     for column in report.columns:
-        blocks += [f"**{column.label}**"] * bool(column.label and len(report.columns) > 1)
+        blocks += [f"**{column.label}**"] * bool(column.label)
         blocks.append(_github(main_table(report, column)))
-    blocks += [f"[{number}] {source}" for number, source in enumerate(report.sources, 1)]
-    return "\n\n".join(blocks)
+        compared = difference_table(report, column) if differences else None
+        blocks += [] if compared is None else [_github(compared)]
+    facts = report.facts
+    place = f"{facts['hardware']}; commit {facts['commit']}; finished {facts['finished']}"
+    command = f"`python scripts/reproduce.py table={report.table.name}`"
+    texts = explanations(report)
+    if not differences:
+        texts = [text for text in texts if text not in about_differences(report)]
+    missing = [f"{len(report.missing)} runs of the table are missing."] if report.missing else []
+    return "\n\n".join([*blocks, *texts, *missing, f"{command} ({place})"])
 
 
 def comma_separated(report: Report) -> str:
