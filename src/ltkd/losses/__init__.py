@@ -11,7 +11,10 @@ from ltkd.losses.balanced import (
     logit_adjusted,
     weighted_cross_entropy,
 )
+from ltkd.losses.bayesian import bayesian_teacher
+from ltkd.losses.comparative import comparative_kd, comparative_labels
 from ltkd.losses.contrastive import crd_nce, crd_scores
+from ltkd.losses.extrapolation import extrapolated_target, forward_kl_to_target, reverse_kl_to_target
 from ltkd.losses.feature import (
     attention_transfer,
     class_attention,
@@ -24,8 +27,10 @@ from ltkd.losses.feature import (
     variational_information,
     vid_initial_log_scale,
 )
+from ltkd.losses.gradient import input_gradient_alignment
 from ltkd.losses.logit import dkd, dkd_terms, kd
 from ltkd.losses.ltkd import ClassGroups, group_log_mass, group_mass, ltkd_terms
+from ltkd.losses.mixup import logit_mse, mixup_cross_entropy
 from ltkd.losses.post_hoc import (
     learnable_weight_scaling,
     posthoc_logit_adjustment,
@@ -41,15 +46,19 @@ from ltkd.losses.relation import (
     similarity_preserving,
 )
 from ltkd.losses.review import abf_fuse, hcl
+from ltkd.losses.speculative import masked_cross_entropy, masked_kd, sample_class, speculative_acceptance
 
 __all__ = [
     "ClassGroups",
     "abf_fuse",
     "attention_transfer",
     "balanced_softmax",
+    "bayesian_teacher",
     "class_attention",
     "class_balanced_cross_entropy",
     "class_balanced_focal",
+    "comparative_kd",
+    "comparative_labels",
     "correlation_congruence",
     "correlation_congruence_kernel",
     "crd_nce",
@@ -58,16 +67,23 @@ __all__ = [
     "dkd",
     "dkd_terms",
     "effective_number_weights",
+    "extrapolated_target",
     "focal",
+    "forward_kl_to_target",
     "group_log_mass",
     "group_mass",
     "hcl",
+    "input_gradient_alignment",
     "kd",
     "ldam",
     "learnable_weight_scaling",
     "logit_adjusted",
+    "logit_mse",
     "ltkd_terms",
+    "masked_cross_entropy",
+    "masked_kd",
     "mean_squared_error",
+    "mixup_cross_entropy",
     "nst",
     "ofd_margin",
     "ofd_partial_l2",
@@ -75,7 +91,10 @@ __all__ = [
     "posthoc_logit_adjustment",
     "relational",
     "relational_terms",
+    "reverse_kl_to_target",
+    "sample_class",
     "similarity_preserving",
+    "speculative_acceptance",
     "tau_normalise",
     "tau_normalised_logits",
     "to_common_size",
