@@ -72,7 +72,7 @@ def collect(folders: Iterable[Path]) -> Collection:
                 unfinished.append(_how_it_ended(path))
         for path in sorted(Path(folder).rglob("result.json")):
             try:
-                run = _read_result(path)
+                run = read_result(path)
             except UserError as error:
                 unfinished.append(f"unreadable: {error}")
             else:
@@ -107,7 +107,7 @@ def _how_it_ended(path: Path) -> str:
         return f"unreadable: {path} ({error})"
 
 
-def _read_result(path: Path) -> dict[str, Any]:
+def read_result(path: Path) -> dict[str, Any]:
     """UserError, naming the file, when it is damaged or not of the kind that this version writes."""
     result = read_json(path)
     if not isinstance(result, dict) or result.get("schema_version") != SCHEMA_VERSION:

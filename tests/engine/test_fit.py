@@ -246,3 +246,16 @@ def test_a_student_that_cannot_be_built_is_known_before_a_teacher_is_trained(mak
     with pytest.raises(UserError, match="no_such_argument"):
         run_experiment(config)
     assert not teacher_run(config).directory.exists()
+
+
+def test_a_method_that_refuses_the_networks_does_so_before_a_teacher_is_trained(make_config, monkeypatch):
+    config = make_config("method=kd")
+
+    def refuse(self, context, *args, **kwargs):
+        assert (context.student_name, context.teacher_name) == ("resnet8", "resnet8")
+        raise UserError(f"method {self.name}: not with {context.teacher_name}")
+
+    monkeypatch.setattr(method_class("kd"), "__init__", refuse)
+    with pytest.raises(UserError, match="method kd: not with resnet8"):
+        run_experiment(config)
+    assert not (teacher_run(config).directory / "status.json").exists()  # not even begun

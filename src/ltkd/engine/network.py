@@ -57,20 +57,28 @@ def new_model(place: Workplace, network: Network, seed: int) -> nn.Module:
 def new_method(
     place: Workplace, model: nn.Module, teacher: TrainedTeacher | None, num_further_teachers: int = 0
 ) -> Method:
-    """The student's objective: the configured method with the student's task loss.
+    """The student's objective: the configured method with the student's task loss, ready to train with.
 
     Parameters of its own start from the student's seed, whether the teacher was trained just now or found.
     """
-    config = place.config
-    torch.manual_seed(config.seed)
-    context = _context(place, config.student, model, teacher, num_further_teachers)
-    task_loss = build_task_loss(config.student.task_loss, context.class_counts)
-    method = build_method(config.method_name, config.method_arguments, context, task_loss).to(place.device)
+    method = make_method(place, model, teacher, num_further_teachers)
     if method.needs_teacher_statistics:
         batches = place.train.evaluation_batches(EVALUATION_BATCH)
         logits = torch.cat([predict(place, teacher.model, batch.images).logits.float() for batch in batches])
         method.prepare(logits, place.train.labels)
     return method
+
+
+def make_method(
+    place: Workplace, model: nn.Module, teacher: TrainedTeacher | None, num_further_teachers: int = 0
+) -> Method:
+    """The method of `new_method`, not prepared. UserError where method and networks do not go together."""
+    config = place.config
+    torch.manual_seed(config.seed)
+    context = _context(place, config.student, model, teacher, num_further_teachers)
+    task_loss = build_task_loss(config.student.task_loss, context.class_counts)
+    method = build_method(config.method_name, config.method_arguments, context, task_loss)
+    return method.to(place.device, memory_format=torch.channels_last)  # as the maps that its convolutions take
 
 
 def task_only(place: Workplace, network: Network) -> Method:
@@ -100,6 +108,8 @@ def _context(
         num_train=len(place.train),
         networks=_networks(model, teacher.model) if teacher is not None else None,
         num_further_teachers=num_further_teachers,
+        student_name=network.name,
+        teacher_name=place.config.teacher.name,
     )
 
 
@@ -109,7 +119,28 @@ def _networks(student: nn.Module, teacher: nn.Module) -> Networks:
         teacher=torch.no_grad()(lambda images, features=False: teacher(images, features=features)),
         student_classifier=getattr(student, "classifier", None),
         teacher_classifier=getattr(teacher, "classifier", None),
+        teacher_norms=getattr(teacher, "preact_norms", None),
     )
+
+
+def make_training(
+    place: Workplace, run: NetworkRun, model: nn.Module, method: Method, teacher: TrainedTeacher | None,
+    further_teachers: Sequence[TrainedTeacher] = (),
+) -> Training:  # fmt: skip
+    """What fit() needs to train `model` on `method`'s objective."""
+    config, split = place.config, place.data.split
+    recipe = config.recipe_of(run.network)
+    if _given_weights(run.network) is not None:
+        recipe = dataclasses.replace(recipe, epochs=0)  # weights from a file are used as they are
+    groups = ClassGroups.of(torch.as_tensor(split.groups, device=place.device))
+    return Training(
+        label=f"{run.role} {run.network.name}", identity=run.hash, model=model, method=method,
+        teacher=teacher.model if teacher else None, further_teachers=[one.model for one in further_teachers],
+        train=place.train, test=place.test, validation=place.validation,
+        split=split, groups=groups, recipe=recipe, seed=run.seed, device=place.device,
+        autocast=functools.partial(autocast, config.precision, place.device),
+        evaluate_every=config.run.evaluate_every, progress=config.run.progress,
+    )  # fmt: skip
 
 
 def train_network(
@@ -119,18 +150,7 @@ def train_network(
     """Train (or resume) and return the result, which is then on disk with the weights."""
     start, config, names = time.perf_counter(), place.config, run.names
     write_json(run.directory / "config.json", run.settings)
-    recipe = config.recipe_of(run.network)
-    if _given_weights(run.network) is not None:
-        recipe = dataclasses.replace(recipe, epochs=0)  # weights from a file are used as they are
-    groups = ClassGroups.of(torch.as_tensor(place.data.split.groups, device=place.device))
-    training = Training(
-        label=f"{run.role} {run.network.name}", identity=run.hash, model=model, method=method,
-        teacher=teacher.model if teacher else None, further_teachers=[one.model for one in further_teachers],
-        train=place.train, test=place.test, validation=place.validation,
-        split=place.data.split, groups=groups, recipe=recipe, seed=run.seed, device=place.device,
-        autocast=functools.partial(autocast, config.precision, place.device),
-        evaluate_every=config.run.evaluate_every, progress=config.run.progress,
-    )  # fmt: skip
+    training = make_training(place, run, model, method, teacher, further_teachers)
     tracker = Tracker(
         run.directory, config.wandb, name=f"{names['label']}-s{run.seed}", group=f"{names['label']}-{names['cell']}",
         job_type=run.role, tags=[names["dataset"], names["method"], config.study], config=run.settings,

@@ -1,10 +1,11 @@
 """One run from configuration to result: data, teacher, student."""
 
+import functools
 import logging
 from typing import Any
 
 from ltkd.config import Config
-from ltkd.engine.network import new_method, new_model, train_network
+from ltkd.engine.network import make_method, new_method, new_model, train_network
 from ltkd.engine.run_directory import Busy, finished_result, locked, recorded
 from ltkd.engine.teacher_store import find_or_train_teacher
 from ltkd.engine.workplace import agree_on_data, describe, prepare
@@ -29,8 +30,13 @@ def run_experiment(config: Config) -> dict[str, Any] | None:
                 logger.info("%s", describe(place))
                 agree_on_data(run.directory, place.data)
                 model = new_model(place, run.network, run.seed)  # first: if it cannot be built, no teacher is trained
-                teacher = find_or_train_teacher(place) if config.needs_teacher else None
-                further = [find_or_train_teacher(place, one) for one in config.further_teachers]
+                wanted = config.further_teachers
+                teacher = None
+                if config.needs_teacher:
+                    # what does not go together is said before a teacher is trained
+                    check = functools.partial(make_method, place, model, num_further_teachers=len(wanted))
+                    teacher = find_or_train_teacher(place, check=check)
+                further = [find_or_train_teacher(place, one) for one in wanted]
                 method = new_method(place, model, teacher, len(further))
                 model = method.adapt_student(model).to(place.device)
                 return train_network(place, run, model, method, teacher, further)

@@ -1,6 +1,8 @@
 """The teacher store: a teacher is trained once, under a lock, and verified and reused by every run that needs it."""
 
 import logging
+from collections.abc import Callable
+from typing import Any
 
 from ltkd.config import Teacher
 from ltkd.engine.network import TrainedTeacher, new_model, task_only, train_network
@@ -14,9 +16,12 @@ from ltkd.models import load_weights
 logger = logging.getLogger(__name__)
 
 
-def find_or_train_teacher(place: Workplace, teacher: Teacher | None = None) -> TrainedTeacher:
+def find_or_train_teacher(
+    place: Workplace, teacher: Teacher | None = None, *, check: Callable[[TrainedTeacher], Any] | None = None
+) -> TrainedTeacher:
     """`teacher`, by default the configuration's, from outputs/teachers/; trained first where it is not there yet.
 
+    `check` is called with the untrained network before it is trained: what it raises costs no training.
     Waits while another process trains it. UserError when what is stored is damaged or was trained on other data.
     """
     run = teacher_run(place.config, teacher)
@@ -25,6 +30,8 @@ def find_or_train_teacher(place: Workplace, teacher: Teacher | None = None) -> T
         agree_on_data(run.directory, place.data)
         result = finished_result(run.directory, run.identity)
         if result is None:
+            if check is not None:
+                check(TrainedTeacher(model, {}))
             with recorded(run.directory, run.names):
                 result = train_network(place, run, model, task_only(place, run.network), None)
         else:

@@ -5,7 +5,7 @@ YAML keys (conf/method/NAME.yaml), checked against their annotations; its `disti
 buffers of its own join the optimizer and the checkpoint because it is a module.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -58,6 +58,8 @@ class Networks:
     teacher: Callable[..., ModelOutput]
     student_classifier: nn.Module | None
     teacher_classifier: nn.Module | None
+    # the batch normalisation before each stage's last activation, None where there is none or the network does not say
+    teacher_norms: Sequence[nn.BatchNorm2d | None] | None = None
 
 
 @dataclass
@@ -76,11 +78,14 @@ class MethodContext:
     teacher: ModelOutput | None = None
     networks: Networks | None = None  # student and teacher; None where no teacher is needed
     num_further_teachers: int = 0  # entries of batch.further_logits
+    student_name: str = "student"  # for messages
+    teacher_name: str = "teacher"
 
 
 class Method(nn.Module):
     """The objective: task loss and distillation terms, each already weighted; the engine minimises their sum."""
 
+    name: ClassVar[str]  # in the registry
     paper: ClassVar[str]
     needs: ClassVar[Needs] = Needs()
     needs_teacher_statistics: bool = False  # `prepare` wants the teacher's logits on the whole training set
@@ -158,6 +163,7 @@ def register(name: str) -> Callable[[type[Method]], type[Method]]:
 
     def add(method: type[Method]) -> type[Method]:
         _METHODS[name] = method
+        method.name = name
         return method
 
     return add

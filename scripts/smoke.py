@@ -1,0 +1,101 @@
+"""Does every method run on my pair and my data? One epoch of each on a few images, the whole way from data to result.
+
+    python scripts/smoke.py dataset=cifar100_lt teacher=wrn_40_2 student=shufflenetv1
+    python scripts/smoke.py dataset=cifar100_lt images=512 methods=kd,crd,reviewkd
+
+Overrides are those of train.py. The images (default: about 256 to train on, 100 to test on) are packed into
+outputs/smoke/, where the runs go too. What it prints are no results: nothing is learned in one epoch.
+"""
+
+import dataclasses
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from tabulate import tabulate
+
+from ltkd.composition import compose_values
+from ltkd.config import load_config
+from ltkd.data import LongTailData, load_data, write_pack
+from ltkd.engine.run import run_experiment
+from ltkd.errors import UserError
+from ltkd.files import write_text
+from ltkd.identity import student_run
+from ltkd.methods import list_methods
+
+TEST_IMAGES = 100
+SETTINGS = ["recipe.epochs=1", "recipe.warmup_epochs=0", "wandb.mode=disabled", "run.progress=none", "study=smoke"]
+
+
+def main(arguments: list[str]) -> int:
+    own = dict(a.split("=", 1) for a in arguments if a.startswith(("images=", "methods=")))
+    overrides = [a for a in arguments if not a.startswith(("images=", "methods="))]
+    if not arguments or {"-h", "--help"} & set(arguments):
+        sys.stdout.write(__doc__)
+        return 0
+    logging.getLogger("ltkd").setLevel(logging.ERROR)
+    try:
+        config = load_config(compose_values(*SETTINGS, *overrides))
+        data = few_images(load_data(config.dataset, Path(config.data_root)), int(own.get("images", 256)))
+        root = Path(config.output_root) / "smoke"
+        pack = root / f"{config.dataset.name}-{len(data.train_labels)}.ltpack"
+        write_pack(pack, data)
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    chosen = own["methods"].split(",") if "methods" in own else list_methods()
+    overrides = [o for o in overrides if not o.startswith("dataset")]
+    rows = [
+        row_of(name, [*SETTINGS, f"output_root={root}", *overrides, "dataset=pack", f"dataset.path={pack}"])
+        for name in chosen
+    ]
+    pair = f"{config.teacher.name} -> {config.student.name}"
+    table = tabulate(rows, headers=["method", "seconds", "terms"], tablefmt="github", disable_numparse=True)
+    text = f"{pair}, {data.name}: {len(data.train_labels)} training images, one epoch\n\n{table}\n"
+    write_text(root / f"{config.teacher.name}-{config.student.name}.md".replace("/", "_"), text)
+    sys.stdout.write(text)
+    failed = [row[0] for row in rows if row[2].startswith("FAILED")]
+    sys.stdout.write(
+        f"\n{len(rows) - len(failed)} of {len(rows)} methods ran{': not ' + ', '.join(failed) if failed else ''}\n"
+    )
+    return 1 if failed else 0
+
+
+def row_of(name: str, overrides: list[str]) -> list[str]:
+    """Method, seconds, and the loss terms of the only epoch, or why it failed."""
+    start = time.perf_counter()
+    try:
+        config = load_config(compose_values(*overrides, f"method={name}"))
+        run_experiment(config)
+        line = (student_run(config).directory / "metrics.jsonl").read_text().splitlines()[-1]
+        terms = {k.removeprefix("train/loss/"): v for k, v in json.loads(line).items() if k.startswith("train/loss/")}
+        outcome = ", ".join(f"{term} {value:.3g}" for term, value in terms.items())
+    except Exception as error:  # noqa: BLE001  a method that fails is a row, and the others go on
+        outcome = f"FAILED: {type(error).__name__}: {error}"
+    return [name, f"{time.perf_counter() - start:.1f}", outcome]
+
+
+def few_images(data: LongTailData, num_images: int) -> LongTailData:
+    """About `num_images` of the training images, at least one of each class, each class with its share; few to test on.
+
+    The counts say what is left, so that priors and class lists fit the images.
+    """
+    counts = data.split.class_counts
+    wanted = np.minimum(np.maximum(np.round(counts * num_images / counts.sum()), 1).astype(int), counts)
+    rows = np.concatenate([np.flatnonzero(data.train_labels == label)[:n] for label, n in enumerate(wanted)])
+    test = np.linspace(0, len(data.test_labels) - 1, min(TEST_IMAGES, len(data.test_labels))).astype(int)
+    return dataclasses.replace(
+        data,
+        split=dataclasses.replace(data.split, indices=data.split.indices[rows], class_counts=wanted),
+        train_images=data.train_images[rows],
+        train_labels=data.train_labels[rows],
+        test_images=data.test_images[test],
+        test_labels=data.test_labels[test],
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,120 @@
+"""What must hold for every method of the registry. A new method is tested here by being registered.
+
+Whole runs of every method (digits, kill and resume) are in tests/engine/test_every_method_runs.py.
+"""
+
+import copy
+
+import pytest
+import torch
+from torch.autograd import gradcheck
+
+from ltkd.methods import list_methods, method_class
+
+from .problem import make_problem, uses_teacher
+
+ALL = list_methods()
+DISTILLING = [name for name in ALL if uses_teacher(name)]
+
+
+def restorable(problem):
+    """A function that computes the objective, always from the same buffers and the same random state."""
+    modules = (problem.student, problem.method)
+    saved = [{name: buffer.clone() for name, buffer in module.named_buffers()} for module in modules]
+
+    def objective(*_):
+        for module, buffers in zip(modules, saved, strict=True):
+            for name, buffer in module.named_buffers():
+                buffer.data.copy_(buffers[name])
+        torch.manual_seed(3)
+        return sum(problem.terms().values())
+
+    return objective
+
+
+# Derivatives that are not those of the value, by the method's definition; their own tests check what they are.
+STOPPED = {}
+
+
+@pytest.mark.parametrize("name", sorted(set(ALL) - STOPPED.keys()))
+def test_derivatives_in_float64(name):
+    problem = make_problem(name)
+    problem.method.start_epoch(5)
+    objective = restorable(problem)
+    objective()  # what the first batch sets (normalisation constants, running means) is set
+    objective = restorable(problem)
+    parameters = problem.trainable()
+    # the objective reads the parameters, which gradcheck moves in place
+    assert gradcheck(objective, parameters, fast_mode=True, atol=1e-6)
+    gradients = torch.autograd.grad(objective(), parameters, allow_unused=True)
+    assert any(g is not None and g.abs().sum() > 0 for g in gradients)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_terms_are_finite_scalars_and_the_task_is_among_them(name):
+    terms = make_problem(name).terms()
+    assert "task" in terms
+    assert len(terms) > 1 or not uses_teacher(name)
+    for term in terms.values():
+        assert term.shape == ()
+        assert term.isfinite()
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("size", [1e4, 1e-4])
+def test_bfloat16_autocast_is_finite_at_huge_and_tiny_logits(name, size):
+    problem = make_problem(name, dtype=torch.float32)
+    for network in (problem.student, problem.teacher):
+        if network is problem.teacher or hasattr(network, "norms"):
+            weight = network.classifier.weight.data
+            weight.copy_(size * torch.sign(weight))
+    with torch.autocast("cpu", torch.bfloat16):
+        terms = problem.terms()
+    sum(terms.values()).backward()
+    for term in terms.values():
+        assert term.dtype == torch.float32
+        assert term.isfinite()
+    for parameter in problem.trainable():
+        assert parameter.grad is None or parameter.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", DISTILLING)
+def test_ten_steps_leave_the_teacher_alone_and_move_every_parameter(name):
+    problem = make_problem(name, dtype=torch.float32)
+    before = copy.deepcopy(problem.teacher.state_dict())
+    groups = problem.method.parameter_groups()
+    own = [id(p) for group in groups for p in group["params"]]
+    assert len(own) == len(set(own))
+    assert set(own) == {id(p) for p in problem.method.parameters() if p.requires_grad}
+    assert not set(own) & {id(p) for p in problem.student.parameters()}
+    optimizer = torch.optim.SGD(
+        [{"params": list(problem.student.parameters())}, *[g for g in groups if g["params"]]], lr=0.01
+    )
+    start = [p.detach().clone() for p in problem.trainable()]
+    for _ in range(10):
+        problem.method.start_epoch(5)
+        optimizer.zero_grad()
+        sum(problem.terms().values()).backward()
+        optimizer.step()
+    assert not problem.teacher.training
+    assert all(torch.equal(tensor, before[key]) for key, tensor in problem.teacher.state_dict().items())
+    assert all(parameter.grad is None for parameter in problem.teacher.parameters())
+    own_moved = [
+        not torch.equal(p, old) for p, old in zip(problem.trainable(), start, strict=True) if id(p) in set(own)
+    ]
+    assert all(own_moved)
+
+
+@pytest.mark.parametrize("name", DISTILLING)
+def test_the_same_random_state_gives_the_same_terms(name):
+    problem = make_problem(name)
+    objective = restorable(problem)
+    assert torch.equal(objective(), objective())
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_the_registry_says_is_complete(name):
+    method = method_class(name)
+    assert method.paper
+    assert method.__doc__
+    assert name == "ce" or "arXiv:" in method.paper or "doi" in method.paper or "CVPR" in method.paper
