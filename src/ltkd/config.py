@@ -146,6 +146,7 @@ def load_config(values: Mapping[str, Any]) -> Config:
     if errors:
         count = "one error" if len(errors) == 1 else f"{len(errors)} errors"
         raise UserError("\n".join([f"{count} in the configuration:", *(f"  {line}" for line in errors)]))
+    _warn_of_task_losses(method, sections)
     return Config(**sections)
 
 
@@ -204,6 +205,16 @@ def _bind_method(sections: dict[str, Any], errors: list[str]) -> type[Method] | 
             message = f"should be at most the number of classes ({dataset.num_classes}), got {groups}"
             errors.append(f"method.groups: {message}")
     return method
+
+
+def _warn_of_task_losses(method: type[Method], sections: dict[str, Any]) -> None:
+    """One line for task losses that the method is not made for, one for a task loss that its weight takes away."""
+    made_for = method.made_for_task_losses
+    if any(sections[role].task_loss != name for role, name in made_for.items()):
+        choices = " ".join(f"{role}.task_loss={name}" for role, name in made_for.items())
+        logger.warning("method=%s is made for %s; with another task loss it is another method", method.name, choices)
+    if sections["method"].get("task_weight") == 0 and sections["student"].task_loss != "ce":
+        logger.warning("student.task_loss has no effect with method.task_weight=0")
 
 
 def _bind_network(role: str, sections: dict[str, Any], errors: list[str]) -> None:

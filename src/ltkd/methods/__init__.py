@@ -3,7 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ltkd.methods import logit, ltkd  # noqa: F401  importing a file registers its methods
+from ltkd.methods import (  # noqa: F401  importing a file registers its methods
+    balanced,
+    correlation,
+    curriculum_temperature,
+    divergence,
+    logit,
+    ltkd,
+    mlkd,
+    standardized,
+)
 from ltkd.methods.base import Method, MethodContext, Needs, Networks, list_methods, method_class, register
 from ltkd.methods.task import TaskLoss, build_task_loss, list_task_losses, register_task_loss, task_loss_class
 
