@@ -15,7 +15,7 @@ from annotated_types import Ge, Gt, Lt
 from ltkd.binding import bind
 from ltkd.data import DatasetConfig, group_policy, pack_dataset_config
 from ltkd.errors import UnknownName, UserError
-from ltkd.methods import Method, method_class, task_loss_class
+from ltkd.methods import Method, list_task_losses, method_class, task_loss_class
 from ltkd.models import model_factory
 
 logger = logging.getLogger(__name__)
@@ -143,6 +143,7 @@ def load_config(values: Mapping[str, Any]) -> Config:
     if sections.get("teacher") and (method is None or method.needs.teacher):
         _bind_network("teacher", sections, errors)
         _check_checkpoint(sections["teacher"], errors)
+        _warn_of_sigmoids(sections)
     if errors:
         count = "one error" if len(errors) == 1 else f"{len(errors)} errors"
         raise UserError("\n".join([f"{count} in the configuration:", *(f"  {line}" for line in errors)]))
@@ -263,6 +264,17 @@ def _with_bound_choice(section: Any, where: str, key: str, lookup: Callable[[str
 def _check_checkpoint(teacher: Teacher, errors: list[str]) -> None:
     if teacher.checkpoint is not None and not Path(teacher.checkpoint).is_file():
         errors.append(f"teacher.checkpoint: no such file: {teacher.checkpoint}")
+
+
+def _warn_of_sigmoids(sections: dict[str, Any]) -> None:
+    """Distillation reads logits through a softmax; a loss of sigmoids fixes neither their scale nor their offset."""
+    for role in ("teacher", "student"):
+        choice = sections[role].task_loss if sections.get(role) else None
+        name = choice if isinstance(choice, str) or choice is None else choice.get("name")
+        if name in list_task_losses() and not task_loss_class(name).softmax_logits:
+            logger.warning(
+                "%s.task_loss=%s trains sigmoids, but distillation reads a softmax of its logits", role, name
+            )
 
 
 def _check_recipe(key: str, recipe: Recipe, errors: list[str]) -> None:

@@ -13,6 +13,7 @@ from ltkd.engine import trainer
 from ltkd.engine.interrupt import Interrupted
 from ltkd.engine.network import new_method, new_model
 from ltkd.engine.run import run_experiment
+from ltkd.engine.step import Step
 from ltkd.engine.teacher_store import find_or_train_teacher
 from ltkd.engine.trainer import CHECKPOINT
 from ltkd.engine.workplace import prepare
@@ -50,16 +51,14 @@ def training_of(config):
 
 def steps(training, num_steps, batch=None):
     """The mean objective of each of `num_steps` steps, on one batch or along an epoch."""
-    from ltkd.engine.trainer import train_step
-
-    optimizer = torch.optim.SGD(training.model.parameters(), lr=0.05, momentum=0.9)
+    train_step = Step(training, torch.optim.SGD(training.model.parameters(), lr=0.05, momentum=0.9))
     plan = training.train.draw_epoch(torch.Generator().manual_seed(0))
     training.model.train()
     training.method.train()
     training.method.start_epoch(1)
     objectives = []
     for _ in range(num_steps):
-        figures = train_step(training, batch or training.train.batch(plan, 0, 64), optimizer)
+        figures = train_step(batch or training.train.batch(plan, 0, 64))
         objectives.append(sum(v.item() for k, v in figures.items() if k.startswith("loss/")))
     return objectives
 

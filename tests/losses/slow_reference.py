@@ -61,3 +61,39 @@ def ltkd_terms(student, teacher, groups, temperature, rebalancing, within_weight
             inside_q = [q[b][c] / mass_q[b][g] for c in members[g]]
             within[-1] += kl(inside_p, inside_q) * (mass_p[b][g] if within_weights == "teacher" else 1)
     return temperature**2 * mean(cross), temperature**2 * mean(within)
+
+
+def effective_number_weights(counts, beta):
+    weights = [(1 - beta) / (1 - beta**n) for n in counts]
+    return [len(counts) * w / sum(weights) for w in weights]
+
+
+def cross_entropies(logits, target):
+    return [-math.log(softmax(row)[y]) for row, y in zip(logits, target, strict=True)]
+
+
+def focal(logits, target, weights, gamma):
+    total = []
+    for row, y in zip(logits, target, strict=True):
+        q = softmax(row)[y]
+        total.append(weights[y] * (1 - q) ** gamma * -math.log(q))
+    return mean(total)
+
+
+def class_balanced_focal(logits, target, weights, gamma):
+    total = []
+    for row, y in zip(logits, target, strict=True):
+        for c, z in enumerate(row):
+            p = 1 / (1 + math.exp(-z if c == y else z))  # of the right answer
+            total.append(weights[y] * (1 - p) ** gamma * -math.log(p))
+    return sum(total) / len(logits)
+
+
+def ldam(cosines, target, counts, max_margin, scale, weights):
+    largest = max(n**-0.25 for n in counts)
+    total, weight = 0.0, 0.0
+    for row, y in zip(cosines, target, strict=True):
+        moved = [scale * (z - max_margin * counts[y] ** -0.25 / largest * (c == y)) for c, z in enumerate(row)]
+        total += weights[y] * -math.log(softmax(moved)[y])
+        weight += weights[y]
+    return total / weight

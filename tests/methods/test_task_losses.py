@@ -19,6 +19,19 @@ LABELS = torch.tensor([0, 1])
         ({"name": "ce"}, losses.cross_entropy(LOGITS, LABELS)),
         ("balanced_softmax", losses.balanced_softmax(LOGITS, LABELS, COUNTS)),
         ({"name": "logit_adjusted", "tau": 1.5}, losses.logit_adjusted(LOGITS, LABELS, COUNTS, tau=1.5)),
+        ("class_balanced", losses.class_balanced_cross_entropy(LOGITS, LABELS, COUNTS, beta=0.9999)),
+        (
+            {"name": "class_balanced", "beta": 0.9, "divide_by": "weights"},
+            losses.weighted_cross_entropy(LOGITS, LABELS, COUNTS, beta=0.9),
+        ),
+        ({"name": "focal", "gamma": 2.0}, losses.focal(LOGITS, LABELS, gamma=2.0)),
+        ({"name": "focal", "deferred": 0.0}, losses.focal(LOGITS, LABELS, COUNTS, gamma=1.0, beta=0.9999)),
+        ("class_balanced_focal", losses.class_balanced_focal(LOGITS, LABELS, COUNTS, beta=0.9999, gamma=1.0)),
+        ("ldam", losses.ldam(LOGITS / 30, LABELS, COUNTS, max_margin=0.5, scale=30.0)),
+        (
+            {"name": "ldam", "max_margin": 0.2, "scale": 5.0, "deferred": 0.0, "beta": 0.99},
+            losses.ldam(LOGITS / 5, LABELS, COUNTS, max_margin=0.2, scale=5.0, beta=0.99),
+        ),
     ],
 )
 def test_name_or_mapping_builds_the_loss(choice, expected):
@@ -39,7 +52,7 @@ def test_unknown_name_lists_the_choices():
 def test_a_class_without_images_is_refused_where_priors_are_used(name):
     choice = {"name": name, "tau": 1.0} if name == "logit_adjusted" else name
     counts = torch.tensor([50, 0, 2])
-    if name == "ce":
+    if name in ("ce", "focal"):
         build_task_loss(choice, counts)
     else:
         with pytest.raises(UserError, match="none of class 1"):

@@ -58,13 +58,64 @@ def test_stage_maps_carry_gradients_and_normalisation_sees_each_batch_once():
         assert set(counts) == {1}
 
 
-def test_a_network_of_tokens_offers_no_false_maps_and_two_heads_no_embedding():
+def test_torchvisions_tokens_offer_no_false_maps():
     transformer = build_model("torchvision/vit_b_32", 3, image_size=32).eval()
     assert transformer(torch.randn(1, 3, 32, 32), features=True).stages is None
-    distilled = build_model("timm/deit_tiny_distilled_patch16_224", 3, img_size=32, depth=1).eval()
-    output = distilled(torch.randn(1, 3, 32, 32), features=True)
-    assert output.embedding is None
-    assert distilled.classifier is None
+
+
+TRANSFORMERS = ["vit_tiny_patch16_224", "deit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"]
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+@pytest.mark.parametrize(
+    ("arguments", "channels", "size", "side"),
+    [({}, 3, 224, 14), ({"img_size": 32, "patch_size": 4}, 3, 32, 8), ({"img_size": 8, "patch_size": 2}, 1, 8, 4)],
+)
+def test_plain_transformers_give_maps_of_four_depths(name, arguments, channels, size, side):
+    torch.manual_seed(0)
+    model = build_model(f"timm/{name}", 7, in_channels=channels, **arguments).eval()
+    images = torch.randn(2, channels, size, size)
+    blocks = []  # what the blocks themselves return, caught independently
+    for block in model.network.blocks:
+        block.register_forward_hook(lambda module, inputs, output: blocks.append(output))
+    output = model(images, features=True)
+    first_patch = blocks[0].shape[1] - side**2  # after the class and distillation tokens
+    assert [tuple(stage.shape) for stage in output.stages] == [(2, 192, side, side)] * 4
+    for stage, depth in zip(output.stages, (3, 6, 9, 12), strict=True):
+        assert torch.equal(stage.flatten(2).transpose(1, 2), blocks[depth - 1][:, first_patch:])
+    assert torch.equal(output.logits, model(images).logits)
+    assert torch.equal(output.logits, model.network(images))
+
+
+def test_the_embedding_of_a_transformer_is_its_class_token():
+    model = build_model("timm/vit_tiny_patch16_224", 3, img_size=32, patch_size=8, depth=2).eval()
+    images = torch.randn(2, 3, 32, 32)
+    output = model(images, features=True)
+    assert torch.equal(output.embedding, model.network.forward_features(images)[:, 0])
+    assert torch.equal(model.classifier(output.embedding), output.logits)
+    assert len(output.stages) == 2  # no more than there are blocks
+
+
+def test_the_embedding_of_several_heads_is_what_they_see_side_by_side():
+    model = build_model("timm/deit_tiny_distilled_patch16_224", 3, img_size=32, depth=1)
+    network, images = model.network, torch.randn(2, 3, 32, 32)
+    for mode in (True, False):
+        model.train(mode)
+        for output in (model(images), model(images, features=True)):
+            class_token, distillation_token = output.embedding.chunk(2, dim=1)
+            logits = (network.head(class_token) + network.head_dist(distillation_token)) / 2
+            torch.testing.assert_close(output.logits, logits)
+    assert model.classifier is None
+    cross = build_model("timm/crossvit_tiny_240", 3).eval()
+    output = cross(torch.randn(1, 3, 240, 240), features=True)
+    parts = output.embedding.split([head.in_features for head in cross.network.head], dim=1)
+    logits = [head(part) for head, part in zip(cross.network.head, parts, strict=True)]
+    torch.testing.assert_close(output.logits, torch.stack(logits).mean(dim=0))
+
+
+def test_logits_that_are_more_than_linear_have_no_embedding():
+    model = build_model("timm/volo_d1_224", 3, img_size=32).eval()
+    assert model(torch.randn(1, 3, 32, 32)).embedding is None
 
 
 def test_a_copy_catches_its_own_features():

@@ -3,6 +3,10 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from ltkd.composition import compose_values
+from ltkd.config import load_config
+from ltkd.engine.schedule import learning_rate
+from ltkd.identity import student_run
 from ltkd.models import build_model, count_multiply_adds, count_parameters, list_models
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -14,14 +18,56 @@ def test_every_own_network_has_a_file(role):
     assert names == {*list_models(), "timm", "torchvision"}
 
 
-@pytest.mark.parametrize("stem", [*list_models(), "timm", "torchvision"])
-def test_files_name_networks_that_build_with_the_sizes_they_state(stem):
+@pytest.mark.parametrize("stem", list_models())
+def test_files_name_networks_and_state_their_sizes(stem):
+    for_imagenet = stem.startswith("imagenet_") or stem == "mobilenetv1"
+    num_classes, side = (1000, 224) if for_imagenet else (100, 32)
+    model = build_model(stem, num_classes)
+    multiply_adds = count_multiply_adds(model, (3, side, side)) / 1e6
+    head = (
+        f"# {count_parameters(model):,} parameters, {multiply_adds:.1f} M multiply-adds "
+        f"({num_classes} classes, {side}x{side}); "
+    )
     for role in ("teacher", "student"):
         path = PROJECT / "conf" / role / f"{stem}.yaml"
-        name = OmegaConf.load(path).name
-        model = build_model(name, 100)
-        if name == stem:
-            size = f"{count_parameters(model):,} parameters, {count_multiply_adds(model, (3, 32, 32)) / 1e6:.1f} M"
-            assert size in path.read_text()
-        else:
-            assert name.startswith(f"{stem}/")
+        assert OmegaConf.load(path).name == stem
+        assert path.read_text().startswith(head)
+
+
+@pytest.mark.parametrize("library", ["timm", "torchvision"])
+def test_files_of_the_libraries_name_networks_that_build(library):
+    for role in ("teacher", "student"):
+        name = OmegaConf.load(PROJECT / "conf" / role / f"{library}.yaml").name
+        assert name.startswith(f"{library}/")
+        build_model(name, 100)
+
+
+@pytest.mark.parametrize("role", ["teacher", "student"])
+@pytest.mark.parametrize("network", ["mobilenetv2", "shufflenetv1", "shufflenetv2"])
+def test_mobile_networks_have_their_own_rate_in_one_recipe(role, network):
+    def rates(*overrides):
+        config = load_config(compose_values(f"{role}={network}", *overrides))
+        return [config.recipe_of(config.teacher).learning_rate, config.recipe_of(config.student).learning_rate]
+
+    own, other = (0, 1) if role == "teacher" else (1, 0)
+    rate = rates("recipe=mdistiller")
+    assert (rate[own], rate[other]) == (0.01, 0.05)
+    assert rates("recipe=mdistiller", f"{role}.recipe.learning_rate=0.02")[own] == 0.02
+    assert rates("recipe=mdistiller", f"+{role}.recipe.epochs=3")[own] == 0.01
+    for recipe in ("quick", "ldam", "imagenet"):
+        rate = rates(f"recipe={recipe}")
+        assert rate[own] == rate[other]
+    assert rates("recipe=ldam", "recipe.learning_rate=0.3") == [0.3, 0.3]
+
+
+def test_a_rate_that_is_the_recipes_makes_the_same_run():
+    one = student_run(load_config(compose_values("student=mobilenetv2")))
+    other = student_run(load_config(compose_values("student=resnet8", "student.name=mobilenetv2")))
+    assert one.hash == other.hash
+
+
+def test_the_imagenet_recipe_is_the_fields():
+    recipe = load_config(compose_values("recipe=imagenet")).recipe
+    assert (recipe.epochs, recipe.batch_size, recipe.learning_rate, recipe.weight_decay) == (100, 512, 0.2, 1e-4)
+    rates = [learning_rate(recipe, epoch) for epoch in (1, 30, 31, 60, 61, 90, 91, 100)]
+    assert rates == pytest.approx([0.2, 0.2, 0.02, 0.02, 0.002, 0.002, 0.0002, 0.0002])

@@ -7,6 +7,7 @@ from ltkd.data.load import load_data
 from ltkd.data.long_tail import LongTailSplit, class_counts, make_split
 from ltkd.data.manifest import check_manifest, write_manifest
 from ltkd.data.pack import pack_dataset_config, read_pack, write_pack
+from ltkd.data.second_view import SecondViews
 from ltkd.data.sources import Source, load_source
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "EpochPlan",
     "LongTailData",
     "LongTailSplit",
+    "SecondViews",
     "Source",
     "check_manifest",
     "class_counts",

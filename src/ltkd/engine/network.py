@@ -14,7 +14,8 @@ from ltkd.config import Network, Teacher
 from ltkd.engine.evaluate import EVALUATION_BATCH
 from ltkd.engine.precision import autocast
 from ltkd.engine.result import write_result
-from ltkd.engine.trainer import Training, fit
+from ltkd.engine.trainer import fit
+from ltkd.engine.training import Training
 from ltkd.engine.workplace import Workplace, predict
 from ltkd.errors import UserError
 from ltkd.files import write_json

@@ -11,54 +11,28 @@ After that every number is the one that an uninterrupted run would have had.
 import logging
 import math
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ltkd.config import Recipe
-from ltkd.data import Batch, DeviceData, LongTailSplit
+from ltkd.data import SecondViews
 from ltkd.engine.checkpoint import load_checkpoint, save_checkpoint
 from ltkd.engine.evaluate import evaluate, named_groups
 from ltkd.engine.interrupt import Interrupted, StopRequest
 from ltkd.engine.progress import Progress
 from ltkd.engine.schedule import learning_rate
+from ltkd.engine.step import Step
+from ltkd.engine.training import Training
 from ltkd.errors import UserError
-from ltkd.losses import ClassGroups, group_mass
-from ltkd.methods import Method
 from ltkd.models.weights import save_weights
 from ltkd.tracking import Tracker
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINT = "last.ckpt"
-
-
-@dataclass(frozen=True)
-class Training:
-    """All that fit() needs: the network, its objective, the data and how to optimise. Modules are on `device`."""
-
-    label: str  # "teacher resnet20": what the user sees
-    identity: str  # hash; a checkpoint of another identity is refused
-    model: nn.Module
-    method: Method
-    teacher: nn.Module | None  # in eval mode, without gradients
-    further_teachers: list[nn.Module]  # as the teacher
-    train: DeviceData
-    test: DeviceData
-    validation: DeviceData | None
-    split: LongTailSplit
-    groups: ClassGroups  # split.groups, laid out on the device
-    recipe: Recipe
-    seed: int
-    device: torch.device
-    autocast: Callable[[], AbstractContextManager]
-    evaluate_every: int
-    progress: str
 
 
 @dataclass
@@ -100,12 +74,13 @@ def fit(training: Training, directory: Path, tracker: Tracker) -> FitResult:
     t = training
     torch.manual_seed(t.seed)  # dropout and the like; order, crops and flips have a generator of their own
     generator = torch.Generator().manual_seed(t.seed)  # on the CPU: the same plan on every device
-    groups = [{"params": [p for p in t.model.parameters() if p.requires_grad]}, *t.method.parameter_groups()]
+    groups = [*t.method.task_loss.network_parameter_groups(t.model), *t.method.parameter_groups()]
     optimizer = torch.optim.SGD(
         [group for group in groups if group["params"]], lr=t.recipe.learning_rate, momentum=t.recipe.momentum,
         nesterov=t.recipe.nesterov, weight_decay=t.recipe.weight_decay,
     )  # fmt: skip
     state = _resume(t, directory / CHECKPOINT, optimizer)
+    train_step = Step(t, optimizer)
     tracker.restart(state.history)
     steps_per_epoch = t.train.num_batches(t.recipe.batch_size)
     progress = Progress(
@@ -115,7 +90,7 @@ def fit(training: Training, directory: Path, tracker: Tracker) -> FitResult:
     try:
         with StopRequest() as stop:
             while state.epoch < t.recipe.epochs:
-                _train_epoch(t, state, optimizer, generator, directory, stop, progress)
+                _train_epoch(t, state, train_step, generator, directory, stop, progress)
                 _finish_epoch(t, state, optimizer, directory, tracker, progress)
             if stop.signal is not None:  # it came after the last step: all is saved, but what follows is not wanted
                 raise Interrupted(stop.signal)
@@ -125,11 +100,11 @@ def fit(training: Training, directory: Path, tracker: Tracker) -> FitResult:
 
 
 def _train_epoch(
-    t: Training, state: State, optimizer: torch.optim.SGD, generator: torch.Generator,
-    directory: Path, stop: StopRequest, progress: Progress,
+    t: Training, state: State, train_step: Step, generator: torch.Generator, directory: Path, stop: StopRequest,
+    progress: Progress,
 ) -> None:  # fmt: skip
     """The steps of one epoch that are not done yet."""
-    epoch = state.epoch + 1
+    epoch, optimizer = state.epoch + 1, train_step.optimizer
     if state.generator is None:
         state.generator = generator.get_state()
     generator.set_state(state.generator)
@@ -139,6 +114,7 @@ def _train_epoch(
     t.model.train()
     t.method.train()
     t.method.start_epoch(epoch)
+    second_views = SecondViews(t.train, plan, (t.seed, epoch)) if t.method.needs.second_view else None
 
     start, seconds_before = time.perf_counter(), state.seconds
     for step in range(state.step, t.train.num_batches(t.recipe.batch_size)):
@@ -152,7 +128,9 @@ def _train_epoch(
             logger.warning("%s: stopped in epoch %d; the same command resumes it", t.label, epoch)
             raise Interrupted(stop.signal)
         batch = t.train.batch(plan, step, t.recipe.batch_size)
-        figures = train_step(t, batch, optimizer)
+        if second_views is not None:
+            batch.second_view = second_views.batch(step, t.recipe.batch_size)
+        figures = train_step(batch)
         for name, value in figures.items():
             value = value * len(batch.labels)
             state.sums[name] = state.sums[name] + value if name in state.sums else value
@@ -168,35 +146,6 @@ def _train_epoch(
         raise UserError(_diverged(t, epoch, "the weights became infinite or nan"))
     state.seconds = seconds_before + time.perf_counter() - start
     state.epoch, state.step, state.generator, state.broken_at = epoch, 0, generator.get_state(), {}
-
-
-def train_step(t: Training, batch: Batch, optimizer: torch.optim.SGD) -> dict[str, Tensor]:
-    """One update. Returns batch means, on the device: loss/<term>, accuracy, group mass of student and teacher."""
-    needs = t.method.needs
-    if needs.input_gradients:
-        batch.images.requires_grad_()
-    with t.autocast():
-        teacher = None
-        if t.teacher is not None:
-            with torch.set_grad_enabled(needs.input_gradients):
-                teacher = t.teacher(batch.images, features=needs.stages)
-        with torch.no_grad():
-            batch.further_logits = tuple(model(batch.images).logits for model in t.further_teachers)
-        student = t.model(batch.images, features=needs.stages)
-        terms = t.method(student, teacher, batch)
-    optimizer.zero_grad(set_to_none=True)
-    sum(terms.values()).backward()
-    optimizer.step()
-
-    with torch.no_grad():
-        figures = {f"loss/{name}": term.detach() for name, term in terms.items()}
-        figures["accuracy"] = 100 * (student.logits.argmax(1) == batch.labels).float().mean()
-        for role, output in (("student", student), ("teacher", teacher)):
-            if output is not None:
-                mass = group_mass(output.logits.detach(), t.groups, len(t.split.group_names))
-                figures[f"group_mass/{role}"] = 100 * mass.mean(0)
-        figures |= {name: totals / len(batch.labels) for name, totals in t.method.figures.items()}
-    return figures
 
 
 def _loss(state: State, epoch: int, t: Training) -> float:

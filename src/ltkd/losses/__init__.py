@@ -1,6 +1,16 @@
 """The mathematics: tensors in, scalars out, no state. Every function computes in float32 or better."""
 
-from ltkd.losses.balanced import balanced_softmax, cross_entropy, effective_number_weights, logit_adjusted
+from ltkd.losses.balanced import (
+    balanced_softmax,
+    class_balanced_cross_entropy,
+    class_balanced_focal,
+    cross_entropy,
+    effective_number_weights,
+    focal,
+    ldam,
+    logit_adjusted,
+    weighted_cross_entropy,
+)
 from ltkd.losses.correlation import (
     correlation_matching,
     dist,
@@ -27,12 +37,20 @@ from ltkd.losses.logit import (
 )
 from ltkd.losses.ltkd import ClassGroups, group_log_mass, group_mass, ltkd_terms
 from ltkd.losses.mlkd import mlkd_batch, mlkd_class, mlkd_instance
+from ltkd.losses.post_hoc import (
+    learnable_weight_scaling,
+    posthoc_logit_adjustment,
+    tau_normalise,
+    tau_normalised_logits,
+)
 
 __all__ = [
     "ClassGroups",
     "alpha_beta_divergence",
     "balanced_kd",
     "balanced_softmax",
+    "class_balanced_cross_entropy",
+    "class_balanced_focal",
     "correlation_matching",
     "cross_entropy",
     "dist",
@@ -41,10 +59,13 @@ __all__ = [
     "dkd",
     "dkd_terms",
     "effective_number_weights",
+    "focal",
     "group_log_mass",
     "group_mass",
     "kd",
     "kd_per_image",
+    "ldam",
+    "learnable_weight_scaling",
     "logit_adjusted",
     "ltkd_terms",
     "mlkd_batch",
@@ -54,11 +75,15 @@ __all__ = [
     "normalized_entropy",
     "overlap_weighted_kd",
     "pearson",
+    "posthoc_logit_adjustment",
     "power_divergence",
     "ranking_loss",
     "soft_label_weights",
     "soft_rank",
     "soft_spearman",
     "standardize",
+    "tau_normalise",
+    "tau_normalised_logits",
+    "weighted_cross_entropy",
     "weighted_soft_labels",
 ]

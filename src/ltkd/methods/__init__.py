@@ -9,6 +9,7 @@ from ltkd.methods import (  # noqa: F401  importing a file registers its methods
     curriculum_temperature,
     divergence,
     logit,
+    long_tail,
     ltkd,
     mlkd,
     standardized,

@@ -20,23 +20,34 @@ class TaskLoss(nn.Module):
     """A loss on labels: `forward(logits [B, C], labels [B])` is a mean over the batch."""
 
     needs_every_class: ClassVar[bool] = False  # uses class priors, which are 0 for a class without training images
+    softmax_logits: ClassVar[bool] = True  # the logits are made for a softmax, as distillation reads them
+    replaces_classifier: ClassVar[bool] = False  # the network's linear classifier gives way to another kind
 
     def __init__(self, class_counts: Tensor) -> None:
         super().__init__()
+        if self.needs_every_class:
+            self.require_every_class(class_counts)
+        self.register_buffer("class_counts", class_counts.clone(), persistent=False)
+
+    def require_every_class(self, class_counts: Tensor) -> None:
+        """UserError that names the classes without a training image, if there are any."""
         empty = (class_counts == 0).nonzero().flatten().tolist()
-        if self.needs_every_class and empty:
+        if empty:
             listed = ", ".join(map(str, empty[:10])) + (", ..." if len(empty) > 10 else "")
             raise UserError(
                 f"task_loss: {type(self).__name__} needs a training image of every class; none of class {listed}. "
                 "Choose task_loss=ce or another split"
             )
-        self.register_buffer("class_counts", class_counts.clone(), persistent=False)
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Called before each epoch, counted from 1, of `epochs`."""
 
     def adapt_network(self, model: nn.Module) -> None:
         """Change a new network in place to what this loss is made for: a cosine classifier, a bias that starts low."""
+
+    def network_parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        """The network's trainable parameters as groups of the optimizer; a group may have its own weight_decay."""
+        return [{"params": [parameter for parameter in model.parameters() if parameter.requires_grad]}]
 
 
 def register_task_loss(name: str) -> Callable[[type[TaskLoss]], type[TaskLoss]]:

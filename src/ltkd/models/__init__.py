@@ -4,6 +4,10 @@ is asked for.
 Every network has `classifier`: in our own zoo always the final nn.Linear, in adapted networks the layer that makes the
 logits (or None where there is no single one). Wherever it is an nn.Linear, `classifier(output.embedding)` equals
 `output.logits`.
+
+A network of our own also has `preact_norms`, as long as `preact_stages`: the nn.BatchNorm2d whose output is each
+pre-activation map (in residual networks the last one before the shortcut is added to it), or None where there is none
+over all of its channels. Its last stage is always the map whose global average is the embedding.
 """
 
 from ltkd.models.complexity import count_multiply_adds, count_parameters

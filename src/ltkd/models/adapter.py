@@ -2,9 +2,14 @@
 when first used.
 
 Stages of an adapted network: the last map at each spatial resolution, shallow to deep. So a stem with a resolution of
-its own (the 7x7 convolution of an ImageNet ResNet) is the first map here, unlike in our own networks, and a plain
-vision transformer has one map. Whether a map comes after an activation is the library's choice; `preact_stages` is
-always None, since the libraries do not offer it.
+its own (the 7x7 convolution of an ImageNet ResNet) is the first map here, unlike in our own networks. timm's networks
+of a single resolution, the plain vision transformers (ViT, DeiT) among them, have no such order: their stages are the
+maps after each quarter of their blocks, [B, D, H, W] of the patch tokens (class and distillation tokens left out);
+torchvision's transformers offer none. Whether a map comes after an activation is the library's choice; `preact_stages`
+is always None, since the libraries do not offer it.
+
+The embedding is what the last layer sees: of a vision transformer the class token. Of a network that averages the
+logits of several heads (a distilled DeiT: class and distillation token) it is what they see, side by side.
 """
 
 import logging
@@ -13,6 +18,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ltkd.errors import UserError
@@ -21,23 +27,27 @@ from ltkd.models.output import ModelOutput
 logger = logging.getLogger(__name__)
 
 
+NUM_DEPTHS = 4  # stages of a network of a single resolution: as many as the four-stage networks of our own
+
+
 class AdaptedModel(nn.Module):
     """A foreign `network` that returns logits, with hooks (never changing a value) that catch its embedding and maps.
 
-    classifier          the layer that makes the logits, or None; its input (pooled, if a map) is the embedding
+    heads               the layers that make the logits, more than one where their logits are averaged; their inputs
+                        (pooled, if a map) are the embedding, which is None without a head
     maps_channels_last  the modules' 4-D outputs are [B, H, W, C]
     """
 
-    def __init__(self, network: nn.Module, classifier: nn.Module | None, *, maps_channels_last: bool = False) -> None:
+    def __init__(self, network: nn.Module, heads: list[nn.Module], *, maps_channels_last: bool = False) -> None:
         super().__init__()
         self.network = network
         self.maps_channels_last = maps_channels_last
-        self._classifier_name = next((name for name, module in network.named_modules() if module is classifier), None)
-        self._embedding: Tensor | None = None
+        self._head_names = [next(name for name, module in network.named_modules() if module is head) for head in heads]
+        self._embeddings: list[Tensor] = []
         self._maps: dict[tuple[int, int], Tensor] | None = None
         # hooks are bound methods, because a deep copy of the model then carries hooks that belong to the copy
-        if self.classifier is not None:
-            self.classifier.register_forward_pre_hook(self._catch_embedding)
+        for head in heads:
+            head.register_forward_pre_hook(self._catch_embedding)
         self._library_gives_maps = hasattr(network, "forward_intermediates") and hasattr(network, "forward_head")
         if not self._library_gives_maps:
             for module in self._trunk():
@@ -46,24 +56,30 @@ class AdaptedModel(nn.Module):
     @property
     def classifier(self) -> nn.Module | None:
         # not an attribute of its own, which would write its weights twice into the state dict
-        return None if self._classifier_name is None else self.network.get_submodule(self._classifier_name)
+        return self.network.get_submodule(self._head_names[0]) if len(self._head_names) == 1 else None
+
+    def replace_classifier(self, classifier: nn.Module) -> None:
+        """Put another layer in the classifier's place. Its input is the embedding from now on."""
+        self.network.set_submodule(self._classifier_name, classifier)
+        classifier.register_forward_pre_hook(self._catch_embedding)
 
     def forward(self, images: Tensor, *, features: bool = False) -> ModelOutput:
-        maps: dict[tuple[int, int], Tensor] = {}
-        self._embedding = None
+        self._embeddings = []
         if features and self._library_gives_maps:
             last, intermediates = self.network.forward_intermediates(images, output_fmt="NCHW")
             logits = self.network.forward_head(last)
-            maps = {tuple(intermediate.shape[2:]): intermediate for intermediate in intermediates}
+            stages = _stages_of(intermediates)
         else:
-            self._maps = maps if features else None
+            self._maps = {} if features else None
             logits = self.network(images)
-        embedding, self._embedding, self._maps = self._embedding, None, None  # keep no tensor alive between steps
-        return ModelOutput(logits, list(maps.values()) or None, None, embedding)
+            stages = list(self._maps.values()) if features else []
+        embedding = torch.cat(self._embeddings, dim=1) if self._embeddings else None
+        self._embeddings, self._maps = [], None  # keep no tensor alive between steps
+        return ModelOutput(logits, stages or None, None, embedding)
 
     def _catch_embedding(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         (x,) = inputs
-        self._embedding = x.mean(dim=(2, 3)) if x.ndim == 4 else x
+        self._embeddings.append(x.mean(dim=(2, 3)) if x.ndim == 4 else x)
 
     def _catch_map(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if self._maps is None or not isinstance(output, Tensor):
@@ -76,14 +92,23 @@ class AdaptedModel(nn.Module):
 
     def _trunk(self) -> list[nn.Module]:
         """The modules in a row whose outputs are maps: children, of containers the grandchildren; no head."""
-        head = (self._classifier_name or "").partition(".")[0]
+        heads = {name.partition(".")[0] for name in self._head_names}
         trunk = []
         for name, child in self.network.named_children():
-            if name in {head, "avgpool", "dropout", "norm", "permute"}:
+            if name in heads | {"avgpool", "dropout", "norm", "permute"}:
                 continue
             inside = isinstance(child, nn.Sequential | nn.ModuleList)
             trunk += list(child.children()) if inside else [child]
         return trunk
+
+
+def _stages_of(maps: list[Tensor]) -> list[Tensor]:
+    """The last map at each resolution; of a single resolution the maps at even depths, the last one included."""
+    by_resolution = {tuple(one.shape[2:]): one for one in maps}
+    if len(by_resolution) > 1:
+        return list(by_resolution.values())
+    count = min(NUM_DEPTHS, len(maps))
+    return [maps[(position + 1) * len(maps) // count - 1] for position in range(count)]
 
 
 def _timm_names() -> list[str]:
@@ -162,9 +187,11 @@ def _build_timm(
     if pretrained and new_classifier:
         network.reset_classifier(num_classes)
     classifier = network.get_classifier()
-    several = isinstance(classifier, tuple | list | nn.ModuleList) or getattr(network, "aux_head", None) is not None
-    # distilled transformers, CrossViT and VOLO add up several heads: no single layer makes the logits
-    return AdaptedModel(network, None if several else _last_layer(classifier))
+    several = isinstance(classifier, tuple | list | nn.ModuleList)  # distilled transformers, CrossViT
+    heads = [_last_layer(head) for head in (classifier if several else [classifier])]
+    if getattr(network, "aux_head", None) is not None:  # VOLO: the best of all patch tokens is added to the logits
+        heads = []
+    return AdaptedModel(network, [head for head in heads if head is not None])
 
 
 def _build_torchvision(
@@ -191,7 +218,9 @@ def _build_torchvision(
             _renew_classifier(network, num_classes)
     else:
         network = models.get_model(name, num_classes=num_classes, **arguments)
-    return AdaptedModel(network, _last_layer(network), maps_channels_last=isinstance(network, models.SwinTransformer))
+    head = _last_layer(network)
+    channels_last = isinstance(network, models.SwinTransformer)
+    return AdaptedModel(network, [] if head is None else [head], maps_channels_last=channels_last)
 
 
 def _last_layer(network: nn.Module) -> nn.Module | None:

@@ -7,9 +7,13 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from ltkd.errors import UserError, unknown_name
-from ltkd.models import adapter, cifar_resnet
+from ltkd.models import adapter, mobilenet, resnet, shufflenet, vgg, wide_resnet
 
-FACTORIES: dict[str, Callable[..., nn.Module]] = {**cifar_resnet.FACTORIES}
+FACTORIES: dict[str, Callable[..., nn.Module]] = {
+    name: build
+    for family in (resnet, wide_resnet, vgg, mobilenet, shufflenet)
+    for name, build in family.FACTORIES.items()
+}
 
 
 def list_models(pattern: str = "*") -> list[str]:

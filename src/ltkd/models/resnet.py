@@ -1,20 +1,18 @@
-"""Residual networks for small images (He et al. 2016, arXiv 1512.03385), as the distillation field counts them.
+"""Residual networks (He et al. 2016, arXiv 1512.03385), as the distillation field counts them.
 
-Three-stage networks `resnet<depth>` (stem 16, stages 16/32/64) and `resnet<depth>x4` (stem 32, stages 64/128/256), the
-option-A network `resnet32_a` of the long-tail field, and four-stage `resnet18` / `resnet50` (64 to 512) with a 3x3
-stem of stride 1. Any input size works, since the last maps are pooled globally.
+For small images: three-stage networks `resnet<depth>` (stem 16, stages 16/32/64) and `resnet<depth>x4` (stem 32, stages
+64/128/256), the option-A network `resnet32_a` of the long-tail field, and four-stage `resnet18` / `resnet50` (64 to
+512) with a 3x3 stem of stride 1. For ImageNet: `imagenet_resnet18` / `34` / `50` with the paper's stem. Any input size
+works, since the last maps are pooled globally.
 """
 
 from collections.abc import Callable
-from typing import Annotated
 
 import torch.nn.functional as F
-from annotated_types import Ge
 from torch import Tensor, nn
 
+from ltkd.models.layers import PositiveInt, classify, start_convolutions
 from ltkd.models.output import ModelOutput
-
-PositiveInt = Annotated[int, Ge(1)]
 
 
 class PaddingShortcut(nn.Module):
@@ -53,6 +51,10 @@ class BasicBlock(nn.Module):
         same_shape = stride == 1 and in_channels == width
         self.shortcut = nn.Identity() if same_shape else shortcut(in_channels, width, stride)
 
+    @property
+    def last_norm(self) -> nn.BatchNorm2d:
+        return self.norm2
+
     def forward(self, x: Tensor) -> Tensor:
         residual = F.relu(self.norm1(self.conv1(x)))
         return self.norm2(self.conv2(residual)) + self.shortcut(x)
@@ -75,6 +77,10 @@ class Bottleneck(nn.Module):
         same_shape = stride == 1 and in_channels == out_channels
         self.shortcut = nn.Identity() if same_shape else shortcut(in_channels, out_channels, stride)
 
+    @property
+    def last_norm(self) -> nn.BatchNorm2d:
+        return self.norm3
+
     def forward(self, x: Tensor) -> Tensor:
         residual = F.relu(self.norm1(self.conv1(x)))
         residual = F.relu(self.norm2(self.conv2(residual)))
@@ -82,7 +88,10 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """3x3 stem, stages of residual blocks (stride 2 from the second on), global average pooling, a linear `classifier`.
+    """A stem, stages of residual blocks (stride 2 from the second on), global average pooling, a linear `classifier`.
+
+    The stem is a 3x3 convolution of stride 1; with `imagenet_stem` a 7x7 one of stride 2 and 3x3 max pooling of
+    stride 2.
 
     `forward(images [B, in_channels, H, W], features=...)`: a stage's map is the output of its last block after ReLU,
     its pre-activation the same sum before ReLU; both come from one pass, so batch normalisation sees each batch once.
@@ -99,10 +108,13 @@ class ResNet(nn.Module):
         num_classes: int,
         in_channels: int,
         shortcut: Shortcut = projection_shortcut,
+        imagenet_stem: bool = False,
     ) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(in_channels, stem_width, 3, padding=1, bias=False)
+        size, stride = (7, 2) if imagenet_stem else (3, 1)
+        self.stem = nn.Conv2d(in_channels, stem_width, size, stride, padding=size // 2, bias=False)
         self.stem_norm = nn.BatchNorm2d(stem_width)
+        self.stem_pool = nn.MaxPool2d(3, stride=2, padding=1) if imagenet_stem else nn.Identity()
         self.stages = nn.ModuleList()
         channels = stem_width
         for index, (depth, width) in enumerate(zip(depths, widths, strict=True)):
@@ -113,13 +125,16 @@ class ResNet(nn.Module):
                 channels = block.expansion * width
             self.stages.append(blocks)
         self.classifier = nn.Linear(channels, num_classes)
-        for module in self.modules():  # batch normalisation starts at scale 1 and shift 0 by itself
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        start_convolutions(self)
+
+    @property
+    def preact_norms(self) -> list[nn.BatchNorm2d | None]:
+        """The last batch normalisation of each stage's last block; the shortcut is added to its output."""
+        return [blocks[-1].last_norm for blocks in self.stages]
 
     def forward(self, images: Tensor, *, features: bool = False) -> ModelOutput:
         maps, preactivations = [], []
-        x = F.relu(self.stem_norm(self.stem(images)))
+        x = self.stem_pool(F.relu(self.stem_norm(self.stem(images))))
         for blocks in self.stages:
             for block in blocks:
                 preactivation = block(x)
@@ -127,11 +142,7 @@ class ResNet(nn.Module):
             if features:
                 maps.append(x)
                 preactivations.append(preactivation)
-        embedding = x.mean(dim=(2, 3))
-        logits = self.classifier(embedding)
-        if not features:
-            return ModelOutput(logits, embedding=embedding)
-        return ModelOutput(logits, maps, preactivations, embedding)
+        return classify(self.classifier, x, maps, preactivations)
 
 
 def _three_stages(
@@ -153,8 +164,10 @@ def _three_stages(
     return build
 
 
-def _four_stages(block: type[BasicBlock] | type[Bottleneck], depths: tuple[int, ...]) -> Callable[..., ResNet]:
-    """Factory of an ImageNet-family network with a small-image stem: 3x3, stride 1, no max pooling."""
+def _four_stages(
+    block: type[BasicBlock] | type[Bottleneck], depths: tuple[int, ...], *, imagenet_stem: bool = False
+) -> Callable[..., ResNet]:
+    """Factory of a network of the paper's ImageNet family, with a stem for small images unless said otherwise."""
 
     def build(*, num_classes: PositiveInt, in_channels: PositiveInt = 3) -> ResNet:
         return ResNet(
@@ -164,6 +177,7 @@ def _four_stages(block: type[BasicBlock] | type[Bottleneck], depths: tuple[int, 
             widths=(64, 128, 256, 512),
             num_classes=num_classes,
             in_channels=in_channels,
+            imagenet_stem=imagenet_stem,
         )
 
     return build
@@ -175,4 +189,7 @@ FACTORIES: dict[str, Callable[..., ResNet]] = {
     "resnet32_a": _three_stages(32, shortcut=PaddingShortcut),
     "resnet18": _four_stages(BasicBlock, (2, 2, 2, 2)),
     "resnet50": _four_stages(Bottleneck, (3, 4, 6, 3)),
+    "imagenet_resnet18": _four_stages(BasicBlock, (2, 2, 2, 2), imagenet_stem=True),
+    "imagenet_resnet34": _four_stages(BasicBlock, (3, 4, 6, 3), imagenet_stem=True),
+    "imagenet_resnet50": _four_stages(Bottleneck, (3, 4, 6, 3), imagenet_stem=True),
 }

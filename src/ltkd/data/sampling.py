@@ -1,0 +1,135 @@
+"""Which images an epoch shows. An epoch is as many images as the data set has, however they are drawn.
+
+Every sampler draws an epoch's order from the generator it is given and keeps no state: an epoch that is drawn again is
+the same. Classes are drawn by their probability p_c, proportional to n_c^q (Kang et al.: Decoupling Representation and
+Classifier for Long-Tailed Recognition, arXiv:1910.09217); a class's own images come in shuffled rounds, so that none
+comes twice before all came once. A class without images is not drawn.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+import torch
+from annotated_types import Ge
+from torch import Tensor
+
+from ltkd.errors import unknown_name
+
+
+def sampling_probabilities(class_counts: Tensor, *, q: float) -> Tensor:
+    """p_c = n_c^q / sum n^q, [C] -> [C] float64: q = 1 draws images alike, 0 classes alike, 1/2 is between them."""
+    counts = class_counts.double()
+    weights = torch.where(counts > 0, counts**q, 0.0)
+    return weights / weights.sum()
+
+
+def progressive_sampling(class_counts: Tensor, *, epoch: int, epochs: int) -> Tensor:
+    """Progressively balanced, [C] -> [C] float64: (1 - e/E) images alike + (e/E) classes alike, e from 1 to E."""
+    share = epoch / epochs
+    by_image, by_class = (sampling_probabilities(class_counts, q=q) for q in (1.0, 0.0))
+    return (1 - share) * by_image + share * by_class
+
+
+class Sampler:
+    """Draws the order of an epoch's images. labels: [N], of the training images."""
+
+    def __init__(self, labels: Tensor) -> None:
+        self.labels = labels.cpu()
+        self.class_counts = self.labels.bincount()
+        self._rows = [(self.labels == label).nonzero().flatten() for label in range(len(self.class_counts))]
+
+    def order(self, epoch: int, epochs: int, generator: torch.Generator) -> Tensor:
+        """Rows of the data set [N] in the order of `epoch`, from 1 to `epochs`. `generator` is on the CPU."""
+        probabilities = self.probabilities(epoch, epochs)
+        classes = torch.repeat_interleave(_quotas(probabilities, len(self.labels), generator))
+        return self._fill(classes, generator)[torch.randperm(len(self.labels), generator=generator)]
+
+    def probabilities(self, epoch: int, epochs: int) -> Tensor:
+        """Of each class [C]."""
+        raise NotImplementedError
+
+    def _fill(self, classes: Tensor, generator: torch.Generator) -> Tensor:
+        """An image of each of the classes [N]."""
+        order = torch.empty_like(self.labels)
+        for label, number in enumerate(classes.bincount().tolist()):
+            if number:
+                rows = self._rows[label]
+                rounds = -(-number // len(rows))
+                shuffled = [rows[torch.randperm(len(rows), generator=generator)] for _ in range(rounds)]
+                order[classes == label] = torch.cat(shuffled)[:number]
+        return order
+
+
+def _quotas(probabilities: Tensor, number: int, generator: torch.Generator) -> Tensor:
+    """How often each class comes among `number` draws: the expected number, rounded up or down by chance.
+
+    One common offset decides all roundings (systematic sampling), so that the quotas add up to `number`.
+    """
+    edges = (probabilities.cumsum(0) * number).round(decimals=6)  # whole numbers are whole, whatever the rounding
+    edges[-1] = number
+    offset = torch.rand((), generator=generator, dtype=torch.float64)
+    return (edges + offset).floor().diff(prepend=torch.zeros(1, dtype=torch.float64)).long()
+
+
+class Instance(Sampler):
+    """Every image once: a class comes as often as it has images."""
+
+    def order(self, epoch: int, epochs: int, generator: torch.Generator) -> Tensor:
+        return torch.randperm(len(self.labels), generator=generator)
+
+
+class Power(Sampler):
+    """Class probabilities n_c^q."""
+
+    def __init__(self, labels: Tensor, *, q: Annotated[float, Ge(0)]) -> None:
+        super().__init__(labels)
+        self.q = q
+
+    def probabilities(self, epoch: int, epochs: int) -> Tensor:
+        return sampling_probabilities(self.class_counts, q=self.q)
+
+
+class SquareRoot(Power):
+    """Class probabilities sqrt(n_c)."""
+
+    def __init__(self, labels: Tensor) -> None:
+        super().__init__(labels, q=0.5)
+
+
+class Progressive(Sampler):
+    """From images alike to classes alike over the epochs."""
+
+    def probabilities(self, epoch: int, epochs: int) -> Tensor:
+        return progressive_sampling(self.class_counts, epoch=epoch, epochs=epochs)
+
+
+class ClassBalanced(Sampler):
+    """Every class alike: the classes come in shuffled rounds too, so that a batch has each about equally often."""
+
+    def order(self, epoch: int, epochs: int, generator: torch.Generator) -> Tensor:
+        present = self.class_counts.nonzero().flatten()
+        rounds = -(-len(self.labels) // len(present))
+        shuffled = [present[torch.randperm(len(present), generator=generator)] for _ in range(rounds)]
+        return self._fill(torch.cat(shuffled)[: len(self.labels)], generator)
+
+
+SAMPLERS: dict[str, Callable[..., Sampler]] = {
+    "instance": Instance,
+    "square_root": SquareRoot,
+    "class_balanced": ClassBalanced,
+    "progressive": Progressive,
+    "power": Power,
+}
+
+
+def sampler_class(name: str) -> Callable[..., Sampler]:
+    """The sampler of that name; it takes the labels and its own settings. UserError if unknown."""
+    if name not in SAMPLERS:
+        raise unknown_name("recipe.sampling", name, SAMPLERS)
+    return SAMPLERS[name]
+
+
+def build_sampler(choice: str | Mapping[str, Any], labels: Tensor) -> Sampler:
+    """The sampler for a name or {name: ..., its settings}; labels [N] are those of the training images."""
+    settings = {"name": choice} if isinstance(choice, str) else dict(choice)
+    return sampler_class(settings.pop("name"))(labels, **settings)

@@ -1,0 +1,56 @@
+"""The last layer of a network: the cosine classifier, and changing one for another."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ltkd.errors import UserError
+from ltkd.models.adapter import AdaptedModel
+
+
+class CosineClassifier(nn.Module):
+    """logits_k = scale * cos(x, w_k), without a bias: [B, D] -> [B, C], in float32 or better also under autocast.
+
+    The scale is part of the logits, so that their softmax means something wherever they are used: in training, at test
+    time and in a teacher. Half precision would round logits of up to 30 to eighths.
+    """
+
+    def __init__(self, in_features: int, num_classes: int, *, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+        self.weight = nn.Parameter(torch.empty(num_classes, in_features))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Random directions of length 1: the gradient shrinks with the length, the cosine does not depend on it."""
+        with torch.no_grad():
+            self.weight.uniform_(-1, 1)
+            self.weight.copy_(F.normalize(self.weight))
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+            return self.scale * F.linear(F.normalize(x), F.normalize(self.weight))
+
+
+def linear_classifier(model: nn.Module, purpose: str) -> nn.Linear:
+    """The one linear layer that makes the logits. UserError, beginning with `purpose`, where there is none."""
+    classifier = getattr(model, "classifier", None)
+    if not isinstance(classifier, nn.Linear):
+        network = model.network if isinstance(model, AdaptedModel) else model
+        found = f"its last layer is {type(classifier).__name__}" if classifier is not None else "it has no single one"
+        raise UserError(
+            f"{purpose} needs a network whose logits come from one linear layer; {type(network).__name__}: {found}"
+        )
+    return classifier
+
+
+def replace_classifier(model: nn.Module, make: Callable[[nn.Linear], nn.Module], purpose: str) -> None:
+    """Put make(old) where the network's linear classifier is. UserError, beginning with `purpose`, without one."""
+    new = make(linear_classifier(model, purpose))
+    if isinstance(model, AdaptedModel):
+        model.replace_classifier(new)
+    else:
+        model.classifier = new

@@ -1,0 +1,7 @@
+"""Many runs as processes of their own, some at a time."""
+
+from ltkd.sweep.display import Display, summary
+from ltkd.sweep.jobs import Job, JobOutcome, check_jobs, expand_overrides
+from ltkd.sweep.runner import exit_code, run_sweep
+
+__all__ = ["Display", "Job", "JobOutcome", "check_jobs", "exit_code", "expand_overrides", "run_sweep", "summary"]

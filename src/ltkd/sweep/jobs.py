@@ -1,0 +1,84 @@
+"""The jobs of a sweep: expanded from overrides, checked all together before the first is started."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hydra import initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from ltkd.composition import CONFIGURATION, compose_values
+from ltkd.config import Config, load_config
+from ltkd.errors import UserError
+from ltkd.identity import NetworkRun, student_run, teacher_run
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run, checked: its overrides, and where it and the teachers that it needs are stored."""
+
+    overrides: list[str]
+    label: str  # the overrides that not all jobs of the sweep share
+    config: Config
+    run: NetworkRun
+    teachers: list[NetworkRun]
+
+    @property
+    def console(self) -> Path:
+        """All that the job's processes have written, the last words of a crash too."""
+        return self.run.directory / "console.txt"
+
+
+@dataclass(frozen=True)
+class JobOutcome:
+    """How a job ended. `stopped`: the sweep was, before or while it ran. `busy`: another process works on this run."""
+
+    job: Job
+    status: Literal["done", "skipped", "failed", "stopped", "busy"]
+    reason: str | None = None
+    seconds: float = 0.0
+
+    @property
+    def complete(self) -> bool:
+        return self.status in ("done", "skipped")
+
+
+def expand_overrides(overrides: Sequence[str]) -> list[list[str]]:
+    """The overrides of each run of a grid, as `train.py -m` would expand them, in its order. UserError as Hydra's."""
+    try:
+        with initialize_config_dir(str(CONFIGURATION), version_base="1.3"):
+            # the loader knows the choices of each group, which `method=glob(*)` asks for
+            parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+            [batch] = BasicSweeper.split_arguments(parser.parse_overrides(list(overrides)), max_batch_size=None)
+    except HydraException as error:
+        raise UserError(str(error)) from error
+    return [list(job) for job in batch]
+
+
+def check_jobs(jobs: Iterable[Sequence[str]]) -> list[Job]:
+    """Compose and check every job's overrides. UserError with all that is wrong, each message once."""
+    jobs = [list(overrides) for overrides in jobs]
+    shared = set.intersection(*map(set, jobs)) if len(jobs) > 1 else set()
+    checked: list[Job] = []
+    errors: dict[str, list[str]] = {}
+    for overrides in jobs:
+        label = " ".join(one for one in overrides if one not in shared) or "run"
+        try:
+            config = load_config(compose_values(*overrides))
+            teachers = [config.teacher, *config.further_teachers] if config.needs_teacher else []
+            runs = [teacher_run(config, teacher) for teacher in teachers]
+            checked.append(Job(overrides, label, config, student_run(config), runs))
+        except UserError as error:
+            errors.setdefault(str(error), []).append(label)
+    if errors:
+        lines = (f"{labels[0]}{_and_others(len(labels) - 1)}: {message}" for message, labels in errors.items())
+        raise UserError("\n".join(["nothing was run:", *lines]))
+    return checked
+
+
+def _and_others(count: int) -> str:
+    return f" (and {count} more)" if count else ""

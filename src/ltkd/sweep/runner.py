@@ -1,0 +1,192 @@
+"""Run jobs as processes, some at a time.
+
+Every job is `python src/train.py OVERRIDES`: locked, resumed and skipped as a single run is, and a crash costs that job
+alone.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from ltkd.engine.interrupt import StopRequest
+from ltkd.engine.precision import TINY_IMAGE
+from ltkd.engine.run_directory import RESULT, STATUS, finished_result
+from ltkd.errors import UserError
+from ltkd.files import read_json
+from ltkd.sweep.display import Display
+from ltkd.sweep.jobs import Job, JobOutcome, check_jobs
+
+TRAIN = Path(__file__).resolve().parents[2] / "train.py"
+POLL_SECONDS = 0.1
+DIE_WITH_PARENT = 1  # prctl's PR_SET_PDEATHSIG
+
+
+@dataclass
+class Worker:
+    """A job that runs."""
+
+    job: Job
+    slot: int
+    process: subprocess.Popen
+    started: float = field(default_factory=time.monotonic)
+
+
+def run_sweep(
+    jobs: Iterable[Sequence[str]], *, num_workers: int | None = None, devices: Sequence[int] | None = None,
+    display: Display | None = None,
+) -> list[JobOutcome]:  # fmt: skip
+    """Run each job's overrides as a process, `num_workers` at a time, and say how each ended, in the order given.
+
+    num_workers: by default one per GPU or, where there is none, per CPU core. The cores are shared out evenly.
+    devices: the GPUs to use, counted as torch counts them here, by default all; the workers take turns on them.
+
+    Finished runs are skipped, unfinished ones resumed; jobs that are the same run are run once. A teacher that several
+    jobs need is trained by the first of them: the others are held back meanwhile, and the workers take different ones.
+    SIGTERM and Ctrl-C are handed on: the jobs save their state and end, and no further one is started; a second Ctrl-C
+    kills them. Raises UserError, before anything runs, when the configuration of any job is wrong.
+    """
+    checked = check_jobs(jobs)
+    gpus = _visible_gpus(devices)
+    outcomes = {job.run.directory: outcome for job in checked if (outcome := _ended_before(job)) is not None}
+    waiting = list({job.run.directory: job for job in checked if job.run.directory not in outcomes}.values())
+    num_workers = min(num_workers or len(gpus) or num_cores(), max(len(waiting), 1))
+    display = display or Display()
+    display.begin(list(outcomes.values()), waiting, num_workers)
+    running: list[Worker] = []
+    with StopRequest() as stop:
+        try:
+            told_to_stop = False
+            while running or (waiting and not told_to_stop):
+                while len(running) < num_workers and stop.signal is None and (job := _next_job(waiting, running)):
+                    waiting.remove(job)
+                    slot = min(set(range(num_workers)) - {worker.slot for worker in running})
+                    display.started(job)
+                    running.append(_start(job, slot, num_workers, gpus))
+                if stop.signal is not None and not told_to_stop:
+                    told_to_stop = True
+                    _send(signal.SIGTERM, running)
+                time.sleep(POLL_SECONDS)
+                for worker in [worker for worker in running if worker.process.poll() is not None]:
+                    running.remove(worker)
+                    outcome = outcomes[worker.job.run.directory] = _how_it_ended(worker, told_to_stop)
+                    display.ended(outcome)
+                display.refresh([worker.job for worker in running])
+        finally:
+            _send(signal.SIGKILL, running)  # only after a second Ctrl-C or an error of our own are there any
+            display.close()
+    return [outcomes.get(job.run.directory) or JobOutcome(job, "stopped", "not started") for job in checked]
+
+
+def exit_code(outcomes: Iterable[JobOutcome]) -> int:
+    """0 when all is done, 130 after a stop, else 1."""
+    outcomes = list(outcomes)
+    if any(outcome.status == "stopped" for outcome in outcomes):
+        return 128 + signal.SIGINT
+    return 0 if all(outcome.complete for outcome in outcomes) else 1
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _visible_gpus(devices: Sequence[int] | None) -> list[str]:
+    """What CUDA_VISIBLE_DEVICES calls each of the GPUs; UserError for one that is not there."""
+    count = torch.cuda.device_count()
+    names = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if count else []
+    if len(names) < count:
+        names = [str(index) for index in range(count)]
+    absent = [index for index in devices or [] if not 0 <= index < count]
+    if absent:
+        there = f"0 to {count - 1}" if count else "none"
+        raise UserError(f"devices: no GPU {', '.join(map(str, absent))} here; there are: {there}")
+    return [names[index].strip() for index in (range(count) if devices is None else devices)]
+
+
+def _ended_before(job: Job) -> JobOutcome | None:
+    try:
+        if finished_result(job.run.directory, job.run.identity) is None:
+            return None
+    except UserError as error:
+        return JobOutcome(job, "failed", str(error))
+    return JobOutcome(job, "skipped", "finished before")
+
+
+def _next_job(waiting: list[Job], running: list[Worker]) -> Job | None:
+    """The first job that would not only wait for a teacher which a running job trains, or is about to."""
+    in_training = {
+        teacher.directory for worker in running for teacher in worker.job.teachers
+        if not (teacher.directory / RESULT).exists()
+    }  # fmt: skip
+    return next((job for job in waiting if all(one.directory not in in_training for one in job.teachers)), None)
+
+
+def _start(job: Job, slot: int, num_workers: int, gpus: list[str]) -> Worker:
+    threads = max(1, num_cores() // num_workers)
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    overrides = [*job.overrides, "run.progress=lines"]
+    if job.config.run.threads == "auto" and job.config.dataset.image_size > TINY_IMAGE:
+        overrides.append(f"run.threads={threads}")
+    if gpus and job.config.device in ("auto", "cuda"):  # another device was asked for by number
+        environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
+    try:
+        job.console.parent.mkdir(parents=True, exist_ok=True)
+        with open(job.console, "ab") as console:
+            # a session of its own: Ctrl-C reaches the sweep alone, which hands it on
+            process = subprocess.Popen(
+                [sys.executable, TRAIN, *overrides], env=environment, stdin=subprocess.DEVNULL, stdout=console,
+                stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_end_with_parent(),
+            )  # fmt: skip
+    except OSError as error:
+        raise UserError(f"{job.console}: cannot be written ({error.strerror}); choose another output_root") from error
+    return Worker(job, slot, process)
+
+
+def _end_with_parent() -> Callable[[], None] | None:
+    """What a new process does first on Linux: ask for a SIGTERM when the sweep dies, even by `kill -9`."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl
+    return lambda: prctl(DIE_WITH_PARENT, signal.SIGTERM)
+
+
+def _send(signal_number: int, workers: list[Worker]) -> None:
+    for worker in workers:
+        worker.process.send_signal(signal_number)  # nothing happens to one that has ended
+
+
+def _how_it_ended(worker: Worker, told_to_stop: bool) -> JobOutcome:
+    job, code, seconds = worker.job, worker.process.returncode, time.monotonic() - worker.started
+    try:
+        if finished_result(job.run.directory, job.run.identity) is not None:
+            return JobOutcome(job, "done", None, seconds)
+    except UserError as error:
+        return JobOutcome(job, "failed", str(error), seconds)
+    if code == 0:
+        return JobOutcome(job, "busy", f"another process works on {job.run.directory}", seconds)
+    if told_to_stop:
+        return JobOutcome(job, "stopped", "goes on from its last checkpoint", seconds)
+    return JobOutcome(job, "failed", _reason(worker), seconds)
+
+
+def _reason(worker: Worker) -> str:
+    """Why it failed: what its status says, or else the signal that ended it, or else its last words."""
+    code = worker.process.returncode
+    if code < 0:
+        hint = " (out of memory?)" if code == -signal.SIGKILL else ""
+        return f"killed by {signal.Signals(-code).name}{hint}"
+    with contextlib.suppress(UserError):
+        status = read_json(worker.job.run.directory / STATUS)
+        if status.get("process") == worker.process.pid and status.get("error"):
+            return f"{status['status']}: {status['error']}".removeprefix("failed: ").removeprefix("UserError: ")
+    lines = worker.job.console.read_text(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), f"exit code {code}")

@@ -1,0 +1,209 @@
+"""Running jobs side by side: whose turn it is, what a crash, a kill and a stop leave behind, and how that is mended."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from ltkd.errors import UserError
+from ltkd.sweep import Display, JobOutcome, check_jobs, exit_code, runner, summary
+from ltkd.sweep.display import Pace, latest_metrics
+
+from ..conftest import PROJECT
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+
+
+@pytest.fixture
+def sweep_command(tmp_path):
+    """`python scripts/sweep.py`, two tiny runs at a time, with outputs under tmp_path."""
+    return [
+        sys.executable, str(PROJECT / "scripts" / "sweep.py"), "--jobs", "2", f"output_root={tmp_path}/outputs",
+        "teacher=resnet8", "student=resnet8", "device=cpu", "run.threads=1", "wandb.mode=disabled",
+        "recipe.warmup_epochs=0",
+    ]  # fmt: skip
+
+
+def execute(command):
+    return subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, timeout=280)
+
+
+def wait_for(condition, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def statuses(folder: Path) -> dict[int, dict]:
+    """status.json of each run below `folder`, by seed."""
+    found = (json.loads(path.read_text()) for path in folder.rglob("status.json"))
+    return {status["seed"]: status for status in found}
+
+
+def make_jobs(tmp_path, *jobs):
+    return check_jobs([f"output_root={tmp_path}", "teacher=resnet8", *job] for job in jobs)
+
+
+def test_jobs_that_need_a_teacher_in_training_are_held_back(tmp_path):
+    kd0, kd1, ce, other = make_jobs(
+        tmp_path, ["method=kd", "seed=0"], ["method=kd", "seed=1"], ["method=ce"], ["method=kd", "teacher=resnet14"]
+    )
+    assert runner._next_job([kd0, kd1], []) is kd0
+    at_work = [runner.Worker(kd0, 0, None)]
+    assert runner._next_job([kd1], at_work) is None
+    assert runner._next_job([kd1, ce, other], at_work) is ce  # nobody waits behind the teacher
+    assert runner._next_job([kd1, other], at_work) is other
+    teacher = kd0.teachers[0].directory
+    teacher.mkdir(parents=True)
+    (teacher / "result.json").write_text("{}")
+    assert runner._next_job([kd1, other], at_work) is kd1
+
+
+def test_gpus_are_called_as_this_process_sees_them(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert runner._visible_gpus(None) == ["0", "1", "2", "3"]
+    assert runner._visible_gpus([3, 1]) == ["3", "1"]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")  # as a cluster sets it
+    assert runner._visible_gpus(None) == ["5", "7"]
+    assert runner._visible_gpus([1]) == ["7"]
+    with pytest.raises(UserError, match="no GPU 2 here; there are: 0 to 1"):
+        runner._visible_gpus([2])
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert runner._visible_gpus(None) == []
+
+
+def test_workers_share_cores_and_take_turns_on_gpus(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(runner.subprocess, "Popen", lambda command, **options: started.append((command, options)))
+    monkeypatch.setattr(runner, "num_cores", lambda: 9)
+    jobs = make_jobs(
+        tmp_path, ["dataset=cifar100_lt"], ["dataset=cifar100_lt", "run.threads=7"], ["dataset=digits_lt"],
+        ["dataset=cifar100_lt", "device=cpu"],
+    )  # fmt: skip
+    for slot, job in enumerate(jobs):
+        runner._start(job, slot, 4, ["5", "7"])
+    added = [
+        [one for one in command[2:] if one not in job.overrides]
+        for (command, _), job in zip(started, jobs, strict=True)
+    ]
+    assert added[0] == ["run.progress=lines", "run.threads=2"]
+    assert added[1] == ["run.progress=lines"]  # the user's own number stands
+    assert added[2] == ["run.progress=lines"]  # images that small take one thread of themselves
+    environments = [options["env"] for _, options in started]
+    assert [environment.get("CUDA_VISIBLE_DEVICES") for environment in environments[:3]] == ["5", "7", "5"]
+    assert environments[3].get("CUDA_VISIBLE_DEVICES") == os.environ.get("CUDA_VISIBLE_DEVICES")
+    assert {environment["OMP_NUM_THREADS"] for environment in environments} == {"2"}
+
+
+def test_failing_jobs_do_not_stop_the_others_and_a_teacher_is_trained_once(sweep_command, tmp_path):
+    grid = ["recipe.epochs=2", "method=kd", "seed=0,1", "+student.recipe.learning_rate=1e30,0.05"]
+    done = execute([*sweep_command, *grid])  # at that learning rate the loss is infinite
+    assert done.returncode == 1, done.stdout + done.stderr
+    last = done.stdout[done.stdout.index("2 failed, 2 done") :]
+    assert last.count("student resnet8: loss term") == 2
+    assert last.count("console.txt]") == 2
+    assert len(list((tmp_path / "outputs" / "main").rglob("result.json"))) == 2
+    [teacher] = (tmp_path / "outputs" / "teachers").rglob("result.json")
+    assert (teacher.parent / "log.txt").read_text().count("epoch 2/2") == 1
+    assert not any("waiting: another process" in path.read_text() for path in tmp_path.rglob("console.txt"))
+
+    again = execute([*sweep_command, *[one.replace("1e30,", "") for one in grid]])
+    assert again.returncode == 0
+    assert again.stdout.splitlines()[-1] == "2 skipped"
+    assert "started" not in again.stdout
+
+
+def test_the_same_run_twice_is_run_once_and_another_process_may_be_at_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "TRAIN", tmp_path / "train.py")
+    (tmp_path / "train.py").write_text("")  # ends well without a result, as train.py does when it finds a lock
+    stream = io.StringIO()
+    common = [f"output_root={tmp_path}/outputs", "device=cpu", "method=ce"]
+    jobs = [[*common, "teacher=resnet8"], [*common, "teacher=resnet14"]]  # cross-entropy has no teacher
+    outcomes = runner.run_sweep(jobs, num_workers=2, display=Display(stream))
+    assert [outcome.status for outcome in outcomes] == ["busy", "busy"]
+    assert stream.getvalue().count("started") == 1
+    assert exit_code(outcomes) == 1
+
+
+def test_a_wrong_job_ends_the_sweep_before_it_begins(sweep_command, tmp_path):
+    refused = execute([*sweep_command, "method=kd", "method.temperature=4,0"])
+    assert refused.returncode == 2
+    assert "method.temperature=0: one error in the configuration:" in refused.stderr
+    assert "method.temperature: should be greater than 0" in refused.stderr
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_kill_ctrl_c_and_the_same_command_again(sweep_command, tmp_path):
+    grid = ["method=ce", "seed=0,1,2", "recipe.epochs=60", "run.evaluate_every=20"]
+    main = tmp_path / "outputs" / "main"
+    process = subprocess.Popen([*sweep_command, *grid], stdout=subprocess.PIPE, text=True, cwd=PROJECT)
+    wait_for(lambda: sum(len(path.read_text().splitlines()) >= 2 for path in main.rglob("metrics.jsonl")) == 2)
+    os.kill(statuses(main)[0]["process"], signal.SIGKILL)
+    wait_for(lambda: 2 in statuses(main))  # the free worker took the third job
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "failed: seed=0: killed by SIGKILL (out of memory?)" in output
+    assert "1 failed, 2 stopped" in output
+    assert {seed: status["status"] for seed, status in statuses(main).items()} == {
+        0: "running", 1: "interrupted", 2: "interrupted",
+    }  # fmt: skip
+
+    again = execute([*sweep_command, *grid])
+    assert again.returncode == 0, again.stdout
+    assert again.stdout.splitlines()[-1] == "3 done"
+    consoles = [path.read_text() for path in main.rglob("console.txt")]
+    assert sum("resumed after epoch" in console for console in consoles) >= 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has died")
+def test_the_jobs_end_with_a_sweep_that_is_killed(sweep_command, tmp_path):
+    main = tmp_path / "outputs" / "main"
+    process = subprocess.Popen([*sweep_command, "method=ce", "recipe.epochs=2000"], stdout=subprocess.PIPE, cwd=PROJECT)
+    wait_for(lambda: any(path.read_text() for path in main.rglob("metrics.jsonl")))
+    process.kill()
+    wait_for(lambda: statuses(main)[0]["status"] == "interrupted", seconds=30)
+    process.communicate()
+
+
+def test_summary_and_exit_code(tmp_path):
+    one, two, three = make_jobs(tmp_path, ["seed=1"], ["seed=2"], ["seed=3"])
+    done, skipped = JobOutcome(one, "done"), JobOutcome(two, "skipped", "finished before")
+    failed, stopped = JobOutcome(three, "failed", "loss is nan"), JobOutcome(three, "stopped", "not started")
+    assert [exit_code(all_of) for all_of in ([done, skipped], [done, failed], [done, stopped], [])] == [0, 1, 130, 0]
+    text = summary([done, done, failed])
+    assert text.splitlines()[0] == "1 done, 1 failed"
+    assert f"failed: seed=3: loss is nan  [{three.console}]" in text
+    assert "the same command again" in text
+    assert summary([done]) == "1 done"
+
+
+def test_progress_is_read_from_the_run_directories(tmp_path):
+    [job] = make_jobs(tmp_path, ["method=kd", "recipe.epochs=8"])
+    pace = Pace(job)
+    assert pace.text() == "teacher resnet8 starts"
+    teacher = job.teachers[0].directory
+    teacher.mkdir(parents=True)
+    metrics = {"epoch": 3, "train/loss": 1.5, "test/accuracy": 40.0}
+    (teacher / "metrics.jsonl").write_text(json.dumps(metrics) + "\n")
+    assert pace.text() == "teacher resnet8 epoch 3/8  loss 1.500  test 40.0"
+    with open(teacher / "metrics.jsonl", "a") as file:
+        file.write(json.dumps(metrics | {"epoch": 4}) + '\n{"epoch": 5, "tr')  # just being written
+    assert latest_metrics(teacher)["epoch"] == 4
+    assert pace.text().startswith("teacher resnet8 epoch 4/8  loss 1.500  test 40.0  (00:0")
+    (teacher / "result.json").write_text("{}")
+    assert pace.text() == "student resnet8 starts"
+    job.run.directory.mkdir(parents=True)
+    validated = metrics | {"validation/accuracy": 30.0}
+    (job.run.directory / "metrics.jsonl").write_text(json.dumps(validated) + "\n")
+    assert pace.text() == "student resnet8 epoch 3/8  loss 1.500  validation 30.0"
