@@ -6,9 +6,12 @@
     python src/train.py -m method=ce,kd,dkd,ltkd seed=0,1,2 dataset.imbalance_factor=10,100
     python src/train.py experiment=cifar100_lt_cpu method=kd      a preset
     python src/train.py --help                                    all choices; --cfg job shows what would run
+    python src/train.py --list                                    methods, losses and networks, with figures
 
 The same command again skips what is finished and resumes what is not.
 """
+
+import sys
 
 import hydra
 from omegaconf import DictConfig
@@ -24,4 +27,8 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
+    if "--list" in sys.argv:
+        from ltkd.catalogue import show
+
+        sys.exit(show(sys.argv[1:]))
     main()

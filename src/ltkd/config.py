@@ -13,9 +13,10 @@ import torch
 from annotated_types import Ge, Gt, Lt
 
 from ltkd.binding import bind
-from ltkd.data import DatasetConfig, group_policy, pack_dataset_config
+from ltkd.combinations import warn_of_combinations
+from ltkd.data import DatasetConfig, group_policy, pack_dataset_config, sampler_class
 from ltkd.errors import UnknownName, UserError
-from ltkd.methods import Method, list_task_losses, method_class, task_loss_class
+from ltkd.methods import Method, method_class, task_loss_class
 from ltkd.models import model_factory
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class Recipe:
     schedule: Literal["step", "cosine", "constant"]
     milestones: list[Annotated[float, Gt(0), Lt(1)]]
     decay_factors: list[Annotated[float, Gt(0)]]
+    sampling: Choice = "instance"
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,7 @@ def load_config(values: Mapping[str, Any]) -> Config:
     _check_places(sections, errors)
     if sections.get("recipe"):
         _check_recipe("recipe", sections["recipe"], errors)
+        sections["recipe"] = _with_bound_choice(sections["recipe"], "recipe", "sampling", sampler_class, errors)
     if sections.get("dataset"):
         sections["dataset"] = _with_bound_choice(sections["dataset"], "dataset", "groups", group_policy, errors)
     method = _bind_method(sections, errors)
@@ -143,12 +146,12 @@ def load_config(values: Mapping[str, Any]) -> Config:
     if sections.get("teacher") and (method is None or method.needs.teacher):
         _bind_network("teacher", sections, errors)
         _check_checkpoint(sections["teacher"], errors)
-        _warn_of_sigmoids(sections)
     if errors:
         count = "one error" if len(errors) == 1 else f"{len(errors)} errors"
         raise UserError("\n".join([f"{count} in the configuration:", *(f"  {line}" for line in errors)]))
-    _warn_of_task_losses(method, sections)
-    return Config(**sections)
+    config = Config(**sections)
+    warn_of_combinations(config)
+    return config
 
 
 @contextmanager
@@ -208,16 +211,6 @@ def _bind_method(sections: dict[str, Any], errors: list[str]) -> type[Method] | 
     return method
 
 
-def _warn_of_task_losses(method: type[Method], sections: dict[str, Any]) -> None:
-    """One line for task losses that the method is not made for, one for a task loss that its weight takes away."""
-    made_for = method.made_for_task_losses
-    if any(sections[role].task_loss != name for role, name in made_for.items()):
-        choices = " ".join(f"{role}.task_loss={name}" for role, name in made_for.items())
-        logger.warning("method=%s is made for %s; with another task loss it is another method", method.name, choices)
-    if sections["method"].get("task_weight") == 0 and sections["student"].task_loss != "ce":
-        logger.warning("student.task_loss has no effect with method.task_weight=0")
-
-
 def _bind_network(role: str, sections: dict[str, Any], errors: list[str]) -> None:
     """Name, arguments, task loss and recipe overrides of teacher or student."""
     network = sections[role]
@@ -232,15 +225,17 @@ def _bind_network(role: str, sections: dict[str, Any], errors: list[str]) -> Non
         before = len(errors)
         overridden = bind(Recipe, dataclasses.asdict(recipe) | network.recipe, f"{role}.recipe", errors)
         if len(errors) == before:
-            _check_recipe(f"{role}.recipe", Recipe(**overridden), errors)
-            network = dataclasses.replace(network, recipe={key: overridden[key] for key in network.recipe})
+            overridden = Recipe(**overridden)
+            _check_recipe(f"{role}.recipe", overridden, errors)
+            overridden = _with_bound_choice(overridden, f"{role}.recipe", "sampling", sampler_class, errors)
+            network = dataclasses.replace(network, recipe={key: getattr(overridden, key) for key in network.recipe})
     sections[role] = network
 
 
 def _with_bound_choice(section: Any, where: str, key: str, lookup: Callable[[str], Callable], errors: list[str]) -> Any:
     """The section with its choice (a name, or {name: ..., arguments}) checked and written in one way.
 
-    The name must be known and the arguments must fit its signature, whose first parameter, the class counts, the
+    The name must be known and the arguments must fit its signature, whose first parameter, class counts or labels, the
     program passes itself. Arguments that are as by default are left out: what means the same is the same run.
     """
     choice = getattr(section, key)
@@ -264,17 +259,6 @@ def _with_bound_choice(section: Any, where: str, key: str, lookup: Callable[[str
 def _check_checkpoint(teacher: Teacher, errors: list[str]) -> None:
     if teacher.checkpoint is not None and not Path(teacher.checkpoint).is_file():
         errors.append(f"teacher.checkpoint: no such file: {teacher.checkpoint}")
-
-
-def _warn_of_sigmoids(sections: dict[str, Any]) -> None:
-    """Distillation reads logits through a softmax; a loss of sigmoids fixes neither their scale nor their offset."""
-    for role in ("teacher", "student"):
-        choice = sections[role].task_loss if sections.get(role) else None
-        name = choice if isinstance(choice, str) or choice is None else choice.get("name")
-        if name in list_task_losses() and not task_loss_class(name).softmax_logits:
-            logger.warning(
-                "%s.task_loss=%s trains sigmoids, but distillation reads a softmax of its logits", role, name
-            )
 
 
 def _check_recipe(key: str, recipe: Recipe, errors: list[str]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ltkd.config import Config, Network, Teacher
+from ltkd.config import Config, Network, Recipe, Teacher
 from ltkd.data import DatasetConfig
 from ltkd.files import file_sha256
 
@@ -113,9 +113,17 @@ def _network_identity(config: Config, network: Network) -> dict[str, Any]:
         "pretrained": network.pretrained,
         "arguments": network.arguments,
         "task_loss": network.task_loss,
-        "recipe": asdict(config.recipe_of(network)),
+        "recipe": _recipe_identity(config.recipe_of(network)),
         "precision": asdict(config.precision),
     }
+
+
+def _recipe_identity(recipe: Recipe) -> dict[str, Any]:
+    """All settings; those that came later are left out where they are as before them: a run stays the run it was."""
+    identity = asdict(recipe)
+    if recipe.sampling == "instance":
+        del identity["sampling"]
+    return identity
 
 
 def _without_seeds(identity: dict[str, Any]) -> dict[str, Any]:

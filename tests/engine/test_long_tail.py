@@ -2,15 +2,24 @@
 
 import json
 import logging
+import os
+import signal
 
 import pytest
 
+from ltkd.engine.interrupt import Interrupted
 from ltkd.engine.network import new_model
 from ltkd.engine.run import run_experiment
 from ltkd.engine.workplace import prepare
 from ltkd.identity import student_run, teacher_run
+from ltkd.methods import method_class
 from ltkd.models import load_weights
 from ltkd.models.classifier import CosineClassifier
+
+
+def metrics_of(config):
+    lines = (student_run(config).directory / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k != "images_per_second"} for line in lines]
 
 
 @pytest.mark.parametrize("name", ["class_balanced", "focal", "class_balanced_focal", "ldam"])
@@ -41,8 +50,7 @@ def test_deferral_comes_in_a_run(make_config):
     def losses_of(choice):
         config = make_config("method=ce", "recipe.epochs=4", f"student.task_loss={choice}")
         run_experiment(config)
-        lines = (student_run(config).directory / "metrics.jsonl").read_text().splitlines()
-        return [json.loads(line)["train/loss"] for line in lines]
+        return [line["train/loss"] for line in metrics_of(config)]
 
     never, late = losses_of("{name:ldam,deferred:null}"), losses_of("{name:ldam,deferred:0.5}")
     assert late[:2] == never[:2]
@@ -75,3 +83,77 @@ def test_an_optimizer_with_an_undecayed_bias_is_resumed(make_config, monkeypatch
         run_experiment(make_config(*settings, "study=halved"))
     monkeypatch.undo()
     assert run_experiment(make_config(*settings, "study=halved"))["weights_sha256"] == expected["weights_sha256"]
+
+
+@pytest.mark.parametrize("sampling", ["class_balanced", "square_root", "progressive"])
+def test_sampling_is_resumed_in_the_middle_of_an_epoch(make_config, monkeypatch, sampling):
+    choice = ("method=ce", f"recipe.sampling={sampling}")
+    expected = run_experiment(make_config(*choice, "study=whole"))
+    method, calls = method_class("ce"), []
+    forward = method.forward
+
+    def stop_at_the_tenth(self, *arguments):
+        calls.append(1)
+        if len(calls) == 10:  # 7 steps an epoch
+            os.kill(os.getpid(), signal.SIGTERM)
+        return forward(self, *arguments)
+
+    monkeypatch.setattr(method, "forward", stop_at_the_tenth)
+    with pytest.raises(Interrupted):
+        run_experiment(make_config(*choice, "study=halved"))
+    monkeypatch.undo()
+    assert run_experiment(make_config(*choice, "study=halved"))["weights_sha256"] == expected["weights_sha256"]
+    lines = metrics_of(make_config(*choice, "study=halved"))
+    assert lines == metrics_of(make_config(*choice, "study=whole"))
+    for line in lines:
+        assert line["train/repeats/tail"] > 1 > line["train/repeats/head"]
+        images = sum(line[f"train/repeats/{group}"] * n for group, n in images_per_group(expected).items())
+        assert images == pytest.approx(sum(expected["class_counts"]))
+
+
+def images_per_group(result):
+    images = dict.fromkeys(result["group_names"], 0)
+    for group, count in zip(result["groups"], result["class_counts"], strict=True):
+        images[result["group_names"][group]] += count
+    return images
+
+
+def test_each_network_has_its_sampling_and_only_another_one_is_another_run(make_config):
+    plain, named = make_config(), make_config("recipe.sampling={name: instance}")
+    assert student_run(plain).identity == student_run(named).identity
+    assert "sampling" not in student_run(plain).identity["recipe"]  # runs from before there was a choice are found
+    mine = make_config("+student.recipe.sampling=class_balanced")
+    assert student_run(mine).identity["recipe"]["sampling"] == "class_balanced"
+    assert teacher_run(mine).identity == teacher_run(plain).identity
+    power = make_config("recipe.sampling={name: power, q: 0.25}")
+    assert teacher_run(power).identity["recipe"]["sampling"] == {"name": "power", "q": 0.25}
+    assert "train/repeats/tail" not in training_metrics_of_one_epoch(plain)
+    assert training_metrics_of_one_epoch(mine)["train/repeats/tail"] > 2
+
+
+def training_metrics_of_one_epoch(config):
+    run_experiment(config)
+    return metrics_of(config)[0]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "warned"),
+    [
+        (
+            ["recipe.sampling=class_balanced", "student.task_loss=balanced_softmax"],
+            "student.task_loss=balanced_softmax",
+        ),
+        (
+            ["+teacher.recipe.sampling=square_root", "teacher.task_loss=class_balanced"],
+            "teacher.task_loss=class_balanced",
+        ),
+        (["recipe.sampling=class_balanced", "student.task_loss=ldam"], None),
+        (["student.task_loss=balanced_softmax"], None),
+    ],
+    ids=str,
+)
+def test_two_corrections_of_the_class_counts_are_warned_about(make_config, caplog, overrides, warned):
+    with caplog.at_level(logging.WARNING):
+        make_config(*overrides)
+    assert bool(warned) == ("together they favour rare classes" in caplog.text)
+    assert warned is None or warned in caplog.text

@@ -76,7 +76,8 @@ class Problem:
 def make_problem(name: str, *, same: bool = False, dtype: torch.dtype = torch.float64, **settings) -> Problem:
     """The method `name` with its YAML settings; `same`: student and teacher are equal networks in eval mode."""
     torch.manual_seed(0)
-    teacher = TinyNetwork((3, 4, 5)).to(dtype).eval().requires_grad_(False)
+    # wide enough that no small regressor between the two is dead from the start, all its ReLUs off
+    teacher = TinyNetwork((6, 7, 8)).to(dtype).eval().requires_grad_(False)
     student = copy.deepcopy(teacher).requires_grad_() if same else TinyNetwork((2, 3, 4)).to(dtype).train()
     for norm in (*teacher.norms, *student.norms):  # as after training: not all at 1 and 0
         norm.weight.data.copy_(torch.linspace(0.7, 1.5, len(norm.weight)))

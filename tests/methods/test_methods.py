@@ -36,7 +36,7 @@ def test_every_method_has_a_yaml_file_and_a_paper():
 
 
 def test_unknown_name_lists_the_choices():
-    with pytest.raises(UserError, match=r"method.name: .*'ltkdd'.*did you mean 'ltkd'.*ce, .*dkd, .*kd, .*ltkd"):
+    with pytest.raises(UserError, match=r"method.name: .*'ltkdd'.*did you mean 'ltkd'.*: .*\bce, .*\bkd, .*\bltkd\b"):
         method_class("ltkdd")
 
 

@@ -7,6 +7,7 @@ from ltkd.data.load import load_data
 from ltkd.data.long_tail import LongTailSplit, class_counts, make_split
 from ltkd.data.manifest import check_manifest, write_manifest
 from ltkd.data.pack import pack_dataset_config, read_pack, write_pack
+from ltkd.data.sampling import Sampler, build_sampler, sampler_class
 from ltkd.data.second_view import SecondViews
 from ltkd.data.sources import Source, load_source
 
@@ -17,8 +18,10 @@ __all__ = [
     "EpochPlan",
     "LongTailData",
     "LongTailSplit",
+    "Sampler",
     "SecondViews",
     "Source",
+    "build_sampler",
     "check_manifest",
     "class_counts",
     "device_data",
@@ -29,6 +32,7 @@ __all__ = [
     "make_split",
     "pack_dataset_config",
     "read_pack",
+    "sampler_class",
     "write_manifest",
     "write_pack",
 ]

@@ -99,13 +99,14 @@ class DeviceData:
             raise IndexError(f"step {step} of {num_batches}")
         return slice(step * batch_size, len(self) if step == num_batches - 1 else (step + 1) * batch_size)
 
-    def draw_epoch(self, generator: torch.Generator) -> EpochPlan:
+    def draw_epoch(self, generator: torch.Generator, order: Tensor | None = None) -> EpochPlan:
         """Draws an epoch's order, crops and flips, on the generator's device, and moves them to the data's.
 
-        A CPU generator gives the same plan on every device.
+        A CPU generator gives the same plan on every device. order [N]: rows of the data set that a sampler drew before,
+        some perhaps repeatedly and some not; by default every row once.
         """
         options = {"generator": generator, "device": generator.device}
-        permutation = torch.randperm(len(self), **options)
+        permutation = torch.randperm(len(self), **options) if order is None else order
         offsets_y, offsets_x = torch.randint(0, 2 * self.crop_padding + 1, (2, len(self)), **options)
         flips = torch.randint(0, 1 + self.horizontal_flip, (len(self),), **options).bool()
         return EpochPlan(*(choice.to(self.device) for choice in (permutation, offsets_y, offsets_x, flips)))

@@ -9,6 +9,7 @@ comes twice before all came once. A class without images is not drawn.
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 from annotated_types import Ge
 from torch import Tensor
@@ -48,6 +49,16 @@ class Sampler:
         """Of each class [C]."""
         raise NotImplementedError
 
+    def repeats(self, order: Tensor, groups: np.ndarray) -> dict[int, float]:
+        """How often an image of each group is shown in an epoch, on average: {group: repeats}, for groups with images.
+
+        order [N]: of the epoch; groups [C]: id of each class.
+        """
+        groups = torch.as_tensor(groups)[: len(self.class_counts)]
+        there = groups.bincount(weights=self.class_counts)
+        shown = groups.bincount(weights=self.labels[order].bincount(minlength=len(groups)))
+        return {group: (shown[group] / there[group]).item() for group in there.nonzero().flatten().tolist()}
+
     def _fill(self, classes: Tensor, generator: torch.Generator) -> Tensor:
         """An image of each of the classes [N]."""
         order = torch.empty_like(self.labels)
@@ -76,6 +87,9 @@ class Instance(Sampler):
 
     def order(self, epoch: int, epochs: int, generator: torch.Generator) -> Tensor:
         return torch.randperm(len(self.labels), generator=generator)
+
+    def repeats(self, order: Tensor, groups: np.ndarray) -> dict[int, float]:
+        return {}  # once, always: nothing to tell
 
 
 class Power(Sampler):

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ltkd.config import Network, Teacher
+from ltkd.data import build_sampler
 from ltkd.engine.evaluate import EVALUATION_BATCH
 from ltkd.engine.precision import autocast
 from ltkd.engine.result import write_result
@@ -139,6 +140,7 @@ def make_training(
         teacher=teacher.model if teacher else None, further_teachers=[one.model for one in further_teachers],
         train=place.train, test=place.test, validation=place.validation,
         split=split, groups=groups, recipe=recipe, seed=run.seed, device=place.device,
+        sampler=build_sampler(recipe.sampling, torch.as_tensor(place.data.train_labels)),
         autocast=functools.partial(autocast, config.precision, place.device),
         evaluate_every=config.run.evaluate_every, progress=config.run.progress,
     )  # fmt: skip

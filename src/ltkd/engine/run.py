@@ -4,6 +4,8 @@ import functools
 import logging
 from typing import Any
 
+import torch
+
 from ltkd.config import Config
 from ltkd.engine.network import make_method, new_method, new_model, train_network
 from ltkd.engine.run_directory import Busy, finished_result, locked, recorded
@@ -38,7 +40,7 @@ def run_experiment(config: Config) -> dict[str, Any] | None:
                     teacher = find_or_train_teacher(place, check=check)
                 further = [find_or_train_teacher(place, one) for one in wanted]
                 method = new_method(place, model, teacher, len(further))
-                model = method.adapt_student(model).to(place.device)
+                model = method.adapt_student(model).to(place.device, memory_format=torch.channels_last)
                 return train_network(place, run, model, method, teacher, further)
     except Busy:
         logger.warning("left alone: another process works on %s", run.directory)

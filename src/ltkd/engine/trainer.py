@@ -50,6 +50,7 @@ class State:
     best: dict[str, Any] | None = None  # highest test accuracy: for comparison with papers that report it
     selected: dict[str, Any] | None = None  # highest validation accuracy, with its test figures
     seconds: float = 0.0  # of training steps, over all sessions
+    repeats: dict[int, float] = field(default_factory=dict)  # by group, of the epoch under way; as Sampler.repeats
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,9 @@ def _train_epoch(
     if state.generator is None:
         state.generator = generator.get_state()
     generator.set_state(state.generator)
-    plan = t.train.draw_epoch(generator)
+    order = t.sampler.order(epoch, t.recipe.epochs, generator)
+    plan = t.train.draw_epoch(generator, order)
+    state.repeats = t.sampler.repeats(order, t.split.groups)
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(t.recipe, epoch) * group.get("learning_rate_factor", 1.0)
     t.model.train()
@@ -188,6 +191,7 @@ def _finish_epoch(
             metrics |= {f"train/{name}/{key}": v for key, v in by_group if v is not None and math.isfinite(v)}
         else:
             metrics[f"train/{name}"] = mean.item()
+    metrics |= {f"train/repeats/{t.split.group_names[group]}": value for group, value in state.repeats.items()}
     loss = metrics["train/loss"] = sum(mean.item() for name, mean in means.items() if name.startswith("loss/"))
 
     shown = None  # validation where there is one: who tunes should not look at the test part

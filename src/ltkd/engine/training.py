@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ltkd.config import Recipe
-from ltkd.data import DeviceData, LongTailSplit
+from ltkd.data import DeviceData, LongTailSplit, Sampler
 from ltkd.losses import ClassGroups
 from ltkd.methods import Method
 
@@ -29,6 +29,7 @@ class Training:
     split: LongTailSplit
     groups: ClassGroups  # split.groups, laid out on the device
     recipe: Recipe
+    sampler: Sampler  # of the recipe
     seed: int
     device: torch.device
     autocast: Callable[[], AbstractContextManager]

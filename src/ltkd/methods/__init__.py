@@ -4,14 +4,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from ltkd.methods import (  # noqa: F401  importing a file registers its methods
+    attention,
     balanced,
+    contrastive,
     correlation,
     curriculum_temperature,
     divergence,
+    feature,
     logit,
     long_tail,
     ltkd,
     mlkd,
+    relation,
+    review,
+    sim,
     standardized,
 )
 from ltkd.methods.base import Method, MethodContext, Needs, Networks, list_methods, method_class, register

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge, Lt
@@ -52,6 +52,8 @@ class ClassBalanced(ReweightedLoss):
     divide_by: images (the paper) or weights (a weighted mean, as torch and the code of LDAM-DRW have it).
     """
 
+    corrects_prior = True
+
     def __init__(
         self,
         class_counts: Tensor,
@@ -97,7 +99,8 @@ class ClassBalancedFocal(ReweightedLoss):
     read a softmax (group mass, calibration, distillation from this network) see logits that were not trained for one.
     """
 
-    softmax_logits: ClassVar[bool] = False
+    corrects_prior = True
+    softmax_logits = False
 
     def __init__(
         self,
@@ -135,7 +138,7 @@ class LDAM(ReweightedLoss):
     """
 
     needs_every_class = True
-    replaces_classifier: ClassVar[bool] = True
+    replaces_classifier = True
 
     def __init__(
         self,

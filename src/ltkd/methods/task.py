@@ -20,6 +20,9 @@ class TaskLoss(nn.Module):
     """A loss on labels: `forward(logits [B, C], labels [B])` is a mean over the batch."""
 
     needs_every_class: ClassVar[bool] = False  # uses class priors, which are 0 for a class without training images
+    corrects_prior: ClassVar[bool] = (
+        False  # makes up for class counts, which a sampler that evens them out does as well
+    )
     softmax_logits: ClassVar[bool] = True  # the logits are made for a softmax, as distillation reads them
     replaces_classifier: ClassVar[bool] = False  # the network's linear classifier gives way to another kind
 
@@ -95,6 +98,7 @@ class BalancedSoftmax(TaskLoss):
     """Balanced softmax, arXiv:2007.10740. At test time the logits are used as they are."""
 
     needs_every_class = True
+    corrects_prior = True
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         return losses.balanced_softmax(logits, labels, self.class_counts)
@@ -105,6 +109,7 @@ class LogitAdjusted(TaskLoss):
     """Logit-adjusted cross-entropy, arXiv:2007.07314; tau 1 is the theory's value and equals the balanced softmax."""
 
     needs_every_class = True
+    corrects_prior = True
 
     def __init__(self, class_counts: Tensor, *, tau: Annotated[float, Ge(0)] = 1.0) -> None:
         super().__init__(class_counts)

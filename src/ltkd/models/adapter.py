@@ -60,7 +60,7 @@ class AdaptedModel(nn.Module):
 
     def replace_classifier(self, classifier: nn.Module) -> None:
         """Put another layer in the classifier's place. Its input is the embedding from now on."""
-        self.network.set_submodule(self._classifier_name, classifier)
+        self.network.set_submodule(self._head_names[0], classifier)
         classifier.register_forward_pre_hook(self._catch_embedding)
 
     def forward(self, images: Tensor, *, features: bool = False) -> ModelOutput:

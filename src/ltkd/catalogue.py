@@ -1,0 +1,163 @@
+"""What there is: all methods and all networks of our own, with figures that are counted and not typed."""
+
+import inspect
+import logging
+import sys
+from typing import Any
+
+import numpy as np
+import torch
+from tabulate import tabulate
+from torch.utils.flop_counter import FlopCounterMode
+
+from ltkd.composition import compose_values
+from ltkd.config import Config, load_config
+from ltkd.data import LongTailData, device_data, make_split
+from ltkd.engine.network import TrainedTeacher, make_training, new_method, new_model
+from ltkd.engine.step import Step
+from ltkd.engine.workplace import Workplace
+from ltkd.errors import UserError
+from ltkd.identity import student_run
+from ltkd.methods import list_methods, list_task_losses, method_class, task_loss_class
+from ltkd.models import build_model, count_multiply_adds, count_parameters, list_models
+
+PAIR = ("resnet32x4", "resnet8x4")  # the field's main pair
+NUM_CLASSES = 100
+IMAGES_PER_CLASS = 10  # of the largest class of the made-up data
+BATCH_SIZE = 8  # the convolutions' share of a step's arithmetic does not depend on it
+NEEDS = {
+    "stages": "feature maps", "embedding": "pooled vector", "input_gradients": "input gradients",
+    "second_view": "second view", "networks": "images of its own",
+}  # fmt: skip
+
+
+def show(arguments: list[str]) -> int:
+    """The command: prints all tables; teacher=NAME and student=NAME choose the pair that methods are counted for."""
+    pair = dict(zip(("teacher", "student"), PAIR, strict=True))
+    try:
+        for argument in arguments:
+            role, _, name = argument.partition("=")
+            if role in pair and name:
+                pair[role] = name
+            elif argument != "--list":
+                raise UserError(f"--list: takes teacher=NAME and student=NAME, got {argument!r}")
+        tables = [methods_table(**pair), task_losses_table(), models_table()]
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    sys.stdout.write("\n\n".join(tables) + "\n")
+    return 0
+
+
+def methods_table(teacher: str, student: str) -> str:
+    rows = [
+        [row["name"], row["paper"], row["needs"], row["teacher"], f"{row['parameters']:,}", f"{row['cost']:.2f}"]
+        for row in method_rows(teacher, student)
+    ]
+    note = (
+        f"Extra parameters and cost are those of {teacher} -> {student}, 32x32 images, {NUM_CLASSES} classes. "
+        "Cost: multiply-adds of convolutions and matrix\nproducts in one training step with a live teacher, KD = 1. "
+        "A teacher that is asked for its logits on the batch alone can be cached."
+    )
+    return f"{_table(rows, ['method', 'paper', 'needs', 'teacher', 'extra parameters', 'cost'])}\n\n{note}"
+
+
+def task_losses_table() -> str:
+    """The losses on the labels, for student.task_loss and teacher.task_loss."""
+    rows = []
+    for name in list_task_losses():
+        settings = list(inspect.signature(task_loss_class(name)).parameters)[1:]
+        rows.append([name, inspect.getdoc(task_loss_class(name)).splitlines()[0], ", ".join(settings) or "-"])
+    return _table(rows, ["task loss", "what", "settings"])
+
+
+def models_table() -> str:
+    rows = [[row["name"], f"{row['parameters']:,}", f"{row['multiply_adds'] / 1e6:,.1f} M"] for row in model_rows()]
+    return _table(rows, ["network", f"parameters ({NUM_CLASSES} classes)", "multiply-adds (32x32)"])
+
+
+def _table(rows: list[list[str]], headers: list[str]) -> str:
+    alignment = ["right" if rows[0][i][:1].isdigit() else "left" for i in range(len(headers))]
+    return tabulate(rows, headers=headers, tablefmt="github", colalign=alignment, disable_numparse=True)
+
+
+def model_rows() -> list[dict[str, Any]]:
+    """Our own networks with their parameters and multiply-adds at 100 classes and 32x32."""
+    rows = []
+    for name in list_models():
+        with torch.device("meta"):  # shapes alone: nothing is computed
+            model = build_model(name, NUM_CLASSES)
+        size = {"parameters": count_parameters(model), "multiply_adds": count_multiply_adds(model, (3, 32, 32))}
+        rows.append({"name": name, **size})
+    return rows
+
+
+def method_rows(teacher: str, student: str) -> list[dict[str, Any]]:
+    """All methods: name, paper, needs, teacher (cached, live, none), parameters that training adds, and cost."""
+    rows = [{"name": name, **_figures(name, teacher, student)} for name in list_methods()]
+    unit = next(row["cost"] for row in rows if row["name"] == "kd")
+    return [row | {"cost": row["cost"] / unit} for row in rows]
+
+
+def _figures(name: str, teacher: str, student: str) -> dict[str, Any]:
+    overrides = ("device=cpu", "dataset=cifar100_lt", "dataset.imbalance_factor=10", f"recipe.batch_size={BATCH_SIZE}")
+    logging.disable(logging.WARNING)  # what a method advises is for those who train with it
+    try:
+        values = compose_values(*overrides, f"teacher={teacher}", f"student={student}", f"method={name}")
+        config = load_config(values)
+        place = _made_up_place(config)
+        step, extra_parameters = _first_step(place)
+    finally:
+        logging.disable(logging.NOTSET)
+    batch = place.train.batch(place.train.draw_epoch(torch.Generator()), 0, BATCH_SIZE)
+    if step.training.method.needs.second_view:
+        batch.second_view = batch.images.clone()
+    with FlopCounterMode(display=False) as counter:
+        step(batch)
+    needs = method_class(name).needs
+    words = [word for key, word in NEEDS.items() if getattr(needs, key)]
+    return {
+        "paper": method_class(name).paper,
+        "needs": ", ".join(words) or ("logits" if needs.teacher else "nothing"),
+        "teacher": "cached" if needs.teacher_logits_only else "live" if needs.teacher else "none",
+        "parameters": extra_parameters,
+        "cost": counter.get_total_flops(),
+    }
+
+
+def _first_step(place: Workplace) -> tuple[Step, int]:
+    """A training's step before anything is trained, and the number of trained parameters that are not the student's."""
+    config = place.config
+    student = new_model(place, config.student, config.seed)
+    own = {id(parameter) for parameter in student.parameters()}
+    teacher, further = None, []
+    if config.needs_teacher:
+        teacher, *further = (
+            TrainedTeacher(new_model(place, one, one.seed).eval().requires_grad_(False), {})
+            for one in (config.teacher, *config.further_teachers)
+        )
+    method = new_method(place, student, teacher, len(further)).train()
+    model = method.adapt_student(student).train()
+    trained = [parameter for module in (model, method) for parameter in module.parameters() if parameter.requires_grad]
+    step = Step(make_training(place, student_run(config), model, method, teacher, further), torch.optim.SGD(trained))
+    return step, sum(parameter.numel() for parameter in trained if id(parameter) not in own)
+
+
+def _made_up_place(config: Config) -> Workplace:
+    """Random images in a long tail, so that nothing needs to be on disk."""
+    dataset = config.dataset
+    generator = np.random.default_rng(0)
+    labels = np.repeat(np.arange(dataset.num_classes), IMAGES_PER_CLASS)
+    images = generator.integers(
+        0, 256, (len(labels), dataset.channels, dataset.image_size, dataset.image_size), np.uint8
+    )
+    split = make_split(
+        labels, num_classes=dataset.num_classes, imbalance=dataset.imbalance, split_seed=0, validation_per_class=0,
+        imbalance_factor=dataset.imbalance_factor, groups=dataset.groups,
+    )  # fmt: skip
+    data = LongTailData(
+        dataset.name, dataset, split, [str(label) for label in range(dataset.num_classes)],
+        images[split.indices], labels[split.indices], images[:0], labels[:0], images[:10], labels[:10],
+    )  # fmt: skip
+    parts = {part: device_data(data, part, device="cpu") for part in ("train", "test")}
+    return Workplace(config, data, torch.device("cpu"), parts["train"], parts["test"], None)
