@@ -3,6 +3,7 @@
     python scripts/results.py outputs/main                       Markdown on the screen
     python scripts/results.py outputs/main outputs/other --csv table.csv --markdown table.md
     python scripts/results.py outputs/tuning --accuracy validation   for choosing settings
+    python scripts/results.py outputs/main --accuracy logit_adjusted  the same networks, corrected after training
 
 Failed, interrupted and missing runs are named below the table, and make the exit code 1.
 """
@@ -19,7 +20,7 @@ from ltkd.results import KINDS, collect, comma_separated, markdown
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="*", type=Path, default=[Path("outputs")], help="default: outputs")
-    parser.add_argument("--accuracy", choices=list(KINDS), default="last", help="which epoch's (default: last)")
+    parser.add_argument("--accuracy", choices=list(KINDS), default="last", help="which figure (default: last)")
     parser.add_argument("--csv", type=Path, help="also write the unrounded table here")
     parser.add_argument("--markdown", type=Path, help="also write the Markdown table here")
     arguments = parser.parse_args()

@@ -22,6 +22,7 @@ from ltkd.models import model_factory
 logger = logging.getLogger(__name__)
 
 Seed = Annotated[int, Ge(0), Lt(2**32)]
+Tau = Annotated[float, Ge(0)] | Literal["auto"]  # of a post-hoc correction
 Choice = str | dict[str, Any]  # "name" or {name: ..., other arguments}
 
 
@@ -74,6 +75,14 @@ class Run:
 
 
 @dataclass(frozen=True)
+class EvaluationSettings:
+    """What is computed of the finished network beside its accuracy."""
+
+    logit_adjusted: Tau | None
+    tau_normalized: Tau | None
+
+
+@dataclass(frozen=True)
 class Wandb:
     mode: Literal["auto", "online", "offline", "disabled"]
     project: str
@@ -92,6 +101,7 @@ class Config:
     data_root: str
     precision: Precision
     run: Run
+    evaluation: EvaluationSettings
     wandb: Wandb
     dataset: DatasetConfig
     teacher: Teacher

@@ -30,7 +30,7 @@ class NetworkRun:
     @property
     def cell(self) -> str:
         """Of all runs that differ in seeds alone. How often is evaluated decides what `best` and `selected` mean."""
-        return digest({**_without_seeds(self.identity), "evaluate_every": self.config.run.evaluate_every})
+        return digest({**without_seeds(self.identity), "evaluate_every": self.config.run.evaluate_every})
 
     @property
     def tracking_id(self) -> str:
@@ -126,12 +126,13 @@ def _recipe_identity(recipe: Recipe) -> dict[str, Any]:
     return identity
 
 
-def _without_seeds(identity: dict[str, Any]) -> dict[str, Any]:
+def without_seeds(identity: dict[str, Any]) -> dict[str, Any]:
+    """What all runs of a cell have in common."""
     teacher = identity.get("teacher")
     if teacher is not None:
-        identity = identity | {"teacher": _without_seeds(teacher)}
+        identity = identity | {"teacher": without_seeds(teacher)}
     if "further_teachers" in identity:
-        identity = identity | {"further_teachers": [_without_seeds(one) for one in identity["further_teachers"]]}
+        identity = identity | {"further_teachers": [without_seeds(one) for one in identity["further_teachers"]]}
     return {key: value for key, value in identity.items() if key != "seed"}
 
 

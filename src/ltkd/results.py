@@ -20,6 +20,8 @@ KINDS = {
     "last": "accuracy on the test part after the last epoch, in %",
     "validation": "accuracy on the VALIDATION split after the last epoch, in %: what settings are chosen by",
     "selected": "accuracy on the test part in the epoch that the validation split selects, in %",
+    "logit_adjusted": "accuracy on the test part, last epoch, logits adjusted post hoc (arXiv 2007.07314), in %",
+    "tau_normalized": "accuracy on the test part, last epoch, classifier tau-normalised (arXiv 1910.09217), in %",
     "best": "BEST epoch ON THE TEST PART, in %: only for comparison with papers that report it",
 }
 NOT_AVAILABLE = "n/a"
@@ -39,8 +41,7 @@ class Cell:
 
     def values(self, kind: str, group: str | None) -> list[float]:
         """The accuracy of each run, over all classes or in a group; runs without that figure are left out."""
-        records = [record for run in self.runs if (record := _record(run, kind)) is not None]
-        values = [record["all"] if group is None else record["per_group"][group] for record in records]
+        values = [accuracy(run, kind, group) for run in self.runs]
         return [value for value in values if value is not None]
 
     @property
@@ -48,8 +49,20 @@ class Cell:
         return " ".join(filter(None, [*self.names.values(), self.settings]))
 
 
-def _record(run: dict[str, Any], kind: str) -> dict[str, Any] | None:
+def accuracy_record(run: dict[str, Any], kind: str) -> dict[str, Any] | None:
+    """The figures of that kind (KINDS) in a result; None where it has none."""
+    if kind in ("logit_adjusted", "tau_normalized"):
+        figures = (run.get("post_hoc") or {}).get(kind)
+        return figures and figures["test"]
     return run["accuracy"]["last"].get("validation") if kind == "validation" else run["accuracy"][kind]
+
+
+def accuracy(run: dict[str, Any], kind: str, group: str | None) -> float | None:
+    """Over all classes (group None) or in a group, in %; None where the run has no such figure."""
+    record = accuracy_record(run, kind)
+    if record is None:
+        return None
+    return record["all"] if group is None else record["per_group"].get(group)
 
 
 @dataclass(frozen=True)
@@ -69,7 +82,7 @@ def collect(folders: Iterable[Path]) -> Collection:
     for folder in folders:
         for path in sorted(Path(folder).rglob("status.json")):
             if not path.with_name("result.json").exists():
-                unfinished.append(_how_it_ended(path))
+                unfinished.append(how_it_ended(path))
         for path in sorted(Path(folder).rglob("result.json")):
             try:
                 run = read_result(path)
@@ -79,7 +92,7 @@ def collect(folders: Iterable[Path]) -> Collection:
                 runs[run["cell"] + run["hash"]] = run
     for run in list(runs.values()):
         if run.get("teacher_result"):
-            teacher = _teacher_of(run)
+            teacher = teacher_of(run)
             runs.setdefault(teacher["cell"] + teacher["hash"], teacher)
 
     repeated = _cells_with_a_repeated_seed(runs.values())
@@ -96,7 +109,7 @@ def collect(folders: Iterable[Path]) -> Collection:
     return Collection(ordered, unfinished + _missing_seeds(ordered))
 
 
-def _how_it_ended(path: Path) -> str:
+def how_it_ended(path: Path) -> str:
     """One line about a run without a result, from its status.json."""
     try:
         status = read_json(path)
@@ -115,7 +128,7 @@ def read_result(path: Path) -> dict[str, Any]:
     return result
 
 
-def _teacher_of(run: dict[str, Any]) -> dict[str, Any]:
+def teacher_of(run: dict[str, Any]) -> dict[str, Any]:
     """The teacher as a run of its own, as far as a table needs it, from what its student's result says of it."""
     names = {"dataset": run["dataset"], "teacher": run["teacher"], "student": None, "method": "teacher"}
     return run["teacher_result"] | names | {"group_names": run["group_names"], "identity": run["identity"]["teacher"]}
@@ -147,7 +160,7 @@ def _name_settings(cells: list[Cell]) -> None:
     for cell in cells:
         alike[tuple(cell.names.values())].append(cell)
     for same in alike.values():
-        flat = [_flatten(cell.identity) | _teacher_seed_setting(cell) for cell in same]
+        flat = [flatten(cell.identity) | _teacher_seed_setting(cell) for cell in same]
         for key in sorted({key for one in flat for key in one}):
             values = [json.dumps(one.get(key)) for one in flat]
             common, count = Counter(values).most_common(1)[0]
@@ -164,9 +177,10 @@ def _teacher_seed_setting(cell: Cell) -> dict[str, Any]:
     return {} if cell.teacher_seed is None else {"teacher.seed": cell.teacher_seed}
 
 
-def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, {"method.name": "kd", ...}, without what is called seed."""
     if isinstance(value, dict) and value:
-        return {k: v for key, inner in value.items() for k, v in _flatten(inner, f"{prefix}{key}.").items()}
+        return {k: v for key, inner in value.items() for k, v in flatten(inner, f"{prefix}{key}.").items()}
     return {prefix[:-1]: value} if prefix[:-1].rpartition(".")[2] != "seed" else {}
 
 
@@ -213,7 +227,7 @@ def markdown(cells: list[Cell], kind: str) -> str:
     figures = [key.removesuffix(" std") for key in rows[0] if key.endswith(" std")]
     body = [
         [row[key] if row[key] not in (None, "") else "-" for key in fixed]
-        + [_figure(row[key], row[f"{key} std"]) for key in figures]
+        + [figure(row[key], row[f"{key} std"]) for key in figures]
         for row in rows
     ]
     table = tabulate(body, headers=[*fixed, *figures], tablefmt="github", disable_numparse=True)
@@ -230,7 +244,8 @@ def comma_separated(cells: list[Cell], kind: str) -> str:
     return file.getvalue()
 
 
-def _figure(value: float | None, deviation: float | None) -> str:
+def figure(value: float | None, deviation: float | None) -> str:
+    """How a figure is written in every table: 42.00 ± 2.65, 42.00, n/a."""
     if value is None:
         return NOT_AVAILABLE
     return f"{value:.2f}" if deviation is None else f"{value:.2f} ± {deviation:.2f}"
@@ -257,6 +272,6 @@ def _rows(name: str, method: str, result: dict[str, Any], groups: list[str]) -> 
     last = result["accuracy"]["last"]
     records = {name: last} | ({f"{name}, on validation": last["validation"]} if "validation" in last else {})
     return [
-        [label, method, _figure(record["all"], None), *(_figure(record["per_group"][group], None) for group in groups)]
+        [label, method, figure(record["all"], None), *(figure(record["per_group"][group], None) for group in groups)]
         for label, record in records.items()
     ]

@@ -2,7 +2,7 @@
 
 name, title        the file's name, and what the table shows
 study              first folder below output_root; tables with the same study share their runs
-accuracy           last | validation | selected | best: which figure of result.json (results.KINDS); default: last
+accuracy           which figure of result.json, last, validation, selected ... (results.KINDS); default: last
 base               overrides of every cell, as on the command line of train.py
 rows, columns      axes, {AXIS: {LABEL: overrides}}; the product of the axes makes the rows (columns), and a row
                    in a column is a cell. Overrides are a list or one string ("": none); null: nothing is run
@@ -328,3 +328,17 @@ def _each_warning_once(logger: logging.Logger) -> Iterator[None]:
         yield
     finally:
         logger.removeFilter(is_new)
+
+
+def split_arguments(arguments: Iterable[str], own: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """A script's own key=value arguments, and the rest, which are overrides. UserError when `table` is not given."""
+    values, overrides = {}, []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if equals and key in own:
+            values[key] = value
+        else:
+            overrides.append(argument)
+    if not values.get("table"):
+        raise UserError(f"table: missing; add table=NAME, one of: {', '.join(list_tables())}")
+    return values, overrides

@@ -6,8 +6,11 @@ import pytest
 import torch
 
 from ltkd.engine import trainer
+from ltkd.engine.network import TrainedTeacher, make_training, new_method, new_model
 from ltkd.engine.run import run_experiment
+from ltkd.engine.step import Step
 from ltkd.engine.trainer import CHECKPOINT
+from ltkd.engine.workplace import prepare
 from ltkd.identity import student_run
 from ltkd.methods import list_methods
 
@@ -58,3 +61,63 @@ def test_a_run_on_digits_ends_and_resumes_to_the_same_bit(make_config, teachers,
     assert numbers(resumed) == numbers(result)
     assert metrics_of(directory) == lines
     assert json.loads((directory / "status.json").read_text())["status"] == "finished"
+
+
+PAIRS = {"homogeneous": ("resnet20", "resnet8"), "heterogeneous": ("wrn_16_2", "shufflenetv1")}
+
+
+def one_batch(place):
+    plan = place.train.draw_epoch(torch.Generator().manual_seed(0))
+    batch = place.train.batch(plan, 0, 48)
+    batch.second_view = batch.images.flip(0).flip(0)  # an augmented view would do as well
+    return batch
+
+
+def step_of(place, teacher, further=()):
+    """The training step of the configuration, with networks that have just been made."""
+    config = place.config
+    student = new_model(place, config.student, config.seed)
+    method = new_method(place, student, teacher, len(further)).train()
+    model = method.adapt_student(student).train()
+    training = make_training(place, student_run(config), model, method, teacher, further)
+    groups = [{"params": [p for p in model.parameters() if p.requires_grad]}, *method.parameter_groups()]
+    optimizer = torch.optim.Adam([group for group in groups if group["params"]], lr=3e-3)  # whatever the terms' size
+    method.start_epoch(training.recipe.epochs)  # after all warm-ups
+    return Step(training, optimizer)
+
+
+@pytest.fixture(scope="module")
+def knowing_teachers():
+    """By pair: a teacher that has learned the batch by heart, made once."""
+    return {}
+
+
+def knowing_teacher(place, pair, knowing_teachers):
+    if pair not in knowing_teachers:
+        config = place.config
+        torch.manual_seed(0)
+        network, batch = new_model(place, config.teacher, 0).train(), one_batch(place)
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
+        for _ in range(80):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(network(batch.images).logits, batch.labels).backward()
+            optimizer.step()
+        assert (network.eval()(batch.images).logits.argmax(1) == batch.labels).float().mean() > 0.95
+        knowing_teachers[pair] = network.requires_grad_(False)
+    return TrainedTeacher(knowing_teachers[pair], {})
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize("name", ALL)
+def test_one_batch_is_learned_by_heart(make_config, knowing_teachers, name, pair):
+    teacher_name, student_name = PAIRS[pair]
+    config = make_config(f"method={name}", f"teacher={teacher_name}", f"student={student_name}", "recipe.batch_size=48")
+    place = prepare(config)
+    teacher = knowing_teacher(place, pair, knowing_teachers) if config.needs_teacher else None
+    step, batch = step_of(place, teacher, [teacher] * len(config.further_teachers)), one_batch(place)
+    accuracies = []
+    for _ in range(120):
+        accuracies.append(step(batch)["accuracy"].item())
+        if min(accuracies[-3:]) > 97 and len(accuracies) > 3:
+            break
+    assert min(accuracies[-3:]) > 90, accuracies[-10:]

@@ -42,6 +42,14 @@ def evaluate(
     model: nn.Module, data: DeviceData, split: LongTailSplit, autocast: Callable[[], AbstractContextManager]
 ) -> Evaluation:
     """Evaluate in eval mode, over all images once and in order; the model's mode is as before afterwards."""
+    return summarize(predict_logits(model, data, autocast), data.labels.cpu(), split)
+
+
+def predict_logits(model: nn.Module, data: DeviceData, autocast: Callable[[], AbstractContextManager]) -> Tensor:
+    """Logits [N, C] of all images in their order, in eval mode, as float32 on the CPU.
+
+    Counting is done there: one transfer, and the same code, hence the same digits, for every device.
+    """
     was_training = model.training
     model.eval()
     with torch.inference_mode():
@@ -50,8 +58,7 @@ def evaluate(
             with autocast():
                 logits.append(model(batch.images).logits.float())
     model.train(was_training)
-    # counted on the CPU: one transfer, and the same code, hence the same digits, for every device
-    return summarize(torch.cat(logits).cpu(), data.labels.cpu(), split)
+    return torch.cat(logits).cpu()
 
 
 def summarize(logits: Tensor, labels: Tensor, split: LongTailSplit) -> Evaluation:

@@ -13,6 +13,7 @@ from torch import nn
 from ltkd.config import Network, Teacher
 from ltkd.data import build_sampler
 from ltkd.engine.evaluate import EVALUATION_BATCH
+from ltkd.engine.post_hoc import post_hoc_figures
 from ltkd.engine.precision import autocast
 from ltkd.engine.result import write_result
 from ltkd.engine.trainer import fit
@@ -161,8 +162,9 @@ def train_network(
     )  # fmt: skip
     with tracker:
         fitted = fit(training, run.directory, tracker)
+        figures = {"post_hoc": post_hoc_figures(place, model)}
         result = write_result(
-            place, run, model, fitted, teacher.result if teacher else None, time.perf_counter() - start
+            place, run, model, fitted, teacher.result if teacher else None, figures, time.perf_counter() - start
         )
         tracker.summarize({"accuracy": result["accuracy"], "images_per_second": result["images_per_second"]})
     return result

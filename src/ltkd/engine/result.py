@@ -22,9 +22,12 @@ from ltkd.results import SCHEMA_VERSION
 
 def write_result(
     place: Workplace, run: NetworkRun, model: nn.Module, fitted: FitResult, teacher: dict[str, Any] | None,
-    wall_seconds: float,
+    figures: dict[str, Any], wall_seconds: float,
 ) -> dict[str, Any]:  # fmt: skip
-    """weights.safetensors, then result.json: who finds the result finds everything."""
+    """weights.safetensors, then result.json: who finds the result finds everything.
+
+    teacher: the teacher's result; figures: further entries, what else was found out about the network.
+    """
     config, dataset, directory = place.config, place.config.dataset, run.directory
     save_weights(model, directory / WEIGHTS, {"hash": run.hash})  # one key: of several the order on disk is random
     shape = (dataset.channels, dataset.image_size, dataset.image_size)
@@ -36,6 +39,7 @@ def write_result(
             "best": fitted.best,  # best epoch ON THE TEST PART: only for comparison with papers that report it
             "selected": fitted.selected,  # best epoch on the validation split, where there is one
         },
+        **figures,
         "group_names": place.data.split.group_names,
         "class_counts": place.data.split.class_counts.tolist(),
         "groups": place.data.split.groups.tolist(),
@@ -43,7 +47,7 @@ def write_result(
         "teacher_result": None if teacher is None else {
             key: teacher[key]
             for key in ("hash", "cell", "seed", "directory", "accuracy", "parameters", "evaluate_every")
-        },
+        } | {"post_hoc": teacher.get("post_hoc")},  # none in a result of before there were such figures
         "directory": str(directory),
         "parameters": count_parameters(model),
         "multiply_adds": count_multiply_adds(model, shape),

@@ -52,7 +52,7 @@ def power_divergence(
 
     l -> 0 is KL(p || q), l -> -1 KL(q || p), l = -1/2 four times the squared Hellinger distance (symmetric). Without
     `teacher_first` p and q change places, which is the order -(l + 1). Limits and bound as `alpha_beta_divergence`,
-    whose member (1 + l, -l) it is. Used by REDistill, arXiv:2602.04677, with l = 2/3.
+    whose member (1 + l, -l) it is. Tybl, Neumann: REDistill, arXiv:2602.04677, with l = 2/3.
     """
     alpha, beta = (1 + power, -power) if teacher_first else (-power, 1 + power)
     return alpha_beta_divergence(student_logits, teacher_logits, alpha=alpha, beta=beta, temperature=temperature)

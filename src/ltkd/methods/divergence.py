@@ -50,11 +50,16 @@ class REDistill(Method):
     """task_weight * task + weight * T^2 * power divergence of order `power` at T.
 
     The order 2/3, logits only and no tuning per pair are the paper's. Which distribution comes first, T, T^2 and the
-    weights could not be confirmed: the teacher is first here, so that order 0 is KD, and the rest is KD's, which fits
-    because all orders share KL's curvature. `teacher_first` false exchanges the two.
+    weights could not be confirmed. Here the teacher is first, as the observed distribution in Cressie and Read's
+    statistic, so that order 0 is KD; the rest is KD's, which fits because all orders share KL's curvature. In this order
+    classes to which the student gives too little weigh more than in KL; with `teacher_first` false they weigh less,
+    which is closer to the abstract's "downweights unreliable teacher output".
     """
 
-    paper = "REDistill: power divergence in place of KL, arXiv:2602.04677"
+    paper = (
+        "Tybl, Neumann: REDistill: Robust Estimator Distillation for Balancing Robustness and Efficiency, "
+        "arXiv:2602.04677"
+    )
 
     def __init__(
         self,

@@ -1,0 +1,69 @@
+"""Which runs are the published numbers of? Keeps their results, small, in outputs/ledger/, and writes README tables.
+
+    python scripts/ledger.py table=digits_components            copies the results of the table's finished runs
+    python scripts/ledger.py table=NAME output_root=elsewhere   further settings are those of train.py
+    python scripts/ledger.py --write-readme                     makes the marked tables of README.md from the ledger
+    python scripts/ledger.py --check                            exit code 1 where README.md and ledger differ
+
+A table stands in the README between <!-- table:NAME --> and <!-- end -->; <!-- table:NAME differences --> adds the
+differences to the best baseline with their intervals.
+"""
+
+import sys
+from pathlib import Path
+
+from ltkd.errors import UserError
+
+OPTIONS = {"--write-readme", "--check"}
+
+
+def main(arguments: list[str]) -> int:
+    options, arguments = set(arguments) & OPTIONS, [a for a in arguments if a not in OPTIONS]
+    if not (options or arguments) or {"-h", "--help"} & set(arguments):
+        sys.stdout.write(__doc__)
+        return 0
+    try:
+        if arguments:
+            _record(arguments)
+        return _readme(options) if options else 0
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+
+
+def _record(arguments: list[str]) -> None:
+    from ltkd.ledger import record  # here: --help needs no torch
+    from ltkd.report import entries_of, make_report
+    from ltkd.tables import compose_runs, load_table, split_arguments
+
+    own, overrides = split_arguments(arguments, ["table"])
+    table = load_table(own["table"])
+    runs = compose_runs(table, overrides)
+    entries = entries_of(runs)
+    report = make_report(table, entries)  # nothing is published that could not be put into a table
+    written = record(table, entries, Path(runs[0].config.output_root))
+    lines = [f"{len(written)} runs of {table.name} are in the ledger", *(f"missing: {line}" for line in report.missing)]
+    if any(entry.result and (entry.result["git"] or {"modified": True})["modified"] for entry in entries):
+        lines.append("warning: some ran with files that differ from their commit, so it does not reproduce them")
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _readme(options: set[str]) -> int:
+    from ltkd.files import write_text
+    from ltkd.ledger import README, with_tables
+
+    text = README.read_text(encoding="utf-8")
+    made = with_tables(text)
+    if made == text:
+        sys.stdout.write(f"{README.name} and the ledger agree\n")
+        return 0
+    if "--write-readme" in options:
+        write_text(README, made)
+        sys.stdout.write(f"{README.name}: tables written\n")
+        return 0
+    sys.stdout.write(f"{README.name} and the ledger differ; python scripts/ledger.py --write-readme mends it\n")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,80 @@
+"""What corrections for the class counts make of a finished network, without training it further.
+
+Both are functions of its logits alone: one more pass over the test part (and the validation split) serves them all.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ltkd.data import DeviceData
+from ltkd.engine.evaluate import predict_logits, summarize
+from ltkd.engine.precision import autocast
+from ltkd.engine.workplace import Workplace
+from ltkd.losses import posthoc_logit_adjustment, tau_normalised_logits
+
+logger = logging.getLogger(__name__)
+
+CANDIDATES = [step / 10 for step in range(21)]  # of tau, those of arXiv 1910.09217
+DEFAULT = 1.0  # where there is no validation split: the theory's value for logit adjustment, equal norms for weights
+
+Correction = Callable[[Tensor, float], Tensor]  # (logits [N, C], tau) -> logits [N, C]
+
+
+def post_hoc_figures(place: Workplace, model: nn.Module) -> dict[str, dict[str, Any] | None]:
+    """{"logit_adjusted": ..., "tau_normalized": ...}, each {"tau", "chosen_by", "test": Evaluation as a mapping} and,
+    with a validation split, its Evaluation under "validation".
+
+    chosen_by: setting, validation or default. None where it was not asked for or cannot be had.
+    """
+    settings = asdict(place.config.evaluation)
+    corrections = {"logit_adjusted": _logit_adjustment(place), "tau_normalized": _tau_normalisation(model)}
+    wanted = {kind: one for kind, one in corrections.items() if one is not None and settings[kind] is not None}
+    parts = {"test": place.test} | ({"validation": place.validation} if place.validation is not None else {})
+    logits = {name: _logits(place, model, part) for name, part in parts.items()} if wanted else {}
+    figures = dict.fromkeys(corrections)
+    for kind, correction in wanted.items():
+        tau, chosen_by = settings[kind], "setting"
+        if tau == "auto" and place.validation is None:
+            tau, chosen_by = DEFAULT, "default"
+        elif tau == "auto":
+            tau, chosen_by = choose_tau(correction, logits["validation"], place.validation.labels.cpu()), "validation"
+        figures[kind] = {"tau": tau, "chosen_by": chosen_by} | {
+            name: asdict(summarize(correction(logits[name], tau), part.labels.cpu(), place.data.split))
+            for name, part in parts.items()
+        }
+    return figures
+
+
+def choose_tau(correction: Correction, logits: Tensor, labels: Tensor) -> float:
+    """The candidate with the most right answers; of several, the one nearest to the default."""
+
+    def rank(tau: float) -> tuple[int, float]:
+        return int((correction(logits, tau).argmax(1) == labels).sum()), -abs(tau - DEFAULT)
+
+    return max(CANDIDATES, key=rank)
+
+
+def _logits(place: Workplace, model: nn.Module, part: DeviceData) -> Tensor:
+    return predict_logits(model, part, lambda: autocast(place.config.precision, place.device))
+
+
+def _logit_adjustment(place: Workplace) -> Correction | None:
+    counts = torch.as_tensor(place.data.split.class_counts)
+    if (counts == 0).any():
+        logger.info("post-hoc logit adjustment left out: it needs a training image of every class")
+        return None
+    return lambda logits, tau: posthoc_logit_adjustment(logits, counts, tau=tau)
+
+
+def _tau_normalisation(model: nn.Module) -> Correction | None:
+    classifier = getattr(model, "classifier", None)
+    if not isinstance(classifier, nn.Linear):
+        logger.info("tau-normalisation left out: it needs a linear classifier, and this network has none")
+        return None
+    weight, bias = (None if one is None else one.detach().float().cpu() for one in (classifier.weight, classifier.bias))
+    return lambda logits, tau: tau_normalised_logits(logits, weight, bias, tau=tau)

@@ -1,0 +1,118 @@
+"""The runs behind published numbers, small enough to be tracked, and the README's tables made from them.
+
+outputs/ledger/TABLE/*.json has one file per run: what its result.json says, less what no table needs. In the README a
+table stands between `<!-- table:NAME -->` and `<!-- end -->`, `<!-- table:NAME differences -->` for the differences to
+the best baseline as well. `python scripts/ledger.py --write-readme` writes what is between.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from ltkd.errors import UserError
+from ltkd.files import write_json
+from ltkd.report.content import Entry, make_report
+from ltkd.report.text import readme_table
+from ltkd.results import read_result
+from ltkd.tables import Table, load_table
+
+PROJECT = Path(__file__).resolve().parents[2]
+LEDGER = PROJECT / "outputs" / "ledger"
+README = PROJECT / "README.md"
+MARKED = re.compile(r"(<!-- table:(\S+?)( differences)? -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+OPENING = "<!-- table:"
+
+KEPT = (
+    "schema_version", "role", "study", "dataset", "teacher", "student", "method", "label", "hash", "cell", "seed",
+    "split_seed", "group_names", "class_counts", "groups", "split_sha256", "parameters", "multiply_adds",
+    "wall_seconds", "train_seconds", "images_per_second", "device", "threads", "versions", "git", "finished",
+    "weights_sha256", "identity", "evaluate_every",
+)  # fmt: skip
+KEPT_OF_TEACHER = ("hash", "cell", "seed", "parameters", "evaluate_every")
+KEPT_OF_ACCURACY = ("epoch", "all", "per_group", "validation")  # class by class it would be long
+
+
+def record(table: Table, entries: list[Entry], output_root: Path, ledger: Path = LEDGER) -> list[Path]:
+    """Write the finished entries' files. What was there for the same cell and seeds is replaced, other runs stay."""
+    folder, written = ledger / table.name, []
+    before = {_place(result): path for path, result in _read(folder)}
+    for entry in (entry for entry in entries if entry.result is not None):
+        content = _stripped(entry, output_root)
+        path = folder / f"{_file_name(entry.cell.label)}-{entry.directory.name}.json"
+        write_json(path, content)
+        written.append(path)
+        old = before.get(_place(content), path)
+        if old != path:
+            old.unlink(missing_ok=True)
+    return written
+
+
+def _file_name(label: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "_", label.lower()).strip("_")
+
+
+def ledger_entries(table: Table, ledger: Path = LEDGER) -> list[Entry]:
+    """One entry for each seed of each cell, as from the runs' own folders. UserError where the ledger has more."""
+    found = {_place(result): (path, result) for path, result in _read(ledger / table.name)}
+    entries = []
+    for cell in (cell for cell in table.cells if cell.overrides is not None):
+        for seeds in table.seed_values():
+            place = _key(cell.row, cell.column, seeds["dataset.split_seed"], seeds["seed"])
+            _, result = found.pop(place, (None, None))
+            entries.append(Entry(cell, seeds["seed"], seeds["dataset.split_seed"], result, "not in the ledger"))
+    for path, _ in found.values():
+        raise UserError(f"{path}: the table {table.name} has no such cell or seed; remove the file or change the table")
+    return entries
+
+
+def with_tables(text: str, ledger: Path = LEDGER) -> str:
+    """The text with every marked table made anew from the ledger."""
+
+    def table(match: re.Match) -> str:
+        opening, name, differences, _, end = match.groups()
+        content = load_table(name)
+        if not (ledger / content.name).is_dir():
+            raise UserError(
+                f"table {name}: not in the ledger; python scripts/ledger.py table={name} puts its runs there"
+            )
+        report = make_report(content, ledger_entries(content, ledger))
+        return f"{opening}{readme_table(report, differences=bool(differences))}\n{end}"
+
+    if len(MARKED.findall(text)) < text.count(OPENING):
+        raise UserError("a marked table has no <!-- end -->, or its marker does not stand on a line of its own")
+    return MARKED.sub(table, text)
+
+
+def _stripped(entry: Entry, output_root: Path) -> dict[str, Any]:
+    result = entry.result
+    teacher = result["teacher_result"]
+    return {
+        "cell_of_table": {"row": entry.cell.row, "column": entry.cell.column},
+        **{key: result[key] for key in KEPT},
+        "accuracy": _figures(result["accuracy"]),
+        "teacher_result": teacher
+        and {key: teacher[key] for key in KEPT_OF_TEACHER} | {"accuracy": _figures(teacher["accuracy"])},
+        # no place on anybody's machine
+        "directory": entry.directory.resolve().relative_to(output_root.resolve()).as_posix(),
+    }
+
+
+def _figures(accuracy: dict[str, Any]) -> dict[str, Any]:
+    def kept(record: dict[str, Any]) -> dict[str, Any]:
+        small = {key: record[key] for key in KEPT_OF_ACCURACY if key in record}
+        return small | ({"validation": kept(small["validation"])} if "validation" in small else {})
+
+    return {kind: record and kept(record) for kind, record in accuracy.items()}
+
+
+def _read(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
+    return [(path, read_result(path)) for path in sorted(folder.glob("*.json"))]
+
+
+def _place(result: dict[str, Any]) -> tuple:
+    cell = result["cell_of_table"]
+    return _key(cell["row"], cell["column"], result["split_seed"], result["seed"])
+
+
+def _key(row: dict[str, str], column: dict[str, str], split_seed: int, seed: int) -> tuple:
+    return tuple(row.items()), tuple(column.items()), split_seed, seed

@@ -1,0 +1,44 @@
+"""metrics.jsonl of the runs in a cell: one curve per metric, with its range over the seeds."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from ltkd.errors import UserError
+from ltkd.tracking import METRICS
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Epoch by epoch: mean, lowest and highest over the runs; only epochs that all runs have."""
+
+    epochs: list[int]
+    means: list[float]
+    lows: list[float]
+    highs: list[float]
+
+
+def read_metrics(directory: Path | None) -> list[dict[str, Any]]:
+    """One dictionary per epoch; empty where there is no such file. UserError, naming it, when it is damaged."""
+    path = directory / METRICS if directory else None
+    if path is None or not path.exists():
+        return []
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); delete its run's folder to run it again") from error
+
+
+def curve(histories: Iterable[list[dict[str, Any]]], metric: str) -> Curve | None:
+    """Of `metric` over the runs' histories; None where no epoch has it in all of them."""
+    by_run = [
+        {line["epoch"]: line[metric] for line in history if line.get(metric) is not None} for history in histories
+    ]
+    epochs = sorted(set.intersection(*map(set, by_run))) if by_run else []
+    if not epochs:
+        return None
+    values = [[run[epoch] for run in by_run] for epoch in epochs]
+    return Curve(epochs, [mean(one) for one in values], [min(one) for one in values], [max(one) for one in values])

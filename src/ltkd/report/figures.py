@@ -1,0 +1,281 @@
+"""The figures of a report: groups, classes, learning curves, and the bias of teacher and students over training."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ltkd.report.content import ALL, Column, Report, Row
+from ltkd.report.curves import Curve, curve
+from ltkd.report.drawing import (
+    REFERENCE_LOOK,
+    STYLE,
+    TEACHER_LOOK,
+    End,
+    Picture,
+    Series,
+    about_choice,
+    choose_series,
+    label_ends,
+    new_figure,
+    picture,
+)
+from ltkd.results import accuracy_record
+from ltkd.tables import TEACHER
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MAX_GROUPS = 4  # panels side by side
+BAR_LOOKS = {
+    TEACHER: {"color": "white", "edgecolor": "#555555", "hatch": "////"},
+    "baseline": {"color": "#bbbbbb", "edgecolor": "#555555"},
+    "method": {"color": "#0072B2", "edgecolor": "#003a5c"},
+}
+PUBLISHED_LOOK = {"marker": "D", "color": "#D55E00", "markeredgecolor": "white", "markersize": 5.5, "zorder": 4}
+RUN_LOOK = {"color": "white", "markeredgecolor": "black", "markersize": 3, "markeredgewidth": 0.6, "zorder": 3}
+
+
+def draw_column(report: Report, column: Column) -> list[Picture]:
+    """All figures of a column for which there is something to draw."""
+    import matplotlib as mpl
+
+    series = choose_series(column)
+    with mpl.rc_context(STYLE):
+        drawn = [
+            group_bars(column),
+            class_accuracy(report, column, series),
+            learning_curves(report, column, series),
+            group_masses(column, series),
+        ]
+    return [one for one in drawn if one is not None]
+
+
+def group_bars(column: Column) -> Picture | None:
+    """A panel for each figure, a bar for each row; deviations as lines, runs as dots, published values as diamonds."""
+    rows = [row for row in column.rows if any(one.summary or one.published for one in row.figures.values())]
+    if not rows:
+        return None
+    names = column.figure_names[: MAX_GROUPS + 1]
+    drawing = new_figure(0.6 + 0.32 * len(rows))
+    panels = drawing.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    positions = range(len(rows))[::-1]
+    for panel, name in zip(panels, names, strict=True):
+        ends = [_bar(panel, position, row, name) for position, row in zip(positions, rows, strict=True)]
+        panel.set_title(name)
+        panel.set_xlim(0, max([*ends, 1]) * 1.4)  # room for the number at the longest bar
+        panel.set_xlabel("accuracy in %")
+        panel.grid(visible=False, axis="y")
+        panel.tick_params(axis="y", length=0)
+        panel.locator_params(axis="x", nbins=4)
+    panels[0].set_yticks(list(positions), [row.label for row in rows])
+    caption = (
+        "Who pays at the head for a gain at the tail. Blue: the methods that are compared; grey: baselines; hatched: "
+        "the teacher. Lines are standard deviations, dots are single runs."
+    )
+    if any(one.published for row in rows for one in row.figures.values()):
+        caption += " A diamond is the published figure."
+    return picture(drawing, "groups", "Accuracy by group", caption)
+
+
+def _bar(panel: "Axes", position: int, row: Row, name: str) -> float:
+    """Draws a row's figure and returns how far to the right it reaches."""
+    one, end = row.figures[name], 0.0
+    for value, _ in one.published:
+        panel.plot(value, position, **PUBLISHED_LOOK)
+        end = max(end, value)
+    if one.summary is None:
+        return end
+    mean, deviation = one.summary.mean, one.summary.deviation or 0.0
+    panel.barh(position, mean, height=0.68, linewidth=0.8, **BAR_LOOKS[row.role])
+    if one.summary.n > 1:
+        panel.errorbar(mean, position, xerr=deviation, color="black", linewidth=1, capsize=2)
+        panel.plot(list(one.values.values()), [position] * one.summary.n, "o", **RUN_LOOK)
+    end = max(end, mean + deviation)
+    panel.annotate(
+        f"{mean:.1f}", (end, position), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8
+    )  # fmt: skip
+    return end
+
+
+def class_accuracy(report: Report, column: Column, series: list[Series]) -> Picture | None:
+    """Accuracy of the classes from frequent to rare, as means over neighbours where there are many."""
+    per_class = [(one, _mean_per_class(one.row, report.table.accuracy)) for one in series]
+    per_class = [(one, values) for one, values in per_class if values is not None]
+    if not per_class:
+        return None
+    result = series[0].row.entries[0].result
+    counts, groups = np.array(result["class_counts"]), np.array(result["groups"])
+    order = np.argsort(-counts, kind="stable")
+    window = max(1, len(counts) // 10)
+    drawing = new_figure(3.2)
+    panel = drawing.subplots()
+    ranks, ends = np.arange(len(order)), []
+    for one, values in per_class:
+        smooth = _means_of_neighbours(values[order], window)
+        panel.plot(
+            _means_of_neighbours(ranks, window), smooth, markevery=max(1, len(smooth) // 10), **one.look
+        )  # fmt: skip
+        ends.append(End(smooth[-1], one.row.label, one.look))
+    caption = "Where along the tail accuracy is won or lost; means over the runs of a row."
+    if window > 1:
+        first, values = per_class[0]
+        panel.plot(ranks, values[order], ".", color=first.look["color"], alpha=0.35, markersize=4, zorder=1)
+        caption += (
+            f" Lines are means over {window} neighbouring classes, the dots behind them the single classes of "
+            f"{first.row.label}."
+        )
+    ticks = np.unique(np.linspace(0, len(order) - 1, min(len(order), 10)).astype(int))
+    panel.set_xticks(ticks, [str(counts[order[tick]]) for tick in ticks])
+    panel.set_xlabel("training images of the class, classes from frequent to rare")
+    panel.set_ylabel("accuracy in %")
+    panel.set_ylim(0, None)
+    panel.set_xlim(-0.5, len(order) - 0.5)
+    _mark_groups(panel, groups[order], result["group_names"])
+    label_ends(panel, ends)
+    return picture(drawing, "classes", "Accuracy by class frequency", caption + about_choice(column, series))
+
+
+def _mean_per_class(row: Row, kind: str) -> np.ndarray | None:
+    """[C] over the runs, NaN for a class without a figure; None where no run has any."""
+    records = [record for entry in row.entries if (record := accuracy_record(entry.result, kind))]
+    values = [[np.nan if value is None else value for value in record["per_class"]] for record in records]
+    return np.mean(values, axis=0) if values else None
+
+
+def _means_of_neighbours(values: np.ndarray, window: int) -> np.ndarray:
+    return np.convolve(values, np.ones(window) / window, mode="valid")
+
+
+def _mark_groups(panel: "Axes", groups: np.ndarray, names: list[str]) -> None:
+    """Group names above the classes that are theirs."""
+    starts = np.flatnonzero(np.diff(groups, prepend=-1))
+    for start, end in zip(starts, [*starts[1:], len(groups)], strict=True):
+        if start:
+            panel.axvline(start - 0.5, color="#888888", linewidth=0.8, linestyle=":")
+        panel.text(
+            (start + end - 1) / 2, 1.01, names[groups[start]], transform=panel.get_xaxis_transform(), ha="center",
+            va="bottom", color="#444444",
+        )  # fmt: skip
+
+
+def learning_curves(report: Report, column: Column, series: list[Series]) -> Picture | None:
+    """Accuracy over the epochs, over all classes and in the groups."""
+    part = "validation" if report.table.accuracy == "validation" else "test"
+    panels = {ALL: f"{part}/accuracy"} | {group: f"{part}/accuracy/{group}" for group in column.groups[:MAX_GROUPS]}
+    curves = _curves(series, panels.values())
+    if not curves:
+        return None
+    num_rows = -(-len(panels) // 2)
+    drawing = new_figure(0.3 + 2.1 * num_rows)
+    axes = drawing.subplots(num_rows, 2, squeeze=False, sharex=True)
+    for index, (axis, (name, metric)) in enumerate(zip(axes.flat, panels.items(), strict=False)):
+        ends = _plot_curves(axis, series, curves, metric)
+        axis.set_title(name)
+        axis.set_ylim(0, None)
+        axis.margins(x=0.01)
+        if index % 2 == 0:
+            axis.set_ylabel("accuracy in %")
+        if index >= len(panels) - 2:
+            axis.set_xlabel("epoch")
+            axis.tick_params(labelbottom=True)
+        if index % 2 == 1 or index == len(panels) - 1:
+            label_ends(axis, ends)
+    for axis in axes.flat[len(panels) :]:
+        axis.remove()
+    caption = (
+        f"Who learns faster, who higher, and who is not done at the end; accuracy on the {part} part. Lines are means "
+        "over the runs of a row, bands reach from its lowest to its highest run."
+    )
+    return picture(drawing, "curves", "Learning curves", caption + about_choice(column, series))
+
+
+def group_masses(column: Column, series: list[Series]) -> Picture | None:
+    """The mean probability that networks give to each group, on training batches and on the test part."""
+    groups = column.groups[:MAX_GROUPS]
+    parts = {"training images": "train/group_mass/student", "test images": "test/group_mass"}
+    students = [one for one in series if not one.is_teacher]
+    curves = _curves(students, [f"{metric}/{group}" for metric in parts.values() for group in groups])
+    if not curves:
+        return None
+    shares = _shares(students[0].row)
+    drawing = new_figure(4.6)
+    axes = drawing.subplots(2, len(groups), squeeze=False, sharex=True)
+    for index, (part, metric) in enumerate(parts.items()):
+        for axis, group in zip(axes[index], groups, strict=True):
+            ends = _plot_curves(axis, students, curves, f"{metric}/{group}")
+            ends += _plot_teachers(axis, series, part, group)
+            axis.axhline(shares[part][group], **REFERENCE_LOOK)
+            ends.append(End(shares[part][group], f"the {part}", REFERENCE_LOOK))
+            axis.margins(x=0.01, y=0.1)
+            axis.locator_params(axis="y", nbins=6)
+            if index == 0:
+                axis.set_title(group)
+            else:
+                axis.set_xlabel("epoch")
+            if group == groups[0]:
+                axis.set_ylabel(f"{part}\nprobability in %")
+            if group == groups[-1]:
+                label_ends(axis, ends)
+    caption = (
+        "The bias of teacher and students: the mean probability that a network gives to the classes of a group, above "
+        "on the batches it is trained on, below on the test part. Dotted is what is there: the group's share of the "
+        "images. A line below the dotted one at the tail, on the test part, is a network biased against it. There the "
+        "teacher is as it was after its own training."
+    )
+    title = "Probability given to the groups over training"
+    return picture(drawing, "bias", title, caption + about_choice(column, series))
+
+
+def _plot_teachers(axis: "Axes", series: list[Series], part: str, group: str) -> list[End]:
+    """On training images from its students' metrics, which have it on the same batches; on the test part its level."""
+    ends = []
+    for teacher in (one for one in series if one.is_teacher):
+        metric = f"train/group_mass/teacher/{group}"
+        taught = [h for one in series if not one.is_teacher for h in one.histories if metric in h[-1]]
+        if part == "training images":
+            given = curve(taught, metric)
+            if given is None:
+                continue
+            axis.plot(given.epochs, given.means, markevery=_every(given), **TEACHER_LOOK)
+            end = given.means[-1]
+        else:
+            end = np.mean([entry.result["accuracy"]["last"]["group_mass"][group] for entry in teacher.row.entries])
+            axis.axhline(end, color=TEACHER_LOOK["color"], linestyle=TEACHER_LOOK["linestyle"])
+        ends.append(End(end, teacher.row.label, TEACHER_LOOK))
+    return ends
+
+
+def _shares(row: Row) -> dict[str, dict[str, float]]:
+    """The groups' shares of the training images and of the test part, which is balanced, in %."""
+    result = row.entries[0].result
+    names, groups, counts = (np.array(result[key]) for key in ("group_names", "groups", "class_counts"))
+    return {
+        "training images": {n: 100 * counts[groups == i].sum() / counts.sum() for i, n in enumerate(names)},
+        "test images": {n: 100 * np.mean(groups == i) for i, n in enumerate(names)},
+    }
+
+
+def _curves(series: list[Series], metrics: Iterable[str]) -> dict[tuple[str, str], Curve]:
+    """(row label, metric) -> curve, where there is one."""
+    found = {(one.row.label, metric): curve(one.histories, metric) for metric in metrics for one in series}
+    return {key: one for key, one in found.items() if one is not None}
+
+
+def _plot_curves(
+    axis: "Axes", series: list[Series], curves: dict[tuple[str, str], Curve], metric: str
+) -> list[End]:  # fmt: skip
+    """Draws the series that have the metric."""
+    ends = []
+    for one in series:
+        drawn = curves.get((one.row.label, metric))
+        if drawn is not None:
+            axis.plot(drawn.epochs, drawn.means, markevery=_every(drawn), **one.look)
+            axis.fill_between(drawn.epochs, drawn.lows, drawn.highs, color=one.look["color"], alpha=0.15, linewidth=0)
+            ends.append(End(drawn.means[-1], one.row.label, one.look))
+    return ends
+
+
+def _every(drawn: Curve) -> int:
+    """Markers on some eight points of a line."""
+    return max(1, len(drawn.epochs) // 8)

@@ -1,0 +1,26 @@
+"""A report's files."""
+
+from pathlib import Path
+
+from ltkd.files import write_bytes, write_text
+from ltkd.report.content import Report
+from ltkd.report.figures import draw_column
+from ltkd.report.page import html
+from ltkd.report.text import comma_separated, latex, markdown
+
+
+def write_report(report: Report, folder: Path) -> list[Path]:
+    """report.html, table.md, table.csv, table.tex and figures/*.svg below `folder`; the paths in that order."""
+    pictures = [draw_column(report, column) for column in report.columns]
+    texts = {
+        "report.html": html(report, pictures), "table.md": markdown(report), "table.csv": comma_separated(report),
+        "table.tex": latex(report),
+    }  # fmt: skip
+    for name, text in texts.items():
+        write_text(folder / name, text)
+    figures = []
+    for number, drawn in enumerate(pictures, 1):
+        for picture in drawn:
+            figures.append(folder / "figures" / f"{picture.name}{f'-{number}' if len(report.columns) > 1 else ''}.svg")
+            write_bytes(figures[-1], picture.svg)
+    return [*(folder / name for name in texts), *figures]

@@ -1,0 +1,145 @@
+"""What a report says, from runs written by hand: means, the best baseline, pairs, what is missing, what is refused."""
+
+import pytest
+
+from ltkd.errors import UserError
+from ltkd.report import entries_of, make_report
+from ltkd.statistics import bootstrap_interval, student_t_interval
+from ltkd.tables import compose_runs
+
+from .conftest import ACCURACY, TABLE, write_result
+
+
+def rows_of(table, runs):
+    [column] = make_report(table, entries_of(runs)).columns
+    return {row.label: row for row in column.rows}
+
+
+def test_means_deviations_and_published_values(finished):
+    rows = rows_of(*finished)
+    assert list(rows) == ["teacher resnet14", "CE", "KD", "paper", "LTKD 100%"]
+    assert [row.role for row in rows.values()] == ["teacher", "baseline", "baseline", "baseline", "method"]
+    kd = rows["KD"].figures["all"]
+    assert (kd.summary.n, kd.summary.mean, kd.summary.deviation) == (3, 52.0, pytest.approx(7**0.5))
+    assert kd.published == [(51, 1)]
+    assert rows["KD"].figures["head"].published == []
+    assert rows["paper"].figures["all"].summary is None
+    assert rows["paper"].figures["all"].published == [(55.5, 1)]
+    teacher = rows["teacher resnet14"]  # of six students one and the same
+    assert (teacher.n, teacher.figures["tail"].summary.mean, teacher.figures["tail"].published) == (
+        1,
+        16.0,
+        [(15.28, 1)],
+    )
+
+
+def test_differences_are_to_the_best_baseline_in_each_figure_paired_by_seed(finished):
+    rows = rows_of(*finished)
+    overall, tail = (rows["LTKD 100%"].figures[name].difference for name in ("all", "tail"))
+    assert (overall.against, tail.against) == ("KD", "CE")
+    assert overall.paired.n == 3
+    assert overall.paired.mean == pytest.approx((3 + 4 + 3) / 3)
+    assert overall.paired.bootstrap == bootstrap_interval([3, 4, 3])
+    assert tail.paired.student_t == student_t_interval([11, 12, 10])
+    assert rows["KD"].figures["all"].difference is None
+    assert rows["teacher resnet14"].figures["all"].difference is None
+
+
+def test_only_pairs_of_the_same_seed_are_compared(finished):
+    table, runs = finished
+    for run in runs:
+        if (run.cell.row_label, run.seed) in (("KD", 0), ("LTKD 100%", 2)):
+            (run.student.directory / "result.json").unlink()
+    difference = rows_of(table, runs)["LTKD 100%"].figures["all"].difference
+    assert (difference.paired.n, difference.paired.mean, difference.paired.bootstrap) == (1, 4.0, None)
+
+
+def test_missing_runs_are_named_with_how_they_ended_and_their_command(finished):
+    table, runs = finished
+    for run in runs:
+        if run.cell.row_label == "KD":
+            (run.student.directory / "result.json").unlink()
+    (runs[4].student.directory / "status.json").write_text(
+        '{"status": "failed", "label": "kd", "seed": 1, "error": "UserError: loss became nan"}'
+    )
+    (runs[5].student.directory / "result.json").write_text("{")
+    report = make_report(table, entries_of(runs))
+    assert len(report.missing) == 3
+    assert report.missing[0].startswith("KD seed 0: not started; python src/train.py dataset=digits_lt ")
+    assert "method.temperature=2" in report.missing[0]
+    assert "KD seed 1: failed: kd seed 1 (UserError: loss became nan)" in report.missing[1]
+    assert "damaged" in report.missing[2]
+    assert {row.label: row.n for row in report.columns[0].rows}["KD"] == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [({"evaluate_every": 5}, "evaluate_every: 1 and 5"), ({"split_sha256": "x"}, 'split_sha256: "split 0" and "x"')],
+)  # fmt: skip
+def test_runs_that_differ_in_more_than_the_seed_are_refused_and_both_named(finished, changes, difference):
+    table, runs = finished
+    write_result(runs[4], ACCURACY["KD"][1], **changes)
+    with pytest.raises(UserError) as caught:
+        make_report(table, entries_of(runs))
+    message = str(caught.value)
+    assert message.startswith("table mine, KD: ")
+    assert f"{runs[3].student.directory} and {runs[4].student.directory} differ" in message
+    assert f"({difference})" in message
+
+
+def test_an_identity_that_differs_in_more_than_the_seed_is_refused(finished):
+    table, runs = finished
+    entries = entries_of(runs)
+    identity = entries[1].result["identity"]  # as if a ledger had been edited
+    entries[1].result["identity"] = identity | {"recipe": identity["recipe"] | {"epochs": 5}}
+    with pytest.raises(UserError, match=r"\(recipe.epochs: 4 and 5\)"):
+        make_report(table, entries)
+
+
+def test_a_teacher_for_each_seed_is_one_kind_of_teacher(make_table, make_runs):
+    table = make_table(TABLE + "teachers: per_seed\n")
+    runs = make_runs(table)
+    for run in runs:
+        write_result(run, ACCURACY[run.cell.row_label][run.seed])
+    assert rows_of(table, runs)["teacher resnet14"].n == 3
+
+
+def test_different_teachers_say_which_rows_they_taught(make_table, make_runs):
+    table = make_table(TABLE.replace("LTKD 100%: method=ltkd", "LTKD 100%: [method=ltkd, teacher=resnet20]"))
+    runs = make_runs(table)
+    for run in runs:
+        write_result(run, ACCURACY[run.cell.row_label][run.seed])
+    assert list(rows_of(table, runs))[:2] == ["teacher resnet14 of KD", "teacher resnet20 of LTKD 100%"]
+
+
+def test_with_several_splits_a_pair_is_a_split(make_table, tmp_path):
+    table = make_table(TABLE.replace("seeds: [0, 1, 2]", "seeds: [0, 1]\nsplit_seeds: [0, 1, 2]"))
+    runs = compose_runs(table, [f"output_root={tmp_path}/out"])
+    for run in runs:  # LTKD is better by 2 on split 0 (by 1 and 3 with its seeds), by 4 and 6 on the others
+        gain = 2 + 2 * run.split_seed + (2 * run.seed - 1) if run.cell.row_label == "LTKD 100%" else 0
+        write_result(run, (40 + gain, 60, 40, 20))
+    rows = rows_of(table, runs)
+    assert rows["LTKD 100%"].n == 6
+    difference = rows["LTKD 100%"].figures["all"].difference.paired
+    assert (difference.n, difference.mean) == (3, 4.0)
+    assert difference.bootstrap == (2.0, 6.0)
+
+
+def test_the_head_says_what_was_run(finished):
+    facts = make_report(finished[0], entries_of(finished[1])).facts
+    assert facts["data"].startswith(
+        "digits_lt, exponential imbalance, factor 20: 417 training images (head 3 classes with 275"
+    )
+    assert "quick, 4 epochs, batch 64, learning rate 0.05 (cosine)" in facts["recipe"]
+    assert facts["seeds"] == "0, 1, 2; one teacher for all; split seed 0"
+    assert (facts["commit"], facts["finished"]) == ("0123456789", "2026-01-02")
+    assert facts["training time"] == "4.50 hours in 9 students"
+
+
+def test_a_table_without_a_finished_run_still_says_what_is_missing(make_table, make_runs):
+    table = make_table()
+    report = make_report(table, entries_of(make_runs(table)))
+    assert len(report.missing) == 9
+    assert report.facts["data"] == "nothing finished yet"
+    assert [row.label for row in report.columns[0].rows] == ["teacher", "CE", "KD", "paper", "LTKD 100%"]
+    assert report.columns[0].groups == ["tail"]  # which the published values name

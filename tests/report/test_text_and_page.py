@@ -1,0 +1,179 @@
+"""The same numbers as Markdown, CSV, LaTeX and HTML, and figures that are drawings of them."""
+
+import base64
+import csv
+import io
+import itertools
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pytest
+
+from ltkd.report import entries_of, make_report, write_report
+from ltkd.report.curves import curve
+from ltkd.report.drawing import spread
+from ltkd.report.figures import draw_column
+from ltkd.report.text import comma_separated, latex, markdown, signed
+
+from .conftest import ACCURACY, TABLE, write_result
+
+
+@pytest.fixture
+def report(finished):
+    table, runs = finished
+    return make_report(table, entries_of(runs))
+
+
+def test_markdown_has_the_figures_their_differences_and_the_sources(report):
+    text = markdown(report)
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    assert lines[0] == ["method", "n", "all", "head", "medium", "tail", "all, published", "tail, published"]
+    assert [
+        "KD",
+        "3",
+        "52.00 ± 2.65",
+        "82.00 ± 2.65",
+        "60.00 ± 0.00",
+        "11.00 ± 1.00",
+        "51.00 [1]",
+        "20.50 [1]",
+    ] in lines
+    assert ["paper", "0", "n/a", "n/a", "n/a", "n/a", "55.50 [1]", "–"] in lines
+    assert "all, to KD" in text
+    assert "tail, to CE" in text
+    assert lines[-1][:3] == ["LTKD 100%", "3", "+3.33; [+3.00, +4.00]; t [+1.90, +4.77]"]
+    assert "[1] a paper" in text
+    assert "With 3 pairs it is coarse: it holds the true difference in about 75 of 100 tables" in text
+    assert "Missing" not in text
+
+
+def test_csv_has_the_unrounded_figures(report):
+    rows = {row["method"]: row for row in csv.DictReader(io.StringIO(comma_separated(report)))}
+    ltkd = rows["LTKD 100%"]
+    assert float(ltkd["all"]) == pytest.approx(166 / 3)
+    assert float(ltkd["all difference"]) == pytest.approx(10 / 3)
+    assert (ltkd["all against"], ltkd["tail against"], ltkd["n"], ltkd["runs"]) == ("KD", "CE", "3", "0/0 0/1 0/2")
+    assert float(ltkd["tail bootstrap low"]) == 10.0
+    assert (rows["KD"]["all published"], rows["paper"]["all"], rows["KD"]["all difference"]) == ("51", "", "")
+
+
+def test_latex_escapes_and_marks_the_best_student(report):
+    text = latex(report)
+    assert r"\caption{A table of A \& B $\rightarrow$ C. " in text
+    assert r"LTKD 100\% & 3 & \textbf{55.33 $\pm$ 2.52} & 71.00 $\pm$ 1.00 &" in text
+    assert r"KD & 3 & 52.00 $\pm$ 2.65 & \textbf{82.00 $\pm$ 2.65}" in text
+    assert text.count(r"\midrule") == 3  # below the head, the teacher and the baselines
+    assert text.count("&") - text.count(r"\&") == 5 * 7 + 7
+
+
+class Page(HTMLParser):
+    """Collects tags with attributes, and checks that they are closed in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.open = [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_needs_nothing_else(report, tmp_path):
+    [path, *_] = write_report(report, tmp_path / "report")
+    text = path.read_text()
+    page = Page(text)
+    assert page.open == []
+    assert not {"script", "link", "iframe"} & {tag for tag, _ in page.tags}
+    references = [value for _, attributes in page.tags for key, value in attributes.items() if key in ("src", "href")]
+    assert len(references) == 4
+    for reference in references:
+        assert reference.startswith("data:image/svg+xml;base64,")
+        drawing = base64.b64decode(reference.partition(",")[2])
+        assert ElementTree.fromstring(drawing).tag == "{http://www.w3.org/2000/svg}svg"
+        # names of namespaces apart, a drawing refers to its own parts alone
+        assert all(target.startswith("#") for target in re.findall(r'href="([^"]*)"', drawing.decode()))
+    assert "url(" not in text
+    assert "@import" not in text
+    assert all(attributes["alt"] for tag, attributes in page.tags if tag == "img")
+    assert "A table of A &amp; B → C" in text
+    assert "52.00 ± 2.65" in text
+    assert "@media print" in text
+
+
+def test_all_files_are_written_and_the_same_runs_give_the_same_bytes(report, tmp_path):
+    first, second = (write_report(report, tmp_path / name) for name in ("first", "second"))
+    assert [path.relative_to(tmp_path / "first").as_posix() for path in first] == [
+        "report.html", "table.md", "table.csv", "table.tex", "figures/groups.svg", "figures/classes.svg",
+        "figures/curves.svg", "figures/bias.svg",
+    ]  # fmt: skip
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+
+
+def test_figures_name_what_they_show(finished):
+    table, runs = finished
+    report = make_report(table, entries_of(runs))
+    pictures = draw_column(report, report.columns[0])
+    assert [picture.name for picture in pictures] == ["groups", "classes", "curves", "bias"]
+    assert "diamond is the published" in pictures[0].caption
+    for run in runs:
+        (run.student.directory / "metrics.jsonl").unlink()
+    # without curves the figures that are drawn of result.json alone remain
+    assert [picture.name for picture in draw_column(report, report.columns[0])] == ["groups", "classes"]
+
+
+def test_a_table_with_columns_has_an_overview_and_figures_for_each(make_table, make_runs, tmp_path):
+    columns = "columns: {imbalance factor: {10: dataset.imbalance_factor=10, 20: dataset.imbalance_factor=20}}\n"
+    table = make_table(TABLE + columns)
+    runs = make_runs(table)
+    for run in runs:
+        if run.cell.column_label == "20" or run.cell.row_label != "KD":
+            write_result(run, ACCURACY[run.cell.row_label][run.seed])
+    report = make_report(table, entries_of(runs))
+    text = markdown(report)
+    overview = text[text.index("## Overview") : text.index("## imbalance factor 10")]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in overview.splitlines() if line.startswith("|")]
+    assert rows[0] == ["method", "imbalance factor 10", "imbalance factor 20"]
+    assert ["KD", "n/a / n/a", "52.00 / 11.00"] in rows
+    assert ["LTKD 100%", "55.33 / 33.00", "55.33 / 33.00"] in rows
+    names = {path.name for path in write_report(report, tmp_path / "report")}
+    assert {"groups-1.svg", "groups-2.svg", "bias-2.svg"} <= names
+
+
+def test_nothing_finished_is_a_report_too(make_table, make_runs, tmp_path):
+    table = make_table(TABLE[: TABLE.index("published:")])
+    report = make_report(table, entries_of(make_runs(table)))
+    [page, *_] = write_report(report, tmp_path / "report")
+    assert "9 of the table's runs are missing" in page.read_text()
+    assert latex(report)
+
+
+def test_signs():
+    assert [signed(value) for value in (2.305, -0.4, 0.001, -0.001)] == ["+2.31", "−0.40", "0.00", "0.00"]
+
+
+def test_labels_are_moved_apart_as_little_as_needed():
+    assert spread([0.1, 0.5, 0.9], 0.1) == [0.1, 0.5, 0.9]
+    assert spread([0.5, 0.5], 0.2) == pytest.approx([0.4, 0.6])
+    crowded = spread([0.0, 0.0, 0.01, 1.0], 0.1)
+    assert min(b - a for a, b in itertools.pairwise(crowded)) > 0.098
+    assert crowded[0] >= 0
+    assert crowded[-1] <= 1
+    assert spread([], 0.1) == []
+
+
+def test_a_curve_has_the_epochs_that_all_runs_have():
+    histories = [
+        [{"epoch": 1, "a": 1.0}, {"epoch": 2, "a": 3.0}, {"epoch": 3}],
+        [{"epoch": 1, "a": 2.0}, {"epoch": 2, "a": 9.0}, {"epoch": 3, "a": 1.0}],
+    ]
+    drawn = curve(histories, "a")
+    assert (drawn.epochs, drawn.means, drawn.lows, drawn.highs) == ([1, 2], [1.5, 6.0], [1.0, 3.0], [2.0, 9.0])
+    assert curve(histories, "b") is None
+    assert curve([], "a") is None
