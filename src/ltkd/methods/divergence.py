@@ -51,9 +51,9 @@ class REDistill(Method):
 
     The order 2/3, logits only and no tuning per pair are the paper's. Which distribution comes first, T, T^2 and the
     weights could not be confirmed. Here the teacher is first, as the observed distribution in Cressie and Read's
-    statistic, so that order 0 is KD; the rest is KD's, which fits because all orders share KL's curvature. In this order
-    classes to which the student gives too little weigh more than in KL; with `teacher_first` false they weigh less,
-    which is closer to the abstract's "downweights unreliable teacher output".
+    statistic, so that order 0 is KD; the rest is KD's, which fits because all orders share KL's curvature. So classes
+    to which the student gives too little weigh more than in KL; with `teacher_first` false they weigh less, which is
+    closer to the abstract's "downweights unreliable teacher output".
     """
 
     paper = (
