@@ -13,15 +13,14 @@ import sys
 
 from ltkd.errors import UserError
 from ltkd.sweep import check_jobs, exit_code, expand_overrides, run_sweep, summary
+from ltkd.sweep.arguments import worker_options
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", help="as for train.py -m: key=value,value ...")
-    parser.add_argument(
-        "--jobs", type=_count, metavar="N", help="runs at a time (default: one per GPU, else per CPU core)"
-    )
-    parser.add_argument("--devices", type=_indices, metavar="0,1", help="the GPUs to use (default: all)")
+    parser.add_argument("--jobs", metavar="N", help="runs at a time (default: one per GPU, else per CPU core)")
+    parser.add_argument("--devices", metavar="0,1", help="the GPUs to use (default: all)")
     parser.add_argument("--dry-run", action="store_true", help="check and list the runs, start none")
     parser.add_argument("-m", "--multirun", action="store_true", help="no effect: so that train.py's arguments fit")
     arguments = parser.parse_intermixed_args()
@@ -31,7 +30,7 @@ def main() -> int:
             lines = [f"{job.label}  ->  {job.run.directory}" for job in check_jobs(jobs)]
             sys.stdout.write("\n".join(lines) + "\n")
             return 0
-        outcomes = run_sweep(jobs, num_workers=arguments.jobs, devices=arguments.devices)
+        outcomes = run_sweep(jobs, **worker_options(vars(arguments)))
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
@@ -40,18 +39,6 @@ def main() -> int:
         return 130
     sys.stdout.write(f"{summary(outcomes)}\n")
     return exit_code(outcomes)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"should be a number from 1 on, got {text!r}")
-    return int(text)
-
-
-def _indices(text: str) -> list[int]:
-    if not all(part.isdecimal() for part in text.split(",")):
-        raise argparse.ArgumentTypeError(f"should be numbers of GPUs such as 0,1, got {text!r}")
-    return [int(part) for part in text.split(",")]
 
 
 if __name__ == "__main__":

@@ -50,9 +50,9 @@ def wandb(monkeypatch):
     return module
 
 
-def tracker(folder, mode="offline"):
+def tracker(folder, mode="offline", job_type="student"):
     return Tracker(
-        folder, Wandb(mode, "ltkd", None, ["mine"]), name="n", group="g", job_type="student", tags=["kd"],
+        folder, Wandb(mode, "ltkd", None, ["mine"]), name="n", group="g", job_type=job_type, tags=["kd"],
         config={"a": 1}, run_id="0123abcd",
     )  # fmt: skip
 
@@ -148,3 +148,14 @@ def test_a_resumed_training_rewrites_the_file_to_its_checkpoint(tmp_path):
         track.restart([{"epoch": 1}])
         track.log({"epoch": 2})
     assert logged(tmp_path) == [{"epoch": 1}, {"epoch": 2}]
+
+
+def test_in_a_sweep_of_wandb_the_run_is_the_students(tmp_path, wandb, monkeypatch):
+    monkeypatch.setenv("WANDB_SWEEP_ID", "abc")  # its agent gives one run to the process, which trains a teacher first
+    with tracker(tmp_path, job_type="teacher") as teacher:
+        teacher.log({"epoch": 1})
+    assert wandb.arguments is None
+    assert len(logged(tmp_path)) == 1
+    with tracker(tmp_path):
+        pass
+    assert wandb.arguments["job_type"] == "student"

@@ -202,8 +202,8 @@ def load_table(name: str) -> Table:
     return table
 
 
-def compose_runs(table: Table, overrides: Iterable[str] = ()) -> list[TableRun]:
-    """Every run of the table: cell by cell, and in a cell split seed by split seed, seed by seed.
+def compose_runs(table: Table, overrides: Iterable[str] = (), *, cells: Iterable[Cell] | None = None) -> list[TableRun]:
+    """Every run of the table, or of some of its cells: cell by cell, in a cell split seed by split seed, seed by seed.
 
     `overrides` (output_root=..., device=...) hold for all of them and win over the table's own; study and seeds are
     the table's. A cell of published values only has no run. UserError names the cell whose overrides do not compose.
@@ -216,7 +216,7 @@ def compose_runs(table: Table, overrides: Iterable[str] = ()) -> list[TableRun]:
     runs = []
     seeds = table.seed_values()
     with _each_warning_once(logging.getLogger("ltkd.config")):
-        for cell in (cell for cell in table.cells if cell.overrides is not None):
+        for cell in (one for one in (table.cells if cells is None else cells) if one.overrides is not None):
             without_seeds = [*cell.overrides, *overrides]
             try:
                 for seed, values in zip(seeds, compose_variants(without_seeds, seeds), strict=True):

@@ -39,7 +39,9 @@ class Tracker:
         self.run = None
 
     def __enter__(self) -> "Tracker":
-        if self.settings.mode != "disabled":
+        if self.arguments["job_type"] == "teacher" and "WANDB_SWEEP_ID" in os.environ:
+            logger.info("W&B: the run that its sweep wants is the student's; the teacher is not sent there")
+        elif self.settings.mode != "disabled":
             self._mirror(self._start)
         return self
 

@@ -9,7 +9,7 @@ from ltkd.data.manifest import check_manifest, write_manifest
 from ltkd.data.pack import pack_dataset_config, read_pack, write_pack
 from ltkd.data.sampling import Sampler, build_sampler, sampler_class
 from ltkd.data.second_view import SecondViews
-from ltkd.data.sources import Source, load_source
+from ltkd.data.sources import Source, load_source, why_unavailable
 
 __all__ = [
     "Batch",
@@ -33,6 +33,7 @@ __all__ = [
     "pack_dataset_config",
     "read_pack",
     "sampler_class",
+    "why_unavailable",
     "write_manifest",
     "write_pack",
 ]

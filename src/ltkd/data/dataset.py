@@ -22,7 +22,7 @@ class DatasetConfig:
     """The `dataset` section of the configuration; conf/dataset/*.yaml say why each value is what it is."""
 
     name: str
-    source: Literal["digits", "cifar10", "cifar100", "pack"]
+    source: Literal["digits", "cifar10", "cifar100", "tiny_imagenet", "imagenet", "pack"]
     num_classes: Annotated[int, Ge(2)]
     image_size: Annotated[int, Ge(1)]  # pixels per side
     channels: Literal[1, 3]

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from ltkd.data.cifar import read_cifar
-from ltkd.errors import unknown_name
+from ltkd.data.dataset import DatasetConfig
+from ltkd.errors import UserError, unknown_name
 
 _DIGITS_TEST_PER_CLASS = 50
 _DIGITS_TEST_SEED = 1797  # its own, so that the test set is the same whatever the split seed
@@ -57,10 +58,18 @@ def _cifar100(data_root: Path, *, download: bool) -> Source:
 
 
 _SOURCES: dict[str, Callable[..., Source]] = {"digits": _digits, "cifar10": _cifar10, "cifar100": _cifar100}
+_SETTINGS_ONLY = ("tiny_imagenet", "imagenet")  # tables can be planned with them; nothing reads their files yet
 
 
 def load_source(name: str, data_root: Path, *, download: bool) -> Source:
     """The whole data set of that name, its files under `data_root`; `download` fetches what is absent."""
+    if name in _SETTINGS_ONLY:
+        raise UserError(f"dataset.source: {name} is not available yet; choose one of: {', '.join([*_SOURCES, 'pack'])}")
     if name not in _SOURCES:
         raise unknown_name("dataset.source", name, [*_SOURCES, "pack"])
     return _SOURCES[name](Path(data_root), download=download)
+
+
+def why_unavailable(dataset: DatasetConfig) -> str | None:
+    """One line when no run on this data set can begin, whatever lies under `data_root`."""
+    return f"data set {dataset.name}: not available yet" if dataset.source in _SETTINGS_ONLY else None

@@ -2,6 +2,16 @@
 
 from ltkd.sweep.display import Display, summary
 from ltkd.sweep.jobs import Job, JobOutcome, check_jobs, expand_overrides
-from ltkd.sweep.runner import exit_code, run_sweep
+from ltkd.sweep.runner import exit_code, run_jobs, run_sweep
 
-__all__ = ["Display", "Job", "JobOutcome", "check_jobs", "exit_code", "expand_overrides", "run_sweep", "summary"]
+__all__ = [
+    "Display",
+    "Job",
+    "JobOutcome",
+    "check_jobs",
+    "exit_code",
+    "expand_overrides",
+    "run_jobs",
+    "run_sweep",
+    "summary",
+]

@@ -22,10 +22,16 @@ class Job:
     """One run, checked: its overrides, and where it and the teachers that it needs are stored."""
 
     overrides: list[str]
-    label: str  # the overrides that not all jobs of the sweep share
+    label: str  # what the user sees: the overrides that not all jobs share
     config: Config
     run: NetworkRun
     teachers: list[NetworkRun]
+
+    @classmethod
+    def of(cls, overrides: list[str], label: str, config: Config) -> "Job":
+        """The job of overrides that `config` was made of."""
+        teachers = [config.teacher, *config.further_teachers] if config.needs_teacher else []
+        return cls(overrides, label, config, student_run(config), [teacher_run(config, one) for one in teachers])
 
     @property
     def console(self) -> Path:
@@ -68,10 +74,7 @@ def check_jobs(jobs: Iterable[Sequence[str]]) -> list[Job]:
     for overrides in jobs:
         label = " ".join(one for one in overrides if one not in shared) or "run"
         try:
-            config = load_config(compose_values(*overrides))
-            teachers = [config.teacher, *config.further_teachers] if config.needs_teacher else []
-            runs = [teacher_run(config, teacher) for teacher in teachers]
-            checked.append(Job(overrides, label, config, student_run(config), runs))
+            checked.append(Job.of(overrides, label, load_config(compose_values(*overrides))))
         except UserError as error:
             errors.setdefault(str(error), []).append(label)
     if errors:

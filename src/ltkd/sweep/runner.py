@@ -44,7 +44,15 @@ def run_sweep(
     jobs: Iterable[Sequence[str]], *, num_workers: int | None = None, devices: Sequence[int] | None = None,
     display: Display | None = None,
 ) -> list[JobOutcome]:  # fmt: skip
-    """Run each job's overrides as a process, `num_workers` at a time, and say how each ended, in the order given.
+    """`run_jobs` for overrides. UserError, before anything runs, when the configuration of any job is wrong."""
+    return run_jobs(check_jobs(jobs), num_workers=num_workers, devices=devices, display=display)
+
+
+def run_jobs(
+    jobs: Sequence[Job], *, num_workers: int | None = None, devices: Sequence[int] | None = None,
+    display: Display | None = None,
+) -> list[JobOutcome]:  # fmt: skip
+    """Run each job as a process, `num_workers` at a time, and say how each ended, in the order given.
 
     num_workers: by default one per GPU or, where there is none, per CPU core. The cores are shared out evenly.
     devices: the GPUs to use, counted as torch counts them here, by default all; the workers take turns on them.
@@ -52,12 +60,11 @@ def run_sweep(
     Finished runs are skipped, unfinished ones resumed; jobs that are the same run are run once. A teacher that several
     jobs need is trained by the first of them: the others are held back meanwhile, and the workers take different ones.
     SIGTERM and Ctrl-C are handed on: the jobs save their state and end, and no further one is started; a second Ctrl-C
-    kills them. Raises UserError, before anything runs, when the configuration of any job is wrong.
+    kills them.
     """
-    checked = check_jobs(jobs)
     gpus = _visible_gpus(devices)
-    outcomes = {job.run.directory: outcome for job in checked if (outcome := _ended_before(job)) is not None}
-    waiting = list({job.run.directory: job for job in checked if job.run.directory not in outcomes}.values())
+    outcomes = {job.run.directory: outcome for job in jobs if (outcome := _ended_before(job)) is not None}
+    waiting = list({job.run.directory: job for job in jobs if job.run.directory not in outcomes}.values())
     num_workers = min(num_workers or len(gpus) or num_cores(), max(len(waiting), 1))
     display = display or Display()
     display.begin(list(outcomes.values()), waiting, num_workers)
@@ -83,7 +90,7 @@ def run_sweep(
         finally:
             _send(signal.SIGKILL, running)  # only after a second Ctrl-C or an error of our own are there any
             display.close()
-    return [outcomes.get(job.run.directory) or JobOutcome(job, "stopped", "not started") for job in checked]
+    return [outcomes.get(job.run.directory) or JobOutcome(job, "stopped", "not started") for job in jobs]
 
 
 def exit_code(outcomes: Iterable[JobOutcome]) -> int:

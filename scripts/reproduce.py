@@ -1,0 +1,68 @@
+"""How do I get a paper's table? Runs what a table of conf/table/ still lacks, several runs at a time, and shows it.
+
+    python scripts/reproduce.py table=component_ablation_cpu --dry-run    the plan: done, left, how long
+    python scripts/reproduce.py table=component_ablation_cpu jobs=2
+    python scripts/reproduce.py table=cifar100_lt_main jobs=4 devices=0,1 precision.autocast=bfloat16
+    python scripts/reproduce.py table=cifar100_lt_main 'cell=KD*' seed=0     only these cells and that seed
+
+jobs: runs at a time (default: one per GPU, else per CPU core); devices: the GPUs to use; cell: a cell's name as the
+plan shows it, or a pattern of it. Further settings are those of train.py and hold for every run. A cell that fails is
+named at the end, does not stop the others and makes the exit code 1. Ctrl-C stops all, saved; the same command goes on.
+"""
+
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+
+from ltkd.errors import UserError
+
+OWN = ("table", "jobs", "devices", "cell", "seed", "split_seed")
+
+
+def main(arguments: list[str]) -> int:
+    if not arguments or {"-h", "--help"} & set(arguments):
+        sys.stdout.write(__doc__)
+        return 0
+    # here: --help needs no torch
+    from ltkd.report import entries_of, make_report
+    from ltkd.report.text import markdown
+
+    from ltkd.plan import Plan, Speeds
+    from ltkd.sweep import exit_code, run_jobs, summary
+    from ltkd.sweep.arguments import worker_options
+    from ltkd.tables import compose_runs, load_table, split_arguments
+
+    dry_run = "--dry-run" in arguments
+    try:
+        own, overrides = split_arguments([one for one in arguments if one != "--dry-run"], OWN)
+        workers = worker_options(own)
+        table = load_table(own["table"])
+        cells = [
+            one for one in table.cells if own.get("cell", one.label) == one.label or fnmatch(one.label, own["cell"])
+        ]
+        seeds = {key: own[key].split(",") for key in ("seed", "split_seed") if key in own}
+        runs = [
+            run for run in compose_runs(table, overrides, cells=cells)
+            if all(str(getattr(run, key)) in values for key, values in seeds.items())
+        ]  # fmt: skip
+        if not runs:
+            labels = "; ".join(one.label for one in table.cells if one.overrides is not None)
+            raise UserError(f"no run of the table is of that cell and seed; its cells: {labels}")
+        plan, config = Plan(table, runs), runs[0].config
+        sys.stdout.write(f"{plan.text(Speeds(Path(config.output_root), config.device))}\n")
+        if dry_run:
+            return 0
+        outcomes = run_jobs(plan.jobs(), **workers)
+        sys.stdout.write(f"{summary(outcomes)}\n" if outcomes else "")
+        sys.stdout.write(f"\n{markdown(make_report(table, entries_of(plan.runs)))}\n")
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("killed; the same command again goes on from the last checkpoints\n")
+        return 130
+    return exit_code(outcomes) or int("no data" in plan.states)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

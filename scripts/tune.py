@@ -1,0 +1,64 @@
+"""Which settings should a method have? Tries a grid and chooses by held-out validation images, never by the test set.
+
+    python scripts/tune.py experiment=cifar100_lt_cpu method=ltkd dataset.validation_per_class=20 seed=0,1
+    python scripts/tune.py experiment=cifar100_lt_cpu method=kd dataset.validation_per_class=20 \\
+        method.weight=1,4,9 method.temperature=2,4 seed=0,1,2 jobs=2 output=conf/experiment/tuned_kd.yaml
+
+What has several values is tried; where only the seed has, the grid is conf/tuning/METHOD.yaml. Other settings are those
+of train.py. The choice is written as a preset with its evidence (output=FILE.yaml, by default
+conf/experiment/tuned_METHOD_DATASET.yaml): python src/train.py experiment=tuned_METHOD_DATASET.
+jobs: runs at a time; devices: the GPUs to use. --dry-run lists the grid. Repeat the command to resume.
+"""
+
+import shlex
+import sys
+from pathlib import Path
+
+from ltkd.errors import UserError
+
+
+def main(arguments: list[str]) -> int:
+    if not arguments or {"-h", "--help"} & set(arguments):
+        sys.stdout.write(__doc__)
+        return 0
+    # here: --help needs no torch
+    from ltkd.composition import CONFIGURATION
+    from ltkd.files import write_text
+    from ltkd.identity import dataset_label
+    from ltkd.sweep import exit_code, run_jobs, summary
+    from ltkd.sweep.arguments import split_own, worker_options
+    from ltkd.tuning import check_preset, choose, make_tuning, preset_text
+
+    try:
+        own, overrides = split_own(arguments, ("output", "jobs", "devices", "--dry-run"))
+        tuning = make_tuning(overrides)
+        config = tuning.jobs[0].config
+        default = f"tuned_{config.method_name}_{dataset_label(config.dataset)}"
+        output = Path(own.get("output") or CONFIGURATION / "experiment" / f"{default}.yaml")
+        if output.suffix != ".yaml":
+            raise UserError(f"output: should be a .yaml file, got {output}")
+        sys.stdout.write(f"{len(tuning.settings)} settings, {len(tuning.seeds)} seeds each\n")
+        if "--dry-run" in own:
+            sys.stdout.write("".join(f"  {setting.label}\n" for setting in tuning.settings))
+            return 0
+        outcomes = run_jobs(tuning.jobs, **worker_options(own))
+        if not all(outcome.complete for outcome in outcomes):
+            sys.stdout.write(f"{summary(outcomes)}\nnothing is chosen before all settings have finished\n")
+            return exit_code(outcomes)
+        choice = choose(tuning)
+        write_text(output, preset_text(choice, output.stem, f"python scripts/tune.py {shlex.join(arguments)}"))
+        if output.resolve().parent == CONFIGURATION / "experiment":
+            check_preset(choice, output.stem)
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("killed; the same command again goes on from the last checkpoints\n")
+        return 130
+    lines = "\n".join(choice.lines())
+    sys.stdout.write(f"{lines}\nwritten: {output}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,150 @@
+"""What of a table is done, what is left to run, and how long that may take."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from tabulate import tabulate
+from tqdm import tqdm
+
+from ltkd.config import Wandb, resolve_device
+from ltkd.data import why_unavailable
+from ltkd.engine.run_directory import RESULT
+from ltkd.engine.trainer import CHECKPOINT
+from ltkd.errors import UserError
+from ltkd.identity import NetworkRun
+from ltkd.results import read_result
+from ltkd.sweep import Job
+from ltkd.tables import Table, TableRun
+
+STATES = ("done", "to resume", "to run", "no data")
+TAG_LENGTH = 64  # of W&B's tags at most
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs of a table by what is to be done about them."""
+
+    table: Table
+    runs: list[TableRun]
+
+    @cached_property
+    def states(self) -> list[str]:
+        return [_state(run) for run in self.runs]
+
+    @cached_property
+    def left(self) -> list[TableRun]:
+        return [run for run, state in zip(self.runs, self.states, strict=True) if state in ("to resume", "to run")]
+
+    @cached_property
+    def networks_left(self) -> list[NetworkRun]:
+        """Students to train and the teachers that they lack, each once."""
+        teachers = [teacher for run in self.left for teacher in run.teachers]
+        return list({one.directory: one for one in [*_missing(teachers), *(run.student for run in self.left)]}.values())
+
+    def jobs(self) -> list[Job]:
+        return [job_of(self.table, run) for run in self.left]
+
+    def text(self, seconds: "Speeds") -> str:
+        """For the screen: how much of each cell is done, and an estimate."""
+        counts: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(STATES, 0))
+        for run, state in zip(self.runs, self.states, strict=True):
+            counts[run.cell.label][state] += 1
+        shown = [state for state in STATES if any(one[state] for one in counts.values())]
+        body = [[label, *(one[state] or "" for state in shown)] for label, one in counts.items()]
+        body.append(["all", *(self.states.count(state) for state in shown)])
+        cells = f"{len(counts)} cells with {len(self.table.seed_values())} runs each"
+        lines = [f"{self.table.title} (table {self.table.name}): {cells}", ""]
+        lines += [tabulate(body, headers=["runs", *shown], tablefmt="github", disable_numparse=True), ""]
+        absent = {why: None for run in self.runs if (why := why_unavailable(run.config.dataset))}
+        lines += absent
+        if self.networks_left:
+            lines.append(seconds.estimate(self.networks_left))
+        return "\n".join(lines)
+
+
+def job_of(table: Table, run: TableRun) -> Job:
+    """The run as a sweep's job. In W&B it has the table, the row and the column as tags, to group by."""
+    config = run.config
+    seeds = [f"split {run.split_seed}"] * (len(table.split_seeds) > 1) + [f"seed {run.seed}"]
+    names = filter(None, [f"table {table.name}", run.cell.row_label, run.cell.column_label])
+    tags = [*config.wandb.tags, *(name[:TAG_LENGTH] for name in names)]
+    quoted = ",".join('"' + tag.replace("\\", "").replace('"', "") + '"' for tag in dict.fromkeys(tags))
+    return Job.of([*run.overrides, f"wandb.tags=[{quoted}]"], f"{run.cell.label} {' '.join(seeds)}", config)
+
+
+def wandb_sweep(table: Table, arguments: list[str], wandb: Wandb) -> dict[str, Any]:
+    """The definition that `wandb sweep` takes: reproduce.py with `arguments`, for each cell and seed of the table."""
+    parameters = {
+        "cell": [cell.label for cell in table.cells if cell.overrides is not None],
+        "seed": table.seeds,
+        "split_seed": table.split_seeds,
+    }
+    return {
+        "name": table.name,
+        "description": table.title,
+        "project": wandb.project,
+        **({"entity": wandb.entity} if wandb.entity else {}),
+        "program": "scripts/reproduce.py",
+        "method": "grid",
+        "parameters": {name: {"values": values} for name, values in parameters.items()},
+        "command": ["${env}", "${interpreter}", "${program}", *arguments, "${args_no_hyphens}"],
+    }
+
+
+def _state(run: TableRun) -> str:
+    try:
+        if run.result() is not None:
+            return "done"
+    except UserError:  # damaged: the run says so itself
+        return "to run"
+    if why_unavailable(run.config.dataset):
+        return "no data"
+    return "to resume" if (run.student.directory / CHECKPOINT).exists() else "to run"
+
+
+def _missing(teachers: Iterable[NetworkRun]) -> list[NetworkRun]:
+    return [
+        teacher for teacher in teachers
+        if not (teacher.directory / RESULT).exists() and getattr(teacher.network, "checkpoint", None) is None
+    ]  # fmt: skip
+
+
+class Speeds:
+    """Seconds that an epoch takes, from the runs that have finished under a folder on the same type of device."""
+
+    def __init__(self, output_root: Path, device: str) -> None:
+        on_cpu = resolve_device(device).type == "cpu"
+        seconds: dict[tuple, list[float]] = defaultdict(list)
+        for path in output_root.rglob(RESULT):
+            try:
+                result = read_result(path)
+                epochs = result["accuracy"]["last"]["epoch"]
+                if epochs and result["device"].startswith("cpu") == on_cpu:
+                    names = result["dataset"], result["teacher"], result["student"]
+                    spent = max(result["train_seconds"], result["wall_seconds"]) / epochs
+                    for kind in {(*names, result["method"]), names}:
+                        seconds[kind].append(spent)
+            except (UserError, KeyError, TypeError):  # not of this version
+                continue
+        self.seconds = {kind: mean(values) for kind, values in seconds.items()}
+
+    def of(self, run: NetworkRun) -> float | None:
+        """Of the whole run: by runs of the same data, networks and method, else of another method."""
+        names = run.names
+        teacher = run.network.name if run.role == "teacher" else names["teacher"]
+        pair = names["dataset"], teacher, names["student"]
+        epoch = self.seconds.get((*pair, names["method"])) or self.seconds.get(pair)
+        return None if epoch is None else epoch * run.config.recipe_of(run.network).epochs
+
+    def estimate(self, runs: list[NetworkRun]) -> str:
+        known = [seconds for run in runs if (seconds := self.of(run)) is not None]
+        unknown = len(runs) - len(known)
+        if not known:
+            return f"{len(runs)} networks to train; how long that takes is unknown: none of the kind has finished here"
+        text = f"{len(runs)} networks to train, about {tqdm.format_interval(sum(known))} one after the other"
+        return f"{text}, and {unknown} of a kind that has not finished here yet" if unknown else text
