@@ -56,9 +56,20 @@ class Network:
 
 
 @dataclass(frozen=True)
+class Swag:
+    """Which sample of the SWAG posterior around a trained teacher; engine/swag.py says what the settings mean."""
+
+    epochs: Annotated[int, Ge(2)]
+    learning_rate: Annotated[float, Gt(0)]
+    rank: Annotated[int, Ge(2)]
+    sample: Annotated[int, Ge(0)] | None  # None: the training that the posterior is collected from
+
+
+@dataclass(frozen=True)
 class Teacher(Network):
     seed: Seed
     checkpoint: str | None
+    swag: Swag | None = None  # set by methods alone
 
 
 @dataclass(frozen=True)
@@ -127,8 +138,12 @@ class Config:
         method, sections = method_class(self.method_name), [dataclasses.asdict(n) for n in (self.teacher, self.student)]
         if not method.needs.teacher:
             return []
-        differences = method.further_teachers(*sections, self.method_arguments)
-        return [dataclasses.replace(self.teacher, **difference) for difference in differences]
+        teachers = []
+        for difference in method.further_teachers(*sections, self.method_arguments):
+            if "swag" in difference:
+                difference = difference | {"swag": Swag(**difference["swag"])}
+            teachers.append(dataclasses.replace(self.teacher, **difference))
+        return teachers
 
     def recipe_of(self, network: Network) -> Recipe:
         """The recipe with what the network's own settings override."""
@@ -160,6 +175,7 @@ def load_config(values: Mapping[str, Any]) -> Config:
         count = "one error" if len(errors) == 1 else f"{len(errors)} errors"
         raise UserError("\n".join([f"{count} in the configuration:", *(f"  {line}" for line in errors)]))
     config = Config(**sections)
+    _ = config.further_teachers  # what does not fit there is said now too
     warn_of_combinations(config)
     return config
 

@@ -160,7 +160,7 @@ def _name_settings(cells: list[Cell]) -> None:
     for cell in cells:
         alike[tuple(cell.names.values())].append(cell)
     for same in alike.values():
-        flat = [flatten(cell.identity) | _teacher_seed_setting(cell) for cell in same]
+        flat = [flatten(_chosen(cell.identity)) | _teacher_seed_setting(cell) for cell in same]
         for key in sorted({key for one in flat for key in one}):
             values = [json.dumps(one.get(key)) for one in flat]
             common, count = Counter(values).most_common(1)[0]
@@ -171,6 +171,11 @@ def _name_settings(cells: list[Cell]) -> None:
             for cell, one, value in zip(same, flat, values, strict=True):
                 if key in one and count < len(same) and not (value == common and count > len(same) / 2):
                     cell.settings = f"{cell.settings} {key.removeprefix('method.')}={one[key]}".strip()
+
+
+def _chosen(identity: dict[str, Any]) -> dict[str, Any]:
+    """Without the further teachers: they follow from the method's settings, the teacher and the student."""
+    return {key: value for key, value in identity.items() if key != "further_teachers"}
 
 
 def _teacher_seed_setting(cell: Cell) -> dict[str, Any]:

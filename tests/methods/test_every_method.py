@@ -36,6 +36,7 @@ def restorable(problem):
 STOPPED = {
     "ctkd": "the gradient of the temperature is reversed",
     "wsl": "the weights of the images are functions of the student's logits, without gradient",
+    "okd": "student and module each take the other as it is",
 }
 
 

@@ -44,10 +44,7 @@ def write_result(
         "class_counts": place.data.split.class_counts.tolist(),
         "groups": place.data.split.groups.tolist(),
         "split_sha256": place.data.split.sha256,
-        "teacher_result": None if teacher is None else {
-            key: teacher[key]
-            for key in ("hash", "cell", "seed", "directory", "accuracy", "parameters", "evaluate_every")
-        } | {"post_hoc": teacher.get("post_hoc")},  # none in a result of before there were such figures
+        "teacher_result": None if teacher is None else teacher_in_short(teacher),
         "directory": str(directory),
         "parameters": count_parameters(model),
         "multiply_adds": count_multiply_adds(model, shape),
@@ -69,6 +66,12 @@ def write_result(
     write_json(directory / RESULT, result)
     (directory / CHECKPOINT).unlink(missing_ok=True)  # the state to resume from has served; the weights stay
     return result
+
+
+def teacher_in_short(result: dict[str, Any]) -> dict[str, Any]:
+    """What a student's result says of a teacher."""
+    keys = ("hash", "cell", "seed", "directory", "accuracy", "parameters", "evaluate_every")
+    return {key: result[key] for key in keys} | {"post_hoc": result.get("post_hoc")}  # results of before have none
 
 
 def _device_name(device: torch.device) -> str:

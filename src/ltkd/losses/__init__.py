@@ -11,6 +11,8 @@ from ltkd.losses.balanced import (
     logit_adjusted,
     weighted_cross_entropy,
 )
+from ltkd.losses.bayesian import bayesian_teacher
+from ltkd.losses.comparative import comparative_kd, comparative_labels
 from ltkd.losses.contrastive import crd_nce, crd_scores
 from ltkd.losses.correlation import (
     correlation_matching,
@@ -23,6 +25,7 @@ from ltkd.losses.correlation import (
     soft_spearman,
 )
 from ltkd.losses.divergence import alpha_beta_divergence, power_divergence
+from ltkd.losses.extrapolation import extrapolated_target, forward_kl_to_target, reverse_kl_to_target
 from ltkd.losses.feature import (
     attention_transfer,
     class_attention,
@@ -35,6 +38,7 @@ from ltkd.losses.feature import (
     variational_information,
     vid_initial_log_scale,
 )
+from ltkd.losses.gradient import input_gradient_alignment
 from ltkd.losses.logit import (
     balanced_kd,
     dive,
@@ -49,6 +53,7 @@ from ltkd.losses.logit import (
     weighted_soft_labels,
 )
 from ltkd.losses.ltkd import ClassGroups, group_log_mass, group_mass, ltkd_terms
+from ltkd.losses.mixup import logit_mse, mixup_cross_entropy
 from ltkd.losses.mlkd import mlkd_batch, mlkd_class, mlkd_instance
 from ltkd.losses.post_hoc import (
     learnable_weight_scaling,
@@ -65,6 +70,7 @@ from ltkd.losses.relation import (
     similarity_preserving,
 )
 from ltkd.losses.review import abf_fuse, hcl
+from ltkd.losses.speculative import masked_cross_entropy, masked_kd, sample_class, speculative_acceptance
 
 __all__ = [
     "ClassGroups",
@@ -73,9 +79,12 @@ __all__ = [
     "attention_transfer",
     "balanced_kd",
     "balanced_softmax",
+    "bayesian_teacher",
     "class_attention",
     "class_balanced_cross_entropy",
     "class_balanced_focal",
+    "comparative_kd",
+    "comparative_labels",
     "correlation_congruence",
     "correlation_congruence_kernel",
     "correlation_matching",
@@ -88,17 +97,24 @@ __all__ = [
     "dkd",
     "dkd_terms",
     "effective_number_weights",
+    "extrapolated_target",
     "focal",
+    "forward_kl_to_target",
     "group_log_mass",
     "group_mass",
     "hcl",
+    "input_gradient_alignment",
     "kd",
     "kd_per_image",
     "ldam",
     "learnable_weight_scaling",
     "logit_adjusted",
+    "logit_mse",
     "ltkd_terms",
+    "masked_cross_entropy",
+    "masked_kd",
     "mean_squared_error",
+    "mixup_cross_entropy",
     "mlkd_batch",
     "mlkd_class",
     "mlkd_instance",
@@ -115,10 +131,13 @@ __all__ = [
     "ranking_loss",
     "relational",
     "relational_terms",
+    "reverse_kl_to_target",
+    "sample_class",
     "similarity_preserving",
     "soft_label_weights",
     "soft_rank",
     "soft_spearman",
+    "speculative_acceptance",
     "standardize",
     "tau_normalise",
     "tau_normalised_logits",

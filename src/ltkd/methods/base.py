@@ -90,6 +90,7 @@ class Method(nn.Module):
     needs: ClassVar[Needs] = Needs()
     made_for_task_losses: ClassVar[Mapping[str, str]] = {}  # {"teacher": name}; config.py warns of another
     needs_teacher_statistics: bool = False  # `prepare` wants the teacher's logits on the whole training set
+    reports_robustness: ClassVar[bool] = False  # the accuracy under attack belongs to its result
 
     def __init__(
         self, context: MethodContext, task_loss: TaskLoss, *, task_weight: NonNegative, warmup_fraction: Fraction = 0.0

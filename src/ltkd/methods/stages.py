@@ -62,8 +62,8 @@ def check_embeddings(method: str, context: MethodContext) -> None:
     for role, name, output in _networks(context):
         if output.embedding is None:
             raise UserError(
-                f"method {method}: needs the pooled vector that a linear classifier sees, but {role} {name} has none "
-                "(no single layer makes its logits)"
+                f"method {method}: needs the pooled vector that the classifier sees, but {role} {name} has none "
+                "(its logits are not made by linear layers on pooled vectors)"
             )
 
 
