@@ -16,6 +16,7 @@ from ltkd.engine.evaluate import EVALUATION_BATCH
 from ltkd.engine.post_hoc import post_hoc_figures
 from ltkd.engine.precision import autocast
 from ltkd.engine.result import teacher_in_short, write_result
+from ltkd.engine.retrain import check_retraining, retrain
 from ltkd.engine.trainer import fit
 from ltkd.engine.training import Training
 from ltkd.engine.workplace import Workplace, predict
@@ -43,6 +44,7 @@ def new_model(place: Workplace, network: Network, seed: int) -> nn.Module:
         **network.arguments,
     )  # fmt: skip
     build_task_loss(network.task_loss, torch.as_tensor(place.data.split.class_counts)).adapt_network(model)
+    check_retraining(network, model)
     checkpoint = _given_weights(network)
     if checkpoint is not None:
         load_weights(model, Path(checkpoint))
@@ -162,10 +164,12 @@ def train_network(
     )  # fmt: skip
     with tracker:
         fitted = fit(training, run.directory, tracker)
-        figures = {
-            "post_hoc": post_hoc_figures(place, model),
-            "further_teacher_results": [teacher_in_short(one.result) for one in further_teachers],
-        }
+        figures = {"further_teacher_results": [teacher_in_short(one.result) for one in further_teachers]}
+        if run.network.retraining is not None:
+            figures["before_retraining"] = fitted.accuracy
+            cross_entropy = task_only(place, dataclasses.replace(run.network, task_loss="ce"))
+            fitted = fitted.followed_by(retrain(run.network, training, cross_entropy, run.directory, tracker))
+        figures["post_hoc"] = post_hoc_figures(place, model)
         result = write_result(
             place, run, model, fitted, teacher.result if teacher else None, figures, time.perf_counter() - start
         )
