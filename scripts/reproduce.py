@@ -24,10 +24,9 @@ def main(arguments: list[str]) -> int:
         sys.stdout.write(__doc__)
         return 0
     # here: --help needs no torch
+    from ltkd.plan import Plan, Speeds
     from ltkd.report import entries_of, make_report
     from ltkd.report.text import markdown
-
-    from ltkd.plan import Plan, Speeds
     from ltkd.sweep import exit_code, run_jobs, summary
     from ltkd.sweep.arguments import worker_options
     from ltkd.tables import compose_runs, load_table, split_arguments
