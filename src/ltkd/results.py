@@ -24,6 +24,7 @@ KINDS = {
     "tau_normalized": "accuracy on the test part, last epoch, classifier tau-normalised (arXiv 1910.09217), in %",
     "best": "BEST epoch ON THE TEST PART, in %: only for comparison with papers that report it",
 }
+POST_HOC = ("logit_adjusted", "tau_normalized")  # kinds that correct the finished network
 NOT_AVAILABLE = "n/a"
 SCHEMA_VERSION = 1  # of result.json; raised when a key changes its meaning or goes
 
@@ -51,7 +52,7 @@ class Cell:
 
 def accuracy_record(run: dict[str, Any], kind: str) -> dict[str, Any] | None:
     """The figures of that kind (KINDS) in a result; None where it has none."""
-    if kind in ("logit_adjusted", "tau_normalized"):
+    if kind in POST_HOC:
         figures = (run.get("post_hoc") or {}).get(kind)
         return figures and figures["test"]
     return run["accuracy"]["last"].get("validation") if kind == "validation" else run["accuracy"][kind]

@@ -71,7 +71,7 @@ def group_bars(column: Column) -> Picture | None:
     panels[0].set_yticks(list(positions), [row.label for row in rows])
     caption = (
         "Who pays at the head for a gain at the tail. Blue: the methods that are compared; grey: baselines; hatched: "
-        "the teacher. Lines are standard deviations, dots are single runs."
+        "the teacher. Lines are standard deviations, dots are single runs; the numbers are means."
     )
     if any(one.published for row in rows for one in row.figures.values()):
         caption += " A diamond is the published figure."
@@ -91,11 +91,9 @@ def _bar(panel: "Axes", position: int, row: Row, name: str) -> float:
     if one.summary.n > 1:
         panel.errorbar(mean, position, xerr=deviation, color="black", linewidth=1, capsize=2)
         panel.plot(list(one.values.values()), [position] * one.summary.n, "o", **RUN_LOOK)
-    end = max(end, mean + deviation)
-    panel.annotate(
-        f"{mean:.1f}", (end, position), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8
-    )  # fmt: skip
-    return end
+    # in a column at the right and not at the bar's end, where it would look like the published value's
+    panel.text(1.0, position, f"{mean:.1f}", transform=panel.get_yaxis_transform(), ha="right", va="center", fontsize=8)
+    return max(end, mean + deviation)
 
 
 def class_accuracy(report: Report, column: Column, series: list[Series]) -> Picture | None:

@@ -9,11 +9,14 @@ from ltkd.report.text import (
     INTERVAL_SEPARATOR,
     TextTable,
     about_overview,
+    corrected_tables,
     difference_table,
     explanations,
     main_table,
     overview_table,
+    sentence,
 )
+from ltkd.results import KINDS
 
 STYLE = """
 :root { color-scheme: light; }
@@ -53,8 +56,8 @@ def html(report: Report, pictures: list[list[Picture]]) -> str:
     facts = "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in report.facts.items())
     parts = [f"<h1>{escape(report.table.title.replace('->', '→'))}</h1>", f'<dl class="facts">{facts}</dl>']
     if report.missing:
-        count = f"<strong>{len(report.missing)} of the table's runs are missing</strong>"
-        parts.append(f'<p class="notes">{count}; they are listed at the end.</p>')
+        count = f"<strong>Missing runs: {len(report.missing)}</strong>"
+        parts.append(f'<p class="notes">{count}, listed at the end.</p>')
     overview = overview_table(report)
     if overview is not None:
         parts += ["<h2>Overview</h2>", _table(overview), _note(about_overview(report))]
@@ -62,6 +65,7 @@ def html(report: Report, pictures: list[list[Picture]]) -> str:
         parts += [f"<h2>{escape(column.label)}</h2>"] * bool(column.label)
         parts += _numbers(report, column)
         parts += [_note(line) for line in explanations(report)] if index == 0 else []
+        parts += _corrections(report, column)
         parts += [_figure(picture) for picture in drawn]
     if report.missing:
         lines = "".join(f"<li>{escape(line)}</li>" for line in report.missing)
@@ -81,6 +85,14 @@ def _numbers(report: Report, column: Column) -> list[str]:
     if differences is not None:
         parts += ["<h3>Difference to the best baseline</h3>", _table(differences)]
     return parts
+
+
+def _corrections(report: Report, column: Column) -> list[str]:
+    tables = corrected_tables(report, column)
+    if not tables:
+        return []
+    blocks = [block for kind, table in tables.items() for block in (_table(table), _note(sentence(KINDS[kind])))]
+    return ["<h3>Corrected after training</h3>", *blocks]
 
 
 def _note(text: str) -> str:
