@@ -3,7 +3,7 @@
 import logging
 from typing import TYPE_CHECKING, Any
 
-from ltkd.methods import task_loss_class
+from ltkd.methods import method_class, task_loss_class
 
 if TYPE_CHECKING:
     from ltkd.config import Config
@@ -27,6 +27,12 @@ def warn_of_combinations(config: "Config") -> None:
                 "together they favour rare classes",
                 role, name, sampling,
             )  # fmt: skip
+    made_for = method_class(config.method_name).made_for_task_losses
+    if any(_name(networks[role].task_loss) != name for role, name in made_for.items()):
+        choices = " ".join(f"{role}.task_loss={name}" for role, name in made_for.items())
+        logger.warning("method=%s is made for %s; elsewhere it is another method", config.method_name, choices)
+    if config.method.get("task_weight") == 0 and config.student.task_loss != "ce":
+        logger.warning("student.task_loss has no effect with method.task_weight=0")
 
 
 def _name(choice: str | dict[str, Any]) -> str:

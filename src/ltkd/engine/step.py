@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ltkd.data import Batch, EpochPlan
+from ltkd.data import Batch, EpochPlan, SecondViews
 from ltkd.engine.totals import Totals
 from ltkd.engine.training import Training
 from ltkd.losses import group_mass
@@ -23,8 +23,10 @@ class Step:
         self.totals = Totals(training.device)
         self._ahead = [logits for logits in (training.teacher_logits, *training.further_logits) if logits is not None]
 
-    def start_epoch(self, plan: EpochPlan, learning_rate: float) -> None:
+    def start_epoch(self, plan: EpochPlan, epoch: int, learning_rate: float) -> None:
+        t = self.training
         self._plan = plan
+        self._second_views = SecondViews(t.train, plan, (t.seed, epoch)) if t.method.needs.second_view else None
         for logits in self._ahead:
             logits.start_epoch(plan)
         self._set_learning_rate(learning_rate)
@@ -33,7 +35,8 @@ class Step:
         """Step `number`, from 0, of the epoch; returns how many images it saw."""
         t = self.training
         part = t.train.step_slice(number, t.recipe.batch_size)
-        self._update(self._plan.take(part), [logits.rows(part) for logits in self._ahead])
+        second_view = self._second_views.batch(number, t.recipe.batch_size) if self._second_views else None
+        self._update(self._plan.take(part), [logits.rows(part) for logits in self._ahead], second_view)
         return part.stop - part.start
 
     def close(self) -> None:
@@ -47,9 +50,10 @@ class Step:
         self.optimizer.step()
         return self._figures(batch, terms, student, teacher)
 
-    def _update(self, choices: EpochPlan, ahead: list[Tensor]) -> None:
+    def _update(self, choices: EpochPlan, ahead: list[Tensor], second_view: Tensor | None) -> None:
         """The whole step from its input: what is drawn for it, and the teachers' logits that were computed ahead."""
         batch = self.training.train.batch_of(choices)
+        batch.second_view = second_view
         if self.training.teacher_logits is not None:
             batch.teacher_logits, *ahead = ahead
         batch.further_logits = tuple(ahead)
