@@ -131,7 +131,8 @@ ONE_SAMPLE = {
 # What the distillation terms are when student and teacher are the same network. With these settings: nothing.
 NOTHING = {
     "abkd": {}, "at": {}, "bayesian": ONE_SAMPLE, "catkd": {},
-    "ckd": {}, "cmkd": {}, "ctkd": {}, "dist": {}, "dive": {"power": 1.0}, "dkd": {}, "kd": {}, "kdiga": {"norm": "squared"},
+    "ckd": {}, "cmkd": {}, "ctkd": {}, "dist": {}, "dive": {"power": 1.0}, "dkd": {}, "kd": {},
+    "kdiga": {"norm": "squared"},
     "lskd_dkd": {}, "lskd_kd": {}, "lskd_mlkd": {}, "ltkd": {"rebalancing": "none"}, "mlkd": {}, "nst": {},
     "bkd": {"effective_number_beta": 0.0}, "exopd": {"reward_scale": 1.0}, "mixkd": {"student_mixup_weight": 0.0},
     "pkt": {}, "redistill": {}, "rkd": {}, "rlkd": {}, "skd": {}, "sp": {},

@@ -16,6 +16,7 @@ from ltkd.engine.evaluate import EVALUATION_BATCH
 from ltkd.engine.post_hoc import post_hoc_figures
 from ltkd.engine.precision import autocast
 from ltkd.engine.result import teacher_in_short, write_result
+from ltkd.engine.robustness import robustness_figures
 from ltkd.engine.teacher_logits import TeacherLogits, use_cache
 from ltkd.engine.trainer import fit
 from ltkd.engine.training import Training
@@ -190,6 +191,9 @@ def train_network(
         figures = {
             "post_hoc": post_hoc_figures(place, model),
             "further_teacher_results": [teacher_in_short(one.result) for one in further_teachers],
+            "robustness": robustness_figures(place, method, model, teacher.model if teacher else None)
+            if run.role == "student"
+            else None,
         }
         result = write_result(
             place, run, model, fitted, teacher.result if teacher else None, figures, time.perf_counter() - start
