@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ltkd.errors import UserError
 
+MANY = 200  # cells: to check more takes a minute
 OWN = ("table", "jobs", "devices", "cell", "seed", "split_seed")
 
 
@@ -39,6 +40,8 @@ def main(arguments: list[str]) -> int:
         cells = [
             one for one in table.cells if own.get("cell", one.label) == one.label or fnmatch(one.label, own["cell"])
         ]
+        if len(cells) > MANY:
+            sys.stderr.write(f"checking {len(cells)} cells; cell=PATTERN chooses some of them\n")
         seeds = {key: own[key].split(",") for key in ("seed", "split_seed") if key in own}
         runs = [
             run for run in compose_runs(table, overrides, cells=cells)

@@ -141,7 +141,7 @@ def test_from_plan_to_table_with_a_cell_that_fails(table_file, tmp_path):
 
     planned = execute("--dry-run")
     assert planned.returncode == 0, planned.stderr
-    assert "3 cells with 2 runs each" in planned.stdout
+    assert "(table mine): 3 cells, 6 runs" in planned.stdout
     assert not (tmp_path / "out").exists()
 
     first = execute("jobs=2", "cell=[Cb]*", "seed=0")
