@@ -161,7 +161,7 @@ def test_equal_networks_have_nothing_to_distil(name):
     terms = {key: term for key, term in problem.terms().items() if key != "task"}
     assert terms
     for key, term in terms.items():
-        assert abs(term.item()) < 1e-7, key
+        assert abs(term.item()) < 2e-6, key  # the epsilons of correlations are seen
 
 
 @pytest.mark.parametrize("name", sorted(KNOWN))
