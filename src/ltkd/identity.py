@@ -113,7 +113,8 @@ def _teacher_identity(config: Config, teacher: Teacher) -> dict[str, Any]:
 
 
 def _network_identity(config: Config, network: Network) -> dict[str, Any]:
-    return {
+    retraining = {} if network.retraining is None else {"retraining": network.retraining}
+    return retraining | {
         "dataset": config.dataset.settings(),
         "name": network.name,
         "pretrained": network.pretrained,

@@ -158,10 +158,10 @@ def test_every_method_says_what_equal_networks_give():
 @pytest.mark.parametrize("name", sorted(NOTHING))
 def test_equal_networks_have_nothing_to_distil(name):
     problem = make_problem(name, same=True, **NOTHING[name])
-    terms = {key: term for key, term in problem.terms().items() if key != "task"}
+    terms = {key: term for key, term in problem.terms().items() if not key.startswith("task")}
     assert terms
     for key, term in terms.items():
-        assert abs(term.item()) < 2e-6, key  # the epsilons of correlations are seen
+        assert abs(term.item()) < 1e-4, key  # the epsilons of correlations are seen
 
 
 @pytest.mark.parametrize("name", sorted(KNOWN))

@@ -16,6 +16,7 @@ from ltkd.engine.evaluate import EVALUATION_BATCH
 from ltkd.engine.post_hoc import post_hoc_figures
 from ltkd.engine.precision import autocast
 from ltkd.engine.result import teacher_in_short, write_result
+from ltkd.engine.retrain import check_retraining, retrain
 from ltkd.engine.robustness import robustness_figures
 from ltkd.engine.teacher_logits import TeacherLogits, use_cache
 from ltkd.engine.trainer import fit
@@ -46,6 +47,7 @@ def new_model(place: Workplace, network: Network, seed: int) -> nn.Module:
         **network.arguments,
     )  # fmt: skip
     build_task_loss(network.task_loss, torch.as_tensor(place.data.split.class_counts)).adapt_network(model)
+    check_retraining(network, model)
     checkpoint = _given_weights(network)
     if checkpoint is not None:
         load_weights(model, Path(checkpoint))
@@ -188,13 +190,14 @@ def train_network(
     )  # fmt: skip
     with tracker:
         fitted = fit(training, run.directory, tracker)
-        figures = {
-            "post_hoc": post_hoc_figures(place, model),
-            "further_teacher_results": [teacher_in_short(one.result) for one in further_teachers],
-            "robustness": robustness_figures(place, method, model, teacher.model if teacher else None)
-            if run.role == "student"
-            else None,
-        }
+        figures = {"further_teacher_results": [teacher_in_short(one.result) for one in further_teachers]}
+        if run.network.retraining is not None:
+            figures["before_retraining"] = fitted.accuracy
+            cross_entropy = task_only(place, dataclasses.replace(run.network, task_loss="ce"))
+            fitted = fitted.followed_by(retrain(run.network, training, cross_entropy, run.directory, tracker))
+        figures["post_hoc"] = post_hoc_figures(place, model)
+        if run.role == "student":
+            figures["robustness"] = robustness_figures(place, method, model, teacher.model if teacher else None)
         result = write_result(
             place, run, model, fitted, teacher.result if teacher else None, figures, time.perf_counter() - start
         )

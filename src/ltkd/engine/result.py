@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import ltkd
-from ltkd.engine.run_directory import RESULT, WEIGHTS
+from ltkd.engine.run_directory import RESULT, RETRAINING, WEIGHTS
 from ltkd.engine.trainer import CHECKPOINT, FitResult
 from ltkd.engine.workplace import Workplace
 from ltkd.files import file_sha256, write_json
@@ -34,11 +34,7 @@ def write_result(
     result = {
         "schema_version": SCHEMA_VERSION,
         **run.names,
-        "accuracy": {
-            "last": fitted.last,  # the headline
-            "best": fitted.best,  # best epoch ON THE TEST PART: only for comparison with papers that report it
-            "selected": fitted.selected,  # best epoch on the validation split, where there is one
-        },
+        "accuracy": fitted.accuracy,
         **figures,
         "group_names": place.data.split.group_names,
         "class_counts": place.data.split.class_counts.tolist(),
@@ -64,7 +60,8 @@ def write_result(
         "evaluate_every": config.run.evaluate_every,
     }  # fmt: skip
     write_json(directory / RESULT, result)
-    (directory / CHECKPOINT).unlink(missing_ok=True)  # the state to resume from has served; the weights stay
+    for path in (directory, directory / RETRAINING):  # the state to resume from has served; the weights stay
+        (path / CHECKPOINT).unlink(missing_ok=True)
     return result
 
 

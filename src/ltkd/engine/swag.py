@@ -28,7 +28,10 @@ STATISTICS = "swag.ckpt"
 
 
 def swag_training(teacher: Teacher) -> Teacher:
-    """The network with the recipe of its collection, or, for a sample, with nothing to be trained."""
+    """The network with the recipe of its collection, or, for a sample, with nothing to be trained.
+
+    A retrained classifier is where the collection starts, and is trained on with the rest.
+    """
     recipe = {
         "epochs": teacher.swag.epochs if teacher.swag.sample is None else 0,
         "learning_rate": teacher.swag.learning_rate,
@@ -37,7 +40,7 @@ def swag_training(teacher: Teacher) -> Teacher:
         "milestones": [],
         "decay_factors": [],
     }
-    return replace(teacher, checkpoint=None, recipe=teacher.recipe | recipe)
+    return replace(teacher, checkpoint=None, retraining=None, recipe=teacher.recipe | recipe)
 
 
 class WeightCollector(method_class("ce")):

@@ -11,7 +11,7 @@ After that every number is the one that an uninterrupted run would have had.
 import logging
 import math
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,20 @@ class FitResult:
     train_seconds: float
     images_per_second: float | None
 
+    @property
+    def accuracy(self) -> dict[str, Any]:
+        """As result.json has it."""
+        return {
+            "last": self.last,  # the headline
+            "best": self.best,  # best epoch ON THE TEST PART: only for comparison with papers that report it
+            "selected": self.selected,  # best epoch on the validation split, where there is one
+        }
+
+    def followed_by(self, second: "FitResult") -> "FitResult":
+        """Of both stages of a two-stage training: the second's figures, the seconds of both, the first's speed."""
+        seconds = self.train_seconds + second.train_seconds
+        return replace(second, train_seconds=seconds, images_per_second=self.images_per_second)
+
 
 def fit(training: Training, directory: Path, tracker: Tracker) -> FitResult:
     """Train to the recipe's last epoch, from <directory>/last.ckpt where there is one.
@@ -111,7 +125,7 @@ def _train_epoch(
     order = t.sampler.order(epoch, t.recipe.epochs, generator)
     plan = t.train.draw_epoch(generator, order)
     state.repeats = t.sampler.repeats(order, t.split.groups)
-    t.model.train()
+    t.model.train(not t.frozen_features)
     t.method.train()
     t.method.start_epoch(epoch)
     train_step.start_epoch(plan, epoch, learning_rate(t.recipe, epoch))
