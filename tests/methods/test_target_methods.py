@@ -265,7 +265,7 @@ def test_skd_refuses_a_k_that_accepts_everything():
 
 def test_references_from_the_teacher_store_take_nothing_of_the_teacher_but_its_seed():
     method, values = method_class("exopd"), values_of("exopd")
-    plain = {"task_loss": "ce", "checkpoint": None, "pretrained": False, "arguments": {}}
+    plain = {"task_loss": "ce", "checkpoint": None, "retraining": None, "pretrained": False, "arguments": {}}
     assert method.further_teachers(TEACHER, STUDENT, values) == []
     of_student = {"name": "resnet8", "recipe": {"learning_rate": 0.01}}
     assert method.further_teachers(TEACHER, STUDENT, values | {"reference": "student"}) == [plain | of_student]

@@ -1,5 +1,7 @@
 """One training step: forward passes, objective, backward pass, update, and the figures of the batch."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -8,6 +10,15 @@ from ltkd.engine.totals import Totals
 from ltkd.engine.training import Training
 from ltkd.losses import group_mass
 from ltkd.models.output import ModelOutput
+
+
+@dataclass(frozen=True)
+class StepInput:
+    """What differs from step to step."""
+
+    choices: EpochPlan  # images, crops and flips of the batch
+    ahead: list[Tensor]  # logits [B, classes] of the teachers that ran before
+    second_view: Tensor | None  # [B, C, H, W], where the method needs it
 
 
 class Step:
@@ -23,7 +34,7 @@ class Step:
         self.totals = Totals(training.device)
         self._ahead = [logits for logits in (training.teacher_logits, *training.further_logits) if logits is not None]
 
-    def start_epoch(self, plan: EpochPlan, epoch: int, learning_rate: float) -> None:
+    def start_epoch(self, epoch: int, plan: EpochPlan, learning_rate: float) -> None:
         t = self.training
         self._plan = plan
         self._second_views = SecondViews(t.train, plan, (t.seed, epoch)) if t.method.needs.second_view else None
@@ -35,9 +46,16 @@ class Step:
         """Step `number`, from 0, of the epoch; returns how many images it saw."""
         t = self.training
         part = t.train.step_slice(number, t.recipe.batch_size)
-        second_view = self._second_views.batch(number, t.recipe.batch_size) if self._second_views else None
-        self._update(self._plan.take(part), [logits.rows(part) for logits in self._ahead], second_view)
+        self._update(self._input(number, part))
         return part.stop - part.start
+
+    def _input(self, number: int, part: slice) -> StepInput:
+        second_views, batch_size = self._second_views, self.training.recipe.batch_size
+        return StepInput(
+            self._plan.take(part),
+            [logits.rows(part) for logits in self._ahead],
+            None if second_views is None else second_views.batch(number, batch_size),
+        )
 
     def close(self) -> None:
         """What the steps hold on the device beside the training's own tensors is given back."""
@@ -50,13 +68,12 @@ class Step:
         self.optimizer.step()
         return self._figures(batch, terms, student, teacher)
 
-    def _update(self, choices: EpochPlan, ahead: list[Tensor], second_view: Tensor | None) -> None:
-        """The whole step from its input: what is drawn for it, and the teachers' logits that were computed ahead."""
-        batch = self.training.train.batch_of(choices)
-        batch.second_view = second_view
+    def _update(self, given: StepInput) -> None:
+        """The whole step from its input."""
+        batch, ahead = self.training.train.batch_of(given.choices), given.ahead
         if self.training.teacher_logits is not None:
             batch.teacher_logits, *ahead = ahead
-        batch.further_logits = tuple(ahead)
+        batch.further_logits, batch.second_view = tuple(ahead), given.second_view
         self.totals.add(self(batch), len(batch.labels))
 
     def _objective(self, batch: Batch) -> tuple[dict[str, Tensor], ModelOutput, ModelOutput | None]:

@@ -128,7 +128,7 @@ def _train_epoch(
     t.model.train(not t.frozen_features)
     t.method.train()
     t.method.start_epoch(epoch)
-    train_step.start_epoch(plan, epoch, learning_rate(t.recipe, epoch))
+    train_step.start_epoch(epoch, plan, learning_rate(t.recipe, epoch))
     if state.step == 0:
         train_step.totals.start_epoch()
 

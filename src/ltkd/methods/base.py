@@ -88,7 +88,7 @@ class Method(nn.Module):
     name: ClassVar[str]  # in the registry
     paper: ClassVar[str]
     needs: ClassVar[Needs] = Needs()
-    made_for_task_losses: ClassVar[Mapping[str, str]] = {}  # {"teacher": name}; config.py warns of another
+    made_for_task_losses: ClassVar[Mapping[str, str]] = {}  # {"teacher": name}; combinations.py warns of another
     keeps_classifier: ClassVar[bool] = True  # the student is deployed with its own, whatever `adapt_student` does
     needs_teacher_statistics: bool = False  # `prepare` wants the teacher's logits on the whole training set
     reports_robustness: ClassVar[bool] = False  # the accuracy under attack belongs to its result
