@@ -274,9 +274,14 @@ def run_table(result: dict[str, Any]) -> str:
 
 
 def _rows(name: str, method: str, result: dict[str, Any], groups: list[str]) -> list[list[str]]:
-    """The test accuracies and, with a validation split, those on it."""
+    """The test accuracies, those before the classifier was retrained if it was, and those on a validation split."""
     last = result["accuracy"]["last"]
-    records = {name: last} | ({f"{name}, on validation": last["validation"]} if "validation" in last else {})
+    before = result.get("before_retraining")
+    records = (
+        {name: last}
+        | ({f"{name}, before retraining": before["last"]} if before else {})
+        | ({f"{name}, on validation": last["validation"]} if "validation" in last else {})
+    )
     return [
         [label, method, figure(record["all"], None), *(figure(record["per_group"][group], None) for group in groups)]
         for label, record in records.items()
