@@ -93,6 +93,8 @@ class EvaluationSettings:
 
     logit_adjusted: Tau | None
     tau_normalized: Tau | None
+    robustness: bool | Literal["auto"]
+    robustness_images: Annotated[int, Ge(1)] | None
 
 
 @dataclass(frozen=True)

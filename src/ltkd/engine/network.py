@@ -17,6 +17,7 @@ from ltkd.engine.post_hoc import post_hoc_figures
 from ltkd.engine.precision import autocast
 from ltkd.engine.result import teacher_in_short, write_result
 from ltkd.engine.retrain import check_retraining, retrain
+from ltkd.engine.robustness import robustness_figures
 from ltkd.engine.trainer import fit
 from ltkd.engine.training import Training
 from ltkd.engine.workplace import Workplace, predict
@@ -170,6 +171,8 @@ def train_network(
             cross_entropy = task_only(place, dataclasses.replace(run.network, task_loss="ce"))
             fitted = fitted.followed_by(retrain(run.network, training, cross_entropy, run.directory, tracker))
         figures["post_hoc"] = post_hoc_figures(place, model)
+        if run.role == "student":
+            figures["robustness"] = robustness_figures(place, method, model, teacher.model if teacher else None)
         result = write_result(
             place, run, model, fitted, teacher.result if teacher else None, figures, time.perf_counter() - start
         )

@@ -28,6 +28,8 @@ def run_experiment(config: Config) -> dict[str, Any] | None:
                 if result["evaluate_every"] != config.run.evaluate_every:
                     logger.warning("it was evaluated every %d epochs", result["evaluate_every"])
                 warn_of_other_tau(config, result)
+                if config.evaluation.robustness is True and result.get("robustness") is None:
+                    logger.warning("it has no accuracy under attack; in another study it is run again and has it")
                 return result
             with recorded(run.directory, run.names):
                 place = prepare(config)

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ltkd.data import SecondViews
 from ltkd.engine.checkpoint import load_checkpoint, save_checkpoint
 from ltkd.engine.evaluate import evaluate, named_groups
 from ltkd.engine.interrupt import Interrupted, StopRequest
@@ -130,6 +131,7 @@ def _train_epoch(
     t.model.train(not t.frozen_features)
     t.method.train()
     t.method.start_epoch(epoch)
+    second_views = SecondViews(t.train, plan, (t.seed, epoch)) if t.method.needs.second_view else None
 
     start, seconds_before = time.perf_counter(), state.seconds
     for step in range(state.step, t.train.num_batches(t.recipe.batch_size)):
@@ -143,6 +145,8 @@ def _train_epoch(
             logger.warning("%s: stopped in epoch %d; the same command resumes it", t.label, epoch)
             raise Interrupted(stop.signal)
         batch = t.train.batch(plan, step, t.recipe.batch_size)
+        if second_views is not None:
+            batch.second_view = second_views.batch(step, t.recipe.batch_size)
         figures = train_step(batch)
         for name, value in figures.items():
             value = value * len(batch.labels)
