@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ltkd.errors import UserError
 
+MANY = 200  # cells: to check more takes a minute
 OWN = ("table", "jobs", "devices", "cell", "seed", "split_seed")
 
 
@@ -24,10 +25,9 @@ def main(arguments: list[str]) -> int:
         sys.stdout.write(__doc__)
         return 0
     # here: --help needs no torch
+    from ltkd.plan import Plan, Speeds
     from ltkd.report import entries_of, make_report
     from ltkd.report.text import markdown
-
-    from ltkd.plan import Plan, Speeds
     from ltkd.sweep import exit_code, run_jobs, summary
     from ltkd.sweep.arguments import worker_options
     from ltkd.tables import compose_runs, load_table, split_arguments
@@ -40,6 +40,8 @@ def main(arguments: list[str]) -> int:
         cells = [
             one for one in table.cells if own.get("cell", one.label) == one.label or fnmatch(one.label, own["cell"])
         ]
+        if len(cells) > MANY:
+            sys.stderr.write(f"checking {len(cells)} cells; cell=PATTERN chooses some of them\n")
         seeds = {key: own[key].split(",") for key in ("seed", "split_seed") if key in own}
         runs = [
             run for run in compose_runs(table, overrides, cells=cells)

@@ -112,7 +112,9 @@ def _figures(name: str, teacher: str, student: str) -> dict[str, Any]:
     batch = place.train.batch(place.train.draw_epoch(torch.Generator()), 0, BATCH_SIZE)
     if step.training.method.needs.second_view:
         batch.second_view = batch.images.clone()
-    with FlopCounterMode(display=False) as counter:
+    counter = FlopCounterMode(display=False)
+    counter.mod_tracker = _WholeStep()
+    with counter:
         step(batch)
     needs = method_class(name).needs
     words = [word for key, word in NEEDS.items() if getattr(needs, key)]
@@ -123,6 +125,18 @@ def _figures(name: str, teacher: str, student: str) -> dict[str, Any]:
         "parameters": extra_parameters,
         "cost": counter.get_total_flops(),
     }
+
+
+class _WholeStep:
+    """In the place of the counter's module tracker: its hooks do not let a method differentiate in between (kdiga)."""
+
+    parents = ("Global",)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: Any) -> None:
+        pass
 
 
 def _first_step(place: Workplace) -> tuple[Step, int]:

@@ -3,17 +3,40 @@
 import logging
 from typing import TYPE_CHECKING, Any
 
-from ltkd.methods import task_loss_class
+from ltkd.methods import method_class, task_loss_class
 
 if TYPE_CHECKING:
-    from ltkd.config import Config
+    from ltkd.config import Config, Network
 
 logger = logging.getLogger(__name__)
 
 
+def impossible_combinations(config: "Config") -> list[str]:
+    """A line, beginning with the key, for each pair of settings that cannot both be had."""
+    errors = []
+    networks = _networks(config)
+    for role, network in networks.items():
+        loss = _name(network.task_loss)
+        scaling = network.retraining is not None and _name(network.retraining) == "lws"
+        if scaling and task_loss_class(loss).replaces_classifier:
+            what = f"lws scales a linear classifier, and {role}.task_loss={loss} puts another in its place"
+            errors.append(f"{role}.retraining: {what}; use crt")
+    method = method_class(config.method_name)
+    if not method.keeps_classifier:
+        loss = _name(config.student.task_loss)
+        deployed = f"method {config.method_name} deploys the student with the teacher's classifier"
+        if config.student.retraining is not None:
+            errors.append(f"student.retraining: {deployed}; retrain the teacher's (teacher.retraining)")
+        if task_loss_class(loss).replaces_classifier:
+            errors.append(f"student.task_loss: {deployed}, but {loss} needs one of its own kind; use teacher.task_loss")
+    if "teacher" in networks and config.teacher.retraining is not None and config.teacher.checkpoint is not None:
+        errors.append("teacher.retraining: weights from teacher.checkpoint are used as they are; leave one of them out")
+    return errors
+
+
 def warn_of_combinations(config: "Config") -> None:
     """A warning for each pair of settings of a valid configuration that hardly anyone means."""
-    networks = {"student": config.student} | ({"teacher": config.teacher} if config.needs_teacher else {})
+    networks = _networks(config)
     for role, network in networks.items():
         name = _name(network.task_loss)
         task_loss, sampling = task_loss_class(name), _name(config.recipe_of(network).sampling)
@@ -27,6 +50,17 @@ def warn_of_combinations(config: "Config") -> None:
                 "together they favour rare classes",
                 role, name, sampling,
             )  # fmt: skip
+    made_for = method_class(config.method_name).made_for_task_losses
+    if any(_name(networks[role].task_loss) != name for role, name in made_for.items()):
+        choices = " ".join(f"{role}.task_loss={name}" for role, name in made_for.items())
+        logger.warning("method=%s is made for %s; elsewhere it is another method", config.method_name, choices)
+    student = config.student
+    if config.method.get("task_weight") == 0 and student.task_loss != "ce" and student.retraining is None:
+        logger.warning("student.task_loss has no effect with method.task_weight=0")
+
+
+def _networks(config: "Config") -> dict[str, "Network"]:
+    return {"student": config.student} | ({"teacher": config.teacher} if config.needs_teacher else {})
 
 
 def _name(choice: str | dict[str, Any]) -> str:

@@ -13,11 +13,12 @@ import torch
 from annotated_types import Ge, Gt, Lt
 
 from ltkd.binding import bind
-from ltkd.combinations import warn_of_combinations
+from ltkd.combinations import impossible_combinations, warn_of_combinations
 from ltkd.data import DatasetConfig, group_policy, pack_dataset_config, sampler_class
 from ltkd.errors import UnknownName, UserError
 from ltkd.methods import Method, method_class, task_loss_class
 from ltkd.models import model_factory
+from ltkd.retraining import retraining_class
 
 logger = logging.getLogger(__name__)
 
@@ -52,13 +53,25 @@ class Network:
     pretrained: bool
     arguments: dict[str, Any]
     task_loss: Choice
+    retraining: Choice | None
     recipe: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Swag:
+    """Which sample of the SWAG posterior around a trained teacher; engine/swag.py says what the settings mean."""
+
+    epochs: Annotated[int, Ge(2)]
+    learning_rate: Annotated[float, Gt(0)]
+    rank: Annotated[int, Ge(2)]
+    sample: Annotated[int, Ge(0)] | None  # None: the training that the posterior is collected from
 
 
 @dataclass(frozen=True)
 class Teacher(Network):
     seed: Seed
     checkpoint: str | None
+    swag: Swag | None = None  # set by methods alone
 
 
 @dataclass(frozen=True)
@@ -80,6 +93,8 @@ class EvaluationSettings:
 
     logit_adjusted: Tau | None
     tau_normalized: Tau | None
+    robustness: bool | Literal["auto"]
+    robustness_images: Annotated[int, Ge(1)] | None
 
 
 @dataclass(frozen=True)
@@ -127,8 +142,12 @@ class Config:
         method, sections = method_class(self.method_name), [dataclasses.asdict(n) for n in (self.teacher, self.student)]
         if not method.needs.teacher:
             return []
-        differences = method.further_teachers(*sections, self.method_arguments)
-        return [dataclasses.replace(self.teacher, **difference) for difference in differences]
+        teachers = []
+        for difference in method.further_teachers(*sections, self.method_arguments):
+            if "swag" in difference:
+                difference = difference | {"swag": Swag(**difference["swag"])}
+            teachers.append(dataclasses.replace(self.teacher, **difference))
+        return teachers
 
     def recipe_of(self, network: Network) -> Recipe:
         """The recipe with what the network's own settings override."""
@@ -156,12 +175,18 @@ def load_config(values: Mapping[str, Any]) -> Config:
     if sections.get("teacher") and (method is None or method.needs.teacher):
         _bind_network("teacher", sections, errors)
         _check_checkpoint(sections["teacher"], errors)
+    _raise(errors)
+    config = Config(**sections)
+    _ = config.further_teachers  # what does not fit there is said now too
+    _raise(impossible_combinations(config))
+    warn_of_combinations(config)
+    return config
+
+
+def _raise(errors: list[str]) -> None:
     if errors:
         count = "one error" if len(errors) == 1 else f"{len(errors)} errors"
         raise UserError("\n".join([f"{count} in the configuration:", *(f"  {line}" for line in errors)]))
-    config = Config(**sections)
-    warn_of_combinations(config)
-    return config
 
 
 @contextmanager
@@ -230,6 +255,8 @@ def _bind_network(role: str, sections: dict[str, Any], errors: list[str]) -> Non
             errors.append(f"{role}.arguments.{key}: is not set here; it comes from the data set or {role}.pretrained")
         bind(factory, network.arguments | {"num_classes": 1, "in_channels": 1}, f"{role}.arguments", errors)
     network = _with_bound_choice(network, role, "task_loss", task_loss_class, errors)
+    if network.retraining is not None:
+        network = _with_bound_choice(network, role, "retraining", retraining_class, errors, given=0)
     recipe = sections.get("recipe")
     if recipe and network.recipe:
         before = len(errors)
@@ -242,11 +269,14 @@ def _bind_network(role: str, sections: dict[str, Any], errors: list[str]) -> Non
     sections[role] = network
 
 
-def _with_bound_choice(section: Any, where: str, key: str, lookup: Callable[[str], Callable], errors: list[str]) -> Any:
+def _with_bound_choice(
+    section: Any, where: str, key: str, lookup: Callable[[str], Callable], errors: list[str], *, given: int = 1
+) -> Any:
     """The section with its choice (a name, or {name: ..., arguments}) checked and written in one way.
 
-    The name must be known and the arguments must fit its signature, whose first parameter, class counts or labels, the
-    program passes itself. Arguments that are as by default are left out: what means the same is the same run.
+    The name must be known and the arguments must fit its signature, whose first `given` parameters (class counts,
+    labels) the program passes itself. Arguments that are as by default are left out: what means the same is the same
+    run.
     """
     choice = getattr(section, key)
     arguments = {"name": choice} if isinstance(choice, str) else dict(choice)
@@ -259,7 +289,7 @@ def _with_bound_choice(section: Any, where: str, key: str, lookup: Callable[[str
         return section
     with _collecting(errors, f"{where}.{key}"):
         target = lookup(name)
-        arguments = bind(target, arguments, f"{where}.{key}", errors, given=1)
+        arguments = bind(target, arguments, f"{where}.{key}", errors, given=given)
         defaults = {parameter.name: parameter.default for parameter in inspect.signature(target).parameters.values()}
         arguments = {argument: value for argument, value in arguments.items() if value != defaults.get(argument)}
     bound = {"name": name, **arguments} if arguments else name

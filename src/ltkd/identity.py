@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,6 +41,8 @@ class NetworkRun:
     def settings(self) -> dict[str, Any]:
         """The configuration as far as it concerns this network."""
         settings = asdict(self.config)
+        if self.role == "teacher":
+            settings["teacher"] = asdict(self.network)  # it may be one beside the configuration's
         without = ["student", "method", "study", "seed"] if self.role == "teacher" else []
         if self.role == "student" and not self.config.needs_teacher:
             without = ["teacher"]
@@ -51,7 +53,7 @@ class NetworkRun:
         """How it is called in its status, its result and W&B."""
         config, student = self.config, self.role == "student"
         dataset = dataset_label(config.dataset)
-        teacher = config.teacher.name if config.needs_teacher or not student else None
+        teacher = (config.teacher.name if config.needs_teacher else None) if student else self.network.name
         name, method = (self.network.name, config.method_name) if student else (None, "teacher")
         return {
             "role": self.role, "study": config.study, "dataset": dataset, "teacher": teacher, "student": name,
@@ -98,6 +100,8 @@ def dataset_label(dataset: DatasetConfig) -> str:
 
 
 def _teacher_identity(config: Config, teacher: Teacher) -> dict[str, Any]:
+    if teacher.swag is not None:
+        return {"swag": asdict(teacher.swag), "teacher": _teacher_identity(config, replace(teacher, swag=None))}
     if teacher.checkpoint is not None:  # used as it is: no recipe, no seed
         return {
             "dataset": config.dataset.settings(), "name": teacher.name, "arguments": teacher.arguments,
@@ -107,7 +111,8 @@ def _teacher_identity(config: Config, teacher: Teacher) -> dict[str, Any]:
 
 
 def _network_identity(config: Config, network: Network) -> dict[str, Any]:
-    return {
+    retraining = {} if network.retraining is None else {"retraining": network.retraining}
+    return retraining | {
         "dataset": config.dataset.settings(),
         "name": network.name,
         "pretrained": network.pretrained,

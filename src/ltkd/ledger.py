@@ -90,19 +90,30 @@ def _stripped(entry: Entry, output_root: Path) -> dict[str, Any]:
         "cell_of_table": {"row": entry.cell.row, "column": entry.cell.column},
         **{key: result[key] for key in KEPT},
         "accuracy": _figures(result["accuracy"]),
+        "post_hoc": _post_hoc(result),
         "teacher_result": teacher
-        and {key: teacher[key] for key in KEPT_OF_TEACHER} | {"accuracy": _figures(teacher["accuracy"])},
+        and {key: teacher[key] for key in KEPT_OF_TEACHER}
+        | {"accuracy": _figures(teacher["accuracy"]), "post_hoc": _post_hoc(teacher)},
         # no place on anybody's machine
         "directory": entry.directory.resolve().relative_to(output_root.resolve()).as_posix(),
     }
 
 
 def _figures(accuracy: dict[str, Any]) -> dict[str, Any]:
-    def kept(record: dict[str, Any]) -> dict[str, Any]:
-        small = {key: record[key] for key in KEPT_OF_ACCURACY if key in record}
-        return small | ({"validation": kept(small["validation"])} if "validation" in small else {})
+    return {kind: record and _kept(record) for kind, record in accuracy.items()}
 
-    return {kind: record and kept(record) for kind, record in accuracy.items()}
+
+def _post_hoc(result: dict[str, Any]) -> dict[str, Any]:
+    figures = result.get("post_hoc") or {}
+    return {
+        kind: one and {"tau": one["tau"], "chosen_by": one["chosen_by"], "test": _kept(one["test"])}
+        for kind, one in figures.items()
+    }
+
+
+def _kept(record: dict[str, Any]) -> dict[str, Any]:
+    small = {key: record[key] for key in KEPT_OF_ACCURACY if key in record}
+    return small | ({"validation": _kept(small["validation"])} if "validation" in small else {})
 
 
 def _read(folder: Path) -> list[tuple[Path, dict[str, Any]]]:

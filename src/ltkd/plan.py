@@ -22,6 +22,7 @@ from ltkd.sweep import Job
 from ltkd.tables import Table, TableRun
 
 STATES = ("done", "to resume", "to run", "no data")
+MANY_CELLS = 60  # a plan of more has a line for each column
 TAG_LENGTH = 64  # of W&B's tags at most
 
 
@@ -52,13 +53,15 @@ class Plan:
     def text(self, seconds: "Speeds") -> str:
         """For the screen: how much of each cell is done, and an estimate."""
         counts: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(STATES, 0))
+        cells = {run.cell.label for run in self.runs}
         for run, state in zip(self.runs, self.states, strict=True):
-            counts[run.cell.label][state] += 1
+            label = run.cell.label if len(cells) <= MANY_CELLS else f"... | {run.cell.column_label}"
+            counts[label][state] += 1
         shown = [state for state in STATES if any(one[state] for one in counts.values())]
         body = [[label, *(one[state] or "" for state in shown)] for label, one in counts.items()]
         body.append(["all", *(self.states.count(state) for state in shown)])
-        cells = f"{len(counts)} cells with {len(self.table.seed_values())} runs each"
-        lines = [f"{self.table.title} (table {self.table.name}): {cells}", ""]
+        size = f"{len(cells)} cells, {len(self.runs)} runs"
+        lines = [f"{self.table.title} (table {self.table.name}): {size}", ""]
         lines += [tabulate(body, headers=["runs", *shown], tablefmt="github", disable_numparse=True), ""]
         absent = {why: None for run in self.runs if (why := why_unavailable(run.config.dataset))}
         lines += absent

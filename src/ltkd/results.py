@@ -24,6 +24,7 @@ KINDS = {
     "tau_normalized": "accuracy on the test part, last epoch, classifier tau-normalised (arXiv 1910.09217), in %",
     "best": "BEST epoch ON THE TEST PART, in %: only for comparison with papers that report it",
 }
+POST_HOC = ("logit_adjusted", "tau_normalized")  # kinds that correct the finished network
 NOT_AVAILABLE = "n/a"
 SCHEMA_VERSION = 1  # of result.json; raised when a key changes its meaning or goes
 
@@ -51,7 +52,7 @@ class Cell:
 
 def accuracy_record(run: dict[str, Any], kind: str) -> dict[str, Any] | None:
     """The figures of that kind (KINDS) in a result; None where it has none."""
-    if kind in ("logit_adjusted", "tau_normalized"):
+    if kind in POST_HOC:
         figures = (run.get("post_hoc") or {}).get(kind)
         return figures and figures["test"]
     return run["accuracy"]["last"].get("validation") if kind == "validation" else run["accuracy"][kind]
@@ -160,7 +161,7 @@ def _name_settings(cells: list[Cell]) -> None:
     for cell in cells:
         alike[tuple(cell.names.values())].append(cell)
     for same in alike.values():
-        flat = [flatten(cell.identity) | _teacher_seed_setting(cell) for cell in same]
+        flat = [flatten(_chosen(cell.identity)) | _teacher_seed_setting(cell) for cell in same]
         for key in sorted({key for one in flat for key in one}):
             values = [json.dumps(one.get(key)) for one in flat]
             common, count = Counter(values).most_common(1)[0]
@@ -171,6 +172,11 @@ def _name_settings(cells: list[Cell]) -> None:
             for cell, one, value in zip(same, flat, values, strict=True):
                 if key in one and count < len(same) and not (value == common and count > len(same) / 2):
                     cell.settings = f"{cell.settings} {key.removeprefix('method.')}={one[key]}".strip()
+
+
+def _chosen(identity: dict[str, Any]) -> dict[str, Any]:
+    """Without the further teachers: they follow from the method's settings, the teacher and the student."""
+    return {key: value for key, value in identity.items() if key != "further_teachers"}
 
 
 def _teacher_seed_setting(cell: Cell) -> dict[str, Any]:
@@ -254,10 +260,11 @@ def figure(value: float | None, deviation: float | None) -> str:
 def run_table(result: dict[str, Any]) -> str:
     """What a user sees at the end of a run: teacher and student, all and per group, and where the results lie."""
     groups = result["group_names"]
+    attacked = result.get("robustness") or {}
     rows = []
-    if result["teacher_result"] is not None:
-        rows += _rows(f"teacher {result['teacher']}", "", result["teacher_result"], groups)
-    rows += _rows(f"student {result['student']}", result["method"], result, groups)
+    for role, method, network in (("teacher", "", result["teacher_result"]), ("student", result["method"], result)):
+        if network is not None:
+            rows += _rows(f"{role} {result[role]}", method, _records(network, attacked.get(role)), groups)
     images = dict.fromkeys(groups, 0)
     for group, count in zip(result["groups"], result["class_counts"], strict=True):
         images[groups[group]] += count
@@ -267,11 +274,16 @@ def run_table(result: dict[str, Any]) -> str:
     return f"\n{table}\n\nresult: {result['directory']}"
 
 
-def _rows(name: str, method: str, result: dict[str, Any], groups: list[str]) -> list[list[str]]:
-    """The test accuracies and, with a validation split, those on it."""
+def _records(result: dict[str, Any], attacked: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
+    """Accuracies on the test part, with a validation split on it, and under attack where that was computed."""
     last = result["accuracy"]["last"]
-    records = {name: last} | ({f"{name}, on validation": last["validation"]} if "validation" in last else {})
+    records = {"": last} | ({", on validation": last["validation"]} if "validation" in last else {})
+    return records | {f", under {kind.upper()}": attacked[kind] for kind in ("fgsm", "pgd") if attacked}
+
+
+def _rows(name: str, method: str, records: dict[str, dict[str, Any]], groups: list[str]) -> list[list[str]]:
     return [
-        [label, method, figure(record["all"], None), *(figure(record["per_group"][group], None) for group in groups)]
-        for label, record in records.items()
+        [f"{name}{what}", method, figure(record["all"], None)]
+        + [figure(record["per_group"][group], None) for group in groups]
+        for what, record in records.items()
     ]

@@ -43,7 +43,7 @@ from ltkd.config import Config, Seed, load_config
 from ltkd.engine.run_directory import RESULT, finished_result
 from ltkd.errors import UserError, unknown_name
 from ltkd.identity import NetworkRun, student_run, teacher_run
-from ltkd.results import read_result
+from ltkd.results import KINDS, read_result
 
 ROLE = "role"  # beside the axes, in `at` of a published value
 TEACHER = "teacher"
@@ -94,7 +94,7 @@ class Table:
     rows: Annotated[Axes, MinLen(1)]
     seeds: Annotated[list[Seed], MinLen(1)]
     columns: Axes = field(default_factory=dict)
-    accuracy: Literal["last", "validation", "selected", "best"] = "last"
+    accuracy: Literal[tuple(KINDS)] = "last"
     without: list[dict[str, str]] = field(default_factory=list)
     split_seeds: Annotated[list[Seed], MinLen(1)] = field(default_factory=lambda: [0])
     teachers: Literal["shared", "per_seed"] = "shared"

@@ -4,6 +4,7 @@ Nothing that W&B does can end a training: a failure is said once, in full, and t
 """
 
 import contextlib
+import copy
 import json
 import logging
 import netrc
@@ -37,6 +38,17 @@ class Tracker:
             "job_type": job_type, "tags": [*tags, *settings.tags], "config": config, "id": run_id, "resume": "allow",
         }  # fmt: skip
         self.run = None
+        self.prefix = ""  # of the names in W&B
+
+    def stage(self, name: str) -> "Tracker":
+        """For a further stage of the same training: a metrics file in the folder `name`, and the same W&B run, where
+        its figures are called name/..."""
+        stage = copy.copy(self)
+        stage.path, stage.prefix = self.path.parent / name / METRICS, f"{name}/"
+        if self.run is not None:
+            run = self.run
+            stage._mirror(lambda: run.define_metric(f"{name}/*", step_metric=f"{name}/epoch"))
+        return stage
 
     def __enter__(self) -> "Tracker":
         if self.arguments["job_type"] == "teacher" and "WANDB_SWEEP_ID" in os.environ:
@@ -65,7 +77,8 @@ class Tracker:
             ) from error
         if self.run is not None:
             run = self.run
-            self._mirror(lambda: run.log(metrics))  # no step=: the x axis is the epoch, see _start
+            named = {f"{self.prefix}{name}": value for name, value in metrics.items()}
+            self._mirror(lambda: run.log(named))  # no step=: the x axis is the epoch, see _start
 
     def summarize(self, values: dict[str, Any]) -> None:
         """The final numbers, under the names that result.json has."""

@@ -72,6 +72,10 @@ def write_result(run, figures, **changes):
             "hash": teacher.hash, "cell": teacher.cell, "seed": teacher.seed, "directory": str(teacher.directory),
             "accuracy": teacher_accuracy, "parameters": 9, "evaluate_every": 1,
         },
+        "post_hoc": {
+            "logit_adjusted": {"tau": 1.0, "chosen_by": "default", "test": record | {"all": overall + 7.0}},
+            "tau_normalized": None,
+        },
         "directory": str(run.student.directory), "parameters": 7, "multiply_adds": 8, "train_seconds": 1800.0,
         "wall_seconds": 2000.0, "images_per_second": 100.0, "device": "cpu (test)", "threads": 1,
         "versions": {"ltkd": "0.1.0", "torch": "2.6"}, "git": {"commit": "0123456789abcdef", "modified": False},

@@ -10,13 +10,14 @@ from xml.etree import ElementTree
 
 import pytest
 
+from ltkd.errors import UserError
 from ltkd.report import entries_of, make_report, write_report
 from ltkd.report.curves import curve
 from ltkd.report.drawing import spread
 from ltkd.report.figures import draw_column
 from ltkd.report.text import comma_separated, latex, markdown, signed
 
-from .conftest import ACCURACY, TABLE, write_result
+from .conftest import ACCURACY, GROUPS, TABLE, write_result
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def test_markdown_has_the_figures_their_differences_and_the_sources(report):
     assert ["paper", "0", "n/a", "n/a", "n/a", "n/a", "55.50 [1]", "–"] in lines
     assert "all, to KD" in text
     assert "tail, to CE" in text
-    assert lines[-1][:3] == ["LTKD 100%", "3", "+3.33; [+3.00, +4.00]; t [+1.90, +4.77]"]
+    assert ["LTKD 100%", "3", "+3.33; [+3.00, +4.00]; t [+1.90, +4.77]"] in [line[:3] for line in lines]
     assert "[1] a paper" in text
     assert "With 3 pairs it is coarse: it holds the true difference in about 75 of 100 tables" in text
     assert "Missing" not in text
@@ -56,6 +57,27 @@ def test_csv_has_the_unrounded_figures(report):
     assert (ltkd["all against"], ltkd["tail against"], ltkd["n"], ltkd["runs"]) == ("KD", "CE", "3", "0/0 0/1 0/2")
     assert float(ltkd["tail bootstrap low"]) == 10.0
     assert (rows["KD"]["all published"], rows["paper"]["all"], rows["KD"]["all difference"]) == ("51", "", "")
+
+
+def test_post_hoc_corrections_have_a_table_of_their_own(finished, make_table, make_runs):
+    table, runs = finished
+    text = markdown(make_report(table, entries_of(runs)))
+    assert text.count("adjusted post hoc") == 1
+    assert "tau-normalised" not in text  # no run has it
+    assert "| KD        |   3 | 1 (default) | 59.00 ± 2.65 |" in text
+    rows = {
+        row["method"]: row for row in csv.DictReader(io.StringIO(comma_separated(make_report(table, entries_of(runs)))))
+    }
+    assert float(rows["KD"]["all logit_adjusted"]) == 59.0
+    chosen = {"tau": 0.5, "chosen_by": "validation", "test": {"all": 70.0, "per_group": dict.fromkeys(GROUPS, 70.0)}}
+    write_result(runs[3], ACCURACY["KD"][0], post_hoc={"logit_adjusted": chosen})
+    write_result(runs[6], ACCURACY["LTKD 100%"][0], post_hoc=None)
+    text = markdown(make_report(table, entries_of(runs)))
+    assert "0.5 to 1 (validation, default)" in text  # a mixture shows
+    assert "| LTKD 100% |   3 | 1 (default)" not in text  # one of its runs lacks it
+    corrected = make_table(TABLE + "accuracy: logit_adjusted\n")
+    with pytest.raises(UserError, match=r'tau: "validation" and "1.0 \(default\)"'):
+        make_report(corrected, entries_of(make_runs(corrected)))
 
 
 def test_latex_escapes_and_marks_the_best_student(report):
@@ -140,6 +162,7 @@ def test_a_table_with_columns_has_an_overview_and_figures_for_each(make_table, m
     overview = text[text.index("## Overview") : text.index("## imbalance factor 10")]
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in overview.splitlines() if line.startswith("|")]
     assert rows[0] == ["method", "imbalance factor 10", "imbalance factor 20"]
+    assert rows[2][0] == "teacher resnet14"
     assert ["KD", "n/a / n/a", "52.00 / 11.00"] in rows
     assert ["LTKD 100%", "55.33 / 33.00", "55.33 / 33.00"] in rows
     names = {path.name for path in write_report(report, tmp_path / "report")}
@@ -150,7 +173,7 @@ def test_nothing_finished_is_a_report_too(make_table, make_runs, tmp_path):
     table = make_table(TABLE[: TABLE.index("published:")])
     report = make_report(table, entries_of(make_runs(table)))
     [page, *_] = write_report(report, tmp_path / "report")
-    assert "9 of the table's runs are missing" in page.read_text()
+    assert "Missing runs: 9" in page.read_text()
     assert latex(report)
 
 
@@ -175,5 +198,8 @@ def test_a_curve_has_the_epochs_that_all_runs_have():
     ]
     drawn = curve(histories, "a")
     assert (drawn.epochs, drawn.means, drawn.lows, drawn.highs) == ([1, 2], [1.5, 6.0], [1.0, 3.0], [2.0, 9.0])
+    long = curve([[{"epoch": epoch, "a": 2.0 * epoch} for epoch in range(1, 11)]], "a").thinned(4)
+    assert (long.epochs, long.means) == ([1, 4, 7, 10], [2.0, 8.0, 14.0, 20.0])
+    assert drawn.thinned(4) == drawn
     assert curve(histories, "b") is None
     assert curve([], "a") is None

@@ -32,6 +32,7 @@ def test_plain_lines_without_a_terminal(tmp_path):
 
 def test_a_block_of_lines_on_a_terminal_is_drawn_over(tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setenv("LINES", "24")
     jobs = check_jobs([[f"output_root={tmp_path}", f"seed={seed}"] for seed in range(2)])
     display = Display(Terminal())
     display.begin([], jobs, 2)
@@ -50,6 +51,17 @@ def test_a_block_of_lines_on_a_terminal_is_drawn_over(tmp_path, monkeypatch):
         + "\n".join(later)
         + "\n\x1b[2F\x1b[J"
     )
+
+
+def test_no_more_lines_are_drawn_than_the_terminal_has(tmp_path, monkeypatch):
+    monkeypatch.setenv("LINES", "5")
+    jobs = check_jobs([[f"output_root={tmp_path}", f"seed={seed}"] for seed in range(9)])
+    display = Display(Terminal())
+    for job in jobs:
+        display.started(job)
+    display.refresh(jobs)
+    assert display.drawn == 4
+    assert "9 running" in display.stream.getvalue()
 
 
 def test_a_silent_display_writes_nothing(tmp_path):

@@ -58,7 +58,8 @@ class DeviceData:
         device: torch.device | str = "cpu",
         memory_format: torch.memory_format = torch.channels_last,
     ):
-        images = torch.as_tensor(images, device=device)
+        self.source = torch.as_tensor(images)  # as given; no copy where it is an array
+        images = self.source.to(device)
         self.labels = torch.as_tensor(labels, dtype=torch.int64, device=device)
         self.device = images.device
         self.crop_padding = crop_padding
@@ -125,6 +126,10 @@ class DeviceData:
         # The mirror image of a crop is the crop of the mirror image at the same distance from the other edge.
         left = torch.where(flips, 2 * self.crop_padding - offsets_x, offsets_x)
         return self._normalise(self._crops[index, flips.long(), offsets_y, left])
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """uint8 [B, C, H, W], on any device, as the images of a batch are."""
+        return self._normalise(images.to(self.device).permute(0, 2, 3, 1).contiguous())
 
     def evaluation_batches(self, batch_size: int) -> Iterator[Batch]:
         """All images in their order, neither cropped nor flipped; the last batch may be short."""

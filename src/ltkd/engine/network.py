@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ from ltkd.data import build_sampler
 from ltkd.engine.evaluate import EVALUATION_BATCH
 from ltkd.engine.post_hoc import post_hoc_figures
 from ltkd.engine.precision import autocast
-from ltkd.engine.result import write_result
+from ltkd.engine.result import teacher_in_short, write_result
+from ltkd.engine.retrain import check_retraining, retrain
+from ltkd.engine.robustness import robustness_figures
 from ltkd.engine.trainer import fit
 from ltkd.engine.training import Training
 from ltkd.engine.workplace import Workplace, predict
@@ -23,7 +25,7 @@ from ltkd.errors import UserError
 from ltkd.files import write_json
 from ltkd.identity import NetworkRun
 from ltkd.losses import ClassGroups
-from ltkd.methods import Method, MethodContext, Networks, build_method, build_task_loss
+from ltkd.methods import Method, MethodContext, Networks, build_method, build_task_loss, method_class
 from ltkd.models import build_model, load_weights
 from ltkd.tracking import Tracker
 
@@ -43,6 +45,7 @@ def new_model(place: Workplace, network: Network, seed: int) -> nn.Module:
         **network.arguments,
     )  # fmt: skip
     build_task_loss(network.task_loss, torch.as_tensor(place.data.split.class_counts)).adapt_network(model)
+    check_retraining(network, model)
     checkpoint = _given_weights(network)
     if checkpoint is not None:
         load_weights(model, Path(checkpoint))
@@ -84,11 +87,11 @@ def make_method(
     return method.to(place.device, memory_format=torch.channels_last)  # as the maps that its convolutions take
 
 
-def task_only(place: Workplace, network: Network) -> Method:
-    """A teacher's objective: its task loss."""
+def task_only(place: Workplace, network: Network, kind: Callable[..., Method] | None = None) -> Method:
+    """A teacher's objective: its task loss. `kind` makes it from a context and a task loss where it is not plain."""
     context = _context(place, network, None, None)
     task_loss = build_task_loss(network.task_loss, context.class_counts)
-    return build_method("ce", {}, context, task_loss).to(place.device)
+    return (kind or method_class("ce"))(context, task_loss).to(place.device)
 
 
 def _context(
@@ -162,7 +165,14 @@ def train_network(
     )  # fmt: skip
     with tracker:
         fitted = fit(training, run.directory, tracker)
-        figures = {"post_hoc": post_hoc_figures(place, model)}
+        figures = {"further_teacher_results": [teacher_in_short(one.result) for one in further_teachers]}
+        if run.network.retraining is not None:
+            figures["before_retraining"] = fitted.accuracy
+            cross_entropy = task_only(place, dataclasses.replace(run.network, task_loss="ce"))
+            fitted = fitted.followed_by(retrain(run.network, training, cross_entropy, run.directory, tracker))
+        figures["post_hoc"] = post_hoc_figures(place, model)
+        if run.role == "student":
+            figures["robustness"] = robustness_figures(place, method, model, teacher.model if teacher else None)
         result = write_result(
             place, run, model, fitted, teacher.result if teacher else None, figures, time.perf_counter() - start
         )

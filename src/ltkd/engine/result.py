@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import ltkd
-from ltkd.engine.run_directory import RESULT, WEIGHTS
+from ltkd.engine.run_directory import RESULT, RETRAINING, WEIGHTS
 from ltkd.engine.trainer import CHECKPOINT, FitResult
 from ltkd.engine.workplace import Workplace
 from ltkd.files import file_sha256, write_json
@@ -34,20 +34,13 @@ def write_result(
     result = {
         "schema_version": SCHEMA_VERSION,
         **run.names,
-        "accuracy": {
-            "last": fitted.last,  # the headline
-            "best": fitted.best,  # best epoch ON THE TEST PART: only for comparison with papers that report it
-            "selected": fitted.selected,  # best epoch on the validation split, where there is one
-        },
+        "accuracy": fitted.accuracy,
         **figures,
         "group_names": place.data.split.group_names,
         "class_counts": place.data.split.class_counts.tolist(),
         "groups": place.data.split.groups.tolist(),
         "split_sha256": place.data.split.sha256,
-        "teacher_result": None if teacher is None else {
-            key: teacher[key]
-            for key in ("hash", "cell", "seed", "directory", "accuracy", "parameters", "evaluate_every")
-        } | {"post_hoc": teacher.get("post_hoc")},  # none in a result of before there were such figures
+        "teacher_result": None if teacher is None else teacher_in_short(teacher),
         "directory": str(directory),
         "parameters": count_parameters(model),
         "multiply_adds": count_multiply_adds(model, shape),
@@ -67,8 +60,15 @@ def write_result(
         "evaluate_every": config.run.evaluate_every,
     }  # fmt: skip
     write_json(directory / RESULT, result)
-    (directory / CHECKPOINT).unlink(missing_ok=True)  # the state to resume from has served; the weights stay
+    for path in (directory, directory / RETRAINING):  # the state to resume from has served; the weights stay
+        (path / CHECKPOINT).unlink(missing_ok=True)
     return result
+
+
+def teacher_in_short(result: dict[str, Any]) -> dict[str, Any]:
+    """What a student's result says of a teacher."""
+    keys = ("hash", "cell", "seed", "directory", "accuracy", "parameters", "evaluate_every")
+    return {key: result[key] for key in keys} | {"post_hoc": result.get("post_hoc")}  # results of before have none
 
 
 def _device_name(device: torch.device) -> str:

@@ -26,6 +26,8 @@ def run_experiment(config: Config) -> dict[str, Any] | None:
                 logger.info("finished before, skipped")
                 if result["evaluate_every"] != config.run.evaluate_every:
                     logger.warning("it was evaluated every %d epochs", result["evaluate_every"])
+                if config.evaluation.robustness is True and result.get("robustness") is None:
+                    logger.warning("it has no accuracy under attack; in another study it is run again and has it")
                 return result
             with recorded(run.directory, run.names):
                 place = prepare(config)

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 RESULT = "result.json"
 STATUS = "status.json"
 WEIGHTS = "weights.safetensors"
+RETRAINING = "retraining"  # folder of the second stage, if there is one
 
 
 class Busy(Exception):

@@ -1,16 +1,30 @@
 """The teacher store: a teacher is trained once, under a lock, and verified and reused by every run that needs it."""
 
+import functools
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
+
+import torch
+from torch import nn
 
 from ltkd.config import Teacher
 from ltkd.engine.network import TrainedTeacher, new_model, task_only, train_network
 from ltkd.engine.run_directory import RESULT, WEIGHTS, finished_result, locked, recorded
+from ltkd.engine.swag import (
+    STATISTICS,
+    WeightCollector,
+    draw_weights,
+    load_statistics,
+    refresh_batch_norm,
+    set_weights,
+    swag_training,
+)
 from ltkd.engine.workplace import Workplace, agree_on_data
 from ltkd.errors import UserError
 from ltkd.files import file_sha256
-from ltkd.identity import teacher_run
+from ltkd.identity import NetworkRun, teacher_run
 from ltkd.models import load_weights
 
 logger = logging.getLogger(__name__)
@@ -33,7 +47,7 @@ def find_or_train_teacher(
             if check is not None:
                 check(TrainedTeacher(model, {}))
             with recorded(run.directory, run.names):
-                result = train_network(place, run, model, task_only(place, run.network), None)
+                result = _train(place, run, model)
         else:
             logger.info("teacher %s: reused from %s", run.network.name, run.directory)
     weights = run.directory / WEIGHTS
@@ -42,3 +56,24 @@ def find_or_train_teacher(
     load_weights(model, weights)
     model.zero_grad(set_to_none=True)  # of its own training, if that was just now: memory that no one needs
     return TrainedTeacher(model.eval().requires_grad_(False), result)
+
+
+def _train(place: Workplace, run: NetworkRun, model: nn.Module) -> dict[str, Any]:
+    """The result of a teacher that is not there yet. A sample of a SWAG posterior needs the posterior, which needs the
+    teacher: each is found or trained in turn."""
+    teacher = run.network
+    if teacher.swag is None:
+        return train_network(place, run, model, task_only(place, teacher), None)
+    run = replace(run, network=swag_training(teacher))
+    if teacher.swag.sample is None:
+        trained = find_or_train_teacher(place, replace(teacher, swag=None))
+        model.load_state_dict(trained.model.state_dict())
+        collector = functools.partial(WeightCollector, model=model, swag=teacher.swag, path=run.directory / STATISTICS)
+        return train_network(place, run, model, task_only(place, teacher, collector), None)
+    posterior = replace(teacher, swag=replace(teacher.swag, sample=None))
+    find_or_train_teacher(place, posterior)
+    statistics = load_statistics(teacher_run(place.config, posterior).directory)
+    generator = torch.Generator().manual_seed(int(run.hash, 16))  # on the CPU: the same sample on every device
+    set_weights(model, draw_weights(statistics, generator))
+    refresh_batch_norm(place, model, place.config.recipe_of(teacher).batch_size, generator)
+    return train_network(place, run, model, task_only(place, teacher), None)

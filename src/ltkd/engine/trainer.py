@@ -11,13 +11,14 @@ After that every number is the one that an uninterrupted run would have had.
 import logging
 import math
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ltkd.data import SecondViews
 from ltkd.engine.checkpoint import load_checkpoint, save_checkpoint
 from ltkd.engine.evaluate import evaluate, named_groups
 from ltkd.engine.interrupt import Interrupted, StopRequest
@@ -64,6 +65,20 @@ class FitResult:
     selected: dict[str, Any] | None
     train_seconds: float
     images_per_second: float | None
+
+    @property
+    def accuracy(self) -> dict[str, Any]:
+        """As result.json has it."""
+        return {
+            "last": self.last,  # the headline
+            "best": self.best,  # best epoch ON THE TEST PART: only for comparison with papers that report it
+            "selected": self.selected,  # best epoch on the validation split, where there is one
+        }
+
+    def followed_by(self, second: "FitResult") -> "FitResult":
+        """Of both stages of a two-stage training: the second's figures, the seconds of both, the first's speed."""
+        seconds = self.train_seconds + second.train_seconds
+        return replace(second, train_seconds=seconds, images_per_second=self.images_per_second)
 
 
 def fit(training: Training, directory: Path, tracker: Tracker) -> FitResult:
@@ -113,9 +128,10 @@ def _train_epoch(
     state.repeats = t.sampler.repeats(order, t.split.groups)
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(t.recipe, epoch) * group.get("learning_rate_factor", 1.0)
-    t.model.train()
+    t.model.train(not t.frozen_features)
     t.method.train()
     t.method.start_epoch(epoch)
+    second_views = SecondViews(t.train, plan, (t.seed, epoch)) if t.method.needs.second_view else None
 
     start, seconds_before = time.perf_counter(), state.seconds
     for step in range(state.step, t.train.num_batches(t.recipe.batch_size)):
@@ -129,6 +145,8 @@ def _train_epoch(
             logger.warning("%s: stopped in epoch %d; the same command resumes it", t.label, epoch)
             raise Interrupted(stop.signal)
         batch = t.train.batch(plan, step, t.recipe.batch_size)
+        if second_views is not None:
+            batch.second_view = second_views.batch(step, t.recipe.batch_size)
         figures = train_step(batch)
         for name, value in figures.items():
             value = value * len(batch.labels)

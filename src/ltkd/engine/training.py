@@ -35,3 +35,4 @@ class Training:
     autocast: Callable[[], AbstractContextManager]
     evaluate_every: int
     progress: str
+    frozen_features: bool = False  # the network stays in eval mode; what of it is trained has requires_grad

@@ -31,6 +31,7 @@ class SimKD(Method):
 
     paper = "Chen et al.: Knowledge Distillation with the Reused Teacher Classifier, arXiv:2203.14001"
     needs = Needs(stages=True)
+    keeps_classifier = False
 
     def __init__(
         self,

@@ -49,8 +49,12 @@ def linear_classifier(model: nn.Module, purpose: str) -> nn.Linear:
 
 def replace_classifier(model: nn.Module, make: Callable[[nn.Linear], nn.Module], purpose: str) -> None:
     """Put make(old) where the network's linear classifier is. UserError, beginning with `purpose`, without one."""
-    new = make(linear_classifier(model, purpose))
+    set_classifier(model, make(linear_classifier(model, purpose)))
+
+
+def set_classifier(model: nn.Module, classifier: nn.Module) -> None:
+    """Put `classifier` where the network's is: the layer that makes the logits."""
     if isinstance(model, AdaptedModel):
-        model.replace_classifier(new)
+        model.replace_classifier(classifier)
     else:
-        model.classifier = new
+        model.classifier = classifier

@@ -9,7 +9,7 @@ from typing import Any
 from ltkd.engine.run_directory import STATUS
 from ltkd.errors import UserError
 from ltkd.identity import without_seeds
-from ltkd.results import accuracy, flatten, how_it_ended, teacher_of
+from ltkd.results import POST_HOC, accuracy, flatten, how_it_ended, teacher_of
 from ltkd.statistics import PairedDifference, Summary, paired_difference, summarize
 from ltkd.tables import TEACHER, Cell, Table, TableRun
 
@@ -53,6 +53,14 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Corrected:
+    """The same networks, corrected after training."""
+
+    taus: list[tuple[float, str]]  # value and what chose it: setting, validation, default
+    summaries: dict[str, Summary | None]  # "all" and the groups
+
+
+@dataclass(frozen=True)
 class Row:
     """A cell, or the teacher that cells of the column had."""
 
@@ -60,6 +68,7 @@ class Row:
     role: str  # teacher | baseline | method
     entries: list[Entry]  # finished ones; of a teacher one for each teacher
     figures: dict[str, Figure]  # "all" and the groups
+    corrected: dict[str, "Corrected"]  # by kind, where results have it
 
     @property
     def label(self) -> str:
@@ -161,6 +170,9 @@ def _comparable(result: dict[str, Any], table: Table) -> dict[str, Any]:
     if len(table.split_seeds) > 1:
         identity = {key: value for key, value in identity.items() if key not in SPLIT_KEYS}
     measured = ("schema_version", "evaluate_every", "group_names", "groups", "class_counts", "split_sha256")
+    if table.accuracy in POST_HOC and (figures := (result.get("post_hoc") or {}).get(table.accuracy)):
+        chosen_by = figures["chosen_by"]
+        identity["tau"] = chosen_by if chosen_by == "validation" else f"{figures['tau']} ({chosen_by})"
     return identity | {key: result[key] for key in measured}
 
 
@@ -193,13 +205,28 @@ def _column(table: Table, names: dict[str, str], cells: list[Cell], entries: lis
                 if name in one.values
             ]
             figures[name] = Figure(summarize(list(values.values())), values, known)
-        return Row(row_names, role, of_the_row, figures)
+        return Row(row_names, role, of_the_row, figures, _corrected([entry.result for entry in of_the_row], groups))
 
     rows = [row(*one) for one in _teachers(table, names, finished)]
     for cell in cells:
         of_the_cell = [entry for entry in finished if entry.cell is cell]
         rows.append(row(cell.row, "baseline" if cell.is_baseline else "method", of_the_cell, cell.row | cell.column))
     return Column(names, groups, _with_differences(rows, table))
+
+
+def _corrected(results: list[dict[str, Any]], groups: list[str]) -> dict[str, Corrected]:
+    """Only of rows all of whose runs have it: a mean over other seeds than the table's would not compare."""
+    corrected = {}
+    for kind in POST_HOC:
+        found = [(result.get("post_hoc") or {}).get(kind) for result in results]
+        if found and all(found):
+            names = {ALL: None} | {group: group for group in groups}
+            values = {name: [accuracy(result, kind, group) for result in results] for name, group in names.items()}
+            corrected[kind] = Corrected(
+                sorted({(one["tau"], one["chosen_by"]) for one in found}),
+                {name: summarize([v for v in one if v is not None]) for name, one in values.items()},
+            )
+    return corrected
 
 
 def _teachers(
@@ -214,7 +241,7 @@ def _teachers(
             teacher = teacher_of(entry.result)
             split_seed = entry.result["split_seed"]
             kinds.setdefault(teacher["cell"], {})[teacher["hash"]] = replace(
-                entry, seed=teacher["seed"], split_seed=split_seed, result=entry.result | teacher
+                entry, seed=teacher["seed"], split_seed=split_seed, result=entry.result | {"post_hoc": None} | teacher
             )
             taught.setdefault(teacher["cell"], []).append(entry.cell.row_label)
     rows = []

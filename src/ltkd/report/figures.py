@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MAX_GROUPS = 4  # panels side by side
+MAX_POINTS = 80  # of a curve: more are not seen in a panel, and are what the size of a page is made of
 BAR_LOOKS = {
     TEACHER: {"color": "white", "edgecolor": "#555555", "hatch": "////"},
     "baseline": {"color": "#bbbbbb", "edgecolor": "#555555"},
@@ -71,7 +72,7 @@ def group_bars(column: Column) -> Picture | None:
     panels[0].set_yticks(list(positions), [row.label for row in rows])
     caption = (
         "Who pays at the head for a gain at the tail. Blue: the methods that are compared; grey: baselines; hatched: "
-        "the teacher. Lines are standard deviations, dots are single runs."
+        "the teacher. Lines are standard deviations, dots are single runs; the numbers are means."
     )
     if any(one.published for row in rows for one in row.figures.values()):
         caption += " A diamond is the published figure."
@@ -91,11 +92,9 @@ def _bar(panel: "Axes", position: int, row: Row, name: str) -> float:
     if one.summary.n > 1:
         panel.errorbar(mean, position, xerr=deviation, color="black", linewidth=1, capsize=2)
         panel.plot(list(one.values.values()), [position] * one.summary.n, "o", **RUN_LOOK)
-    end = max(end, mean + deviation)
-    panel.annotate(
-        f"{mean:.1f}", (end, position), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8
-    )  # fmt: skip
-    return end
+    # in a column at the right and not at the bar's end, where it would look like the published value's
+    panel.text(1.0, position, f"{mean:.1f}", transform=panel.get_yaxis_transform(), ha="right", va="center", fontsize=8)
+    return max(end, mean + deviation)
 
 
 def class_accuracy(report: Report, column: Column, series: list[Series]) -> Picture | None:
@@ -237,6 +236,7 @@ def _plot_teachers(axis: "Axes", series: list[Series], part: str, group: str) ->
             given = curve(taught, metric)
             if given is None:
                 continue
+            given = given.thinned(MAX_POINTS)
             axis.plot(given.epochs, given.means, markevery=_every(given), **TEACHER_LOOK)
             end = given.means[-1]
         else:
@@ -259,7 +259,7 @@ def _shares(row: Row) -> dict[str, dict[str, float]]:
 def _curves(series: list[Series], metrics: Iterable[str]) -> dict[tuple[str, str], Curve]:
     """(row label, metric) -> curve, where there is one."""
     found = {(one.row.label, metric): curve(one.histories, metric) for metric in metrics for one in series}
-    return {key: one for key, one in found.items() if one is not None}
+    return {key: one.thinned(MAX_POINTS) for key, one in found.items() if one is not None}
 
 
 def _plot_curves(

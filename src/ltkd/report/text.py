@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from tabulate import tabulate
 
 from ltkd.report.content import ALL, Column, Figure, Report, Row
-from ltkd.results import KINDS, NOT_AVAILABLE, figure
-from ltkd.statistics import COVERAGE
+from ltkd.results import KINDS, NOT_AVAILABLE, POST_HOC, figure
+from ltkd.statistics import COVERAGE, Summary
 from ltkd.tables import TEACHER, Table
 
 NOTHING = "–"
@@ -34,12 +34,37 @@ def main_table(report: Report, column: Column) -> TextTable:
         [
             *(row.names[axis] or NOTHING for axis in axes),
             str(row.n),
-            *(_ours(row.figures[name]) for name in column.figure_names),
+            *(_mean(row.figures[name].summary) for name in column.figure_names),
             *(_published(row.figures[name]) for name in published),
         ]
         for row in column.rows
     ]
     return TextTable(headers, body, [row.role for row in column.rows], len(axes))
+
+
+def corrected_tables(report: Report, column: Column) -> dict[str, TextTable]:
+    """By kind of post-hoc correction, the rows that have it; tau is a range where runs chose different ones."""
+    axes, tables = list(report.table.rows), {}
+    for kind in POST_HOC:
+        rows = [row for row in column.rows if kind in row.corrected]
+        if rows and kind != report.table.accuracy:
+            body = [
+                [
+                    *(row.names[axis] or NOTHING for axis in axes),
+                    str(row.n),
+                    _tau(row.corrected[kind].taus),
+                    *(_mean(row.corrected[kind].summaries[name]) for name in column.figure_names),
+                ]
+                for row in rows
+            ]
+            headers = [*axes, "n", "tau", *column.figure_names]
+            tables[kind] = TextTable(headers, body, [row.role for row in rows], len(axes))
+    return tables
+
+
+def _tau(taus: list[tuple[float, str]]) -> str:
+    values = " to ".join(dict.fromkeys(f"{tau:g}" for tau in (taus[0][0], taus[-1][0])))
+    return f"{values} ({', '.join(dict.fromkeys(chosen_by for _, chosen_by in taus))})"
 
 
 def difference_table(report: Report, column: Column) -> TextTable | None:
@@ -65,7 +90,8 @@ def overview_table(report: Report) -> TextTable | None:
     if len(report.columns) < 2:
         return None
     axes = list(report.table.rows)
-    keys = dict.fromkeys(tuple(row.names.items()) for column in report.columns for row in column.rows)
+    rows = sorted((row for column in report.columns for row in column.rows), key=lambda row: row.role != TEACHER)
+    keys = dict.fromkeys(tuple(row.names.items()) for row in rows)
     body, roles = [], []
     for key in keys:
         found = [next((r for r in column.rows if tuple(r.names.items()) == key), None) for column in report.columns]
@@ -86,8 +112,8 @@ def about_overview(report: Report) -> str:
 def explanations(report: Report) -> list[str]:
     """What a reader must know of the figures, a paragraph each."""
     table = report.table
-    kind = KINDS[table.accuracy]
-    lines = [f"{kind[0].upper()}{kind[1:]}; mean ± sample standard deviation over n runs.", *about_differences(report)]
+    kind = sentence(KINDS[table.accuracy]).removesuffix(".")
+    lines = [f"{kind}; mean ± sample standard deviation over n runs.", *about_differences(report)]
     lines += [f"[{number}] {source}" for number, source in enumerate(report.sources, 1)]
     return [*lines, *([table.notes] if table.notes else [])]
 
@@ -129,15 +155,17 @@ def markdown(report: Report) -> str:
     overview = overview_table(report)
     if overview is not None:
         blocks += ["## Overview", about_overview(report), _github(overview)]
-    for column in report.columns:
+    for index, column in enumerate(report.columns):
         blocks += [f"## {column.label}"] * bool(column.label)
         blocks.append(_github(main_table(report, column)))
         differences = difference_table(report, column)
         if differences is not None:
             blocks.append(_github(differences))
-    blocks.append("\n\n".join(explanations(report)))
+        blocks += explanations(report) if index == 0 else []
+        for kind, table in corrected_tables(report, column).items():
+            blocks += [sentence(KINDS[kind]), _github(table)]
     if report.missing:
-        blocks += ["## Missing", _markdown_list([f"{line}" for line in report.missing])]
+        blocks += ["## Missing", _markdown_list(report.missing)]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -155,7 +183,7 @@ def readme_table(report: Report, *, differences: bool) -> str:
     texts = explanations(report)
     if not differences:
         texts = [text for text in texts if text not in about_differences(report)]
-    missing = [f"{len(report.missing)} runs of the table are missing."] if report.missing else []
+    missing = [f"Missing runs: {len(report.missing)}."] if report.missing else []
     return "\n\n".join([*blocks, *texts, *missing, f"{command} ({place})"])
 
 
@@ -168,6 +196,8 @@ def comma_separated(report: Report) -> str:
             line["runs"] = " ".join(f"{entry.split_seed}/{entry.seed}" for entry in row.entries)  # split seed / seed
             for name, one in row.figures.items():
                 line |= {f"{name}{key}": value for key, value in _numbers(one).items()}
+                corrected = {kind: row.corrected[kind].summaries[name] for kind in row.corrected}
+                line |= {f"{name} {kind}": one and one.mean for kind, one in corrected.items()}
             lines.append(line)
     fields = list(dict.fromkeys(key for line in lines for key in line)) or ["n"]
     file = io.StringIO()
@@ -256,8 +286,12 @@ def signed(value: float) -> str:
     return "0.00" if round(value, 2) == 0 else f"{value:+.2f}".replace("-", "−")
 
 
-def _ours(one: Figure) -> str:
-    return figure(one.summary.mean, one.summary.deviation) if one.summary else NOT_AVAILABLE
+def sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _mean(summary: Summary | None) -> str:
+    return figure(summary.mean, summary.deviation) if summary else NOT_AVAILABLE
 
 
 def _published(one: Figure) -> str:

@@ -62,9 +62,11 @@ class Display:
         if self.live and now >= self.next_drawing:
             self.next_drawing = now + REDRAW_SECONDS
             self._erase()
-            width = shutil.get_terminal_size().columns - 1
-            lines = [f"  {job.label}: {self.paces[job.run.directory].text()}"[:width] for job in running]
-            lines.append(f"  {len(self.ended_jobs)} of {self.total} ended, {len(running)} running"[:width])
+            width, height = shutil.get_terminal_size()
+            shown = running[: max(height - 2, 1)]  # what has scrolled away could not be drawn over
+            lines = [f"  {job.label}: {self.paces[job.run.directory].text()}" for job in shown]
+            lines.append(f"  {len(self.ended_jobs)} of {self.total} ended, {len(running)} running")
+            lines = [line[: width - 1] for line in lines]
             self.stream.write("\n".join(lines) + "\n")
             self.stream.flush()
             self.drawn = len(lines)
