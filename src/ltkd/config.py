@@ -88,11 +88,20 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Cache:
+    mode: Literal["auto", "fill", "lazy", "off"]
+    max_gigabytes: Annotated[float, Gt(0)]
+    storage: Literal["float32", "float16"]
+
+
+@dataclass(frozen=True)
 class EvaluationSettings:
     """What is computed of the finished network beside its accuracy."""
 
     logit_adjusted: Tau | None
     tau_normalized: Tau | None
+    robustness: bool | Literal["auto"]
+    robustness_images: Annotated[int, Ge(1)] | None
 
 
 @dataclass(frozen=True)
@@ -114,6 +123,7 @@ class Config:
     data_root: str
     precision: Precision
     run: Run
+    cache: Cache
     evaluation: EvaluationSettings
     wandb: Wandb
     dataset: DatasetConfig

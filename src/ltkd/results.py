@@ -260,10 +260,11 @@ def figure(value: float | None, deviation: float | None) -> str:
 def run_table(result: dict[str, Any]) -> str:
     """What a user sees at the end of a run: teacher and student, all and per group, and where the results lie."""
     groups = result["group_names"]
+    attacked = result.get("robustness") or {}
     rows = []
-    if result["teacher_result"] is not None:
-        rows += _rows(f"teacher {result['teacher']}", "", result["teacher_result"], groups)
-    rows += _rows(f"student {result['student']}", result["method"], result, groups)
+    for role, method, network in (("teacher", "", result["teacher_result"]), ("student", result["method"], result)):
+        if network is not None:
+            rows += _rows(f"{role} {result[role]}", method, _records(network, attacked.get(role)), groups)
     images = dict.fromkeys(groups, 0)
     for group, count in zip(result["groups"], result["class_counts"], strict=True):
         images[groups[group]] += count
@@ -273,11 +274,17 @@ def run_table(result: dict[str, Any]) -> str:
     return f"\n{table}\n\nresult: {result['directory']}"
 
 
-def _rows(name: str, method: str, result: dict[str, Any], groups: list[str]) -> list[list[str]]:
-    """The test accuracies and, with a validation split, those on it."""
-    last = result["accuracy"]["last"]
-    records = {name: last} | ({f"{name}, on validation": last["validation"]} if "validation" in last else {})
+def _records(result: dict[str, Any], attacked: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
+    """Accuracies on the test part, before a second stage too, on a validation split, under attack: what is there."""
+    last, before = result["accuracy"]["last"], result.get("before_retraining")
+    records = {"": last} | ({", before retraining": before["last"]} if before else {})
+    records |= {", on validation": last["validation"]} if "validation" in last else {}
+    return records | {f", under {kind.upper()}": attacked[kind] for kind in ("fgsm", "pgd") if attacked}
+
+
+def _rows(name: str, method: str, records: dict[str, dict[str, Any]], groups: list[str]) -> list[list[str]]:
     return [
-        [label, method, figure(record["all"], None), *(figure(record["per_group"][group], None) for group in groups)]
-        for label, record in records.items()
+        [f"{name}{what}", method, figure(record["all"], None)]
+        + [figure(record["per_group"][group], None) for group in groups]
+        for what, record in records.items()
     ]

@@ -155,7 +155,7 @@ def test_okd_terms_once_the_module_has_moved():
     student, teacher = networks_of(problem)
     module = problem.method.module
     nn.init.normal_(module.up.weight)
-    assert module.down.weight.shape == (3, 5)
+    assert module.down.weight.shape == (3, teacher.embedding.shape[1])
     shifted = teacher.logits + teacher.embedding @ (module.up.weight @ module.down.weight).T
 
     def kl(p_logits, q_logits):
@@ -265,7 +265,7 @@ def test_skd_refuses_a_k_that_accepts_everything():
 
 def test_references_from_the_teacher_store_take_nothing_of_the_teacher_but_its_seed():
     method, values = method_class("exopd"), values_of("exopd")
-    plain = {"task_loss": "ce", "checkpoint": None, "pretrained": False, "arguments": {}}
+    plain = {"task_loss": "ce", "checkpoint": None, "retraining": None, "pretrained": False, "arguments": {}}
     assert method.further_teachers(TEACHER, STUDENT, values) == []
     of_student = {"name": "resnet8", "recipe": {"learning_rate": 0.01}}
     assert method.further_teachers(TEACHER, STUDENT, values | {"reference": "student"}) == [plain | of_student]

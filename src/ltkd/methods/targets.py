@@ -338,7 +338,11 @@ class RewardExtrapolation(Method):
         reference = arguments["reference"]
         if reference == "prior":
             return []
-        plain = {"task_loss": "ce", "checkpoint": None}  # nothing of what the configuration says of the teacher
+        plain = {
+            "task_loss": "ce",
+            "checkpoint": None,
+            "retraining": None,
+        }  # nothing of what the configuration says of the teacher
         if reference == "student":
             return [plain | {key: student[key] for key in ("name", "arguments", "pretrained", "recipe")}]
         try:
