@@ -1,5 +1,6 @@
 """What of a table is done, what is left to run, and how long that may take."""
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,10 +13,11 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from ltkd.config import Wandb, resolve_device
-from ltkd.data import why_unavailable
+from ltkd.data import class_counts, why_unavailable
 from ltkd.engine.run_directory import RESULT
 from ltkd.engine.trainer import CHECKPOINT
 from ltkd.errors import UserError
+from ltkd.files import read_json
 from ltkd.identity import NetworkRun
 from ltkd.results import read_result
 from ltkd.sweep import Job
@@ -23,6 +25,7 @@ from ltkd.tables import Table, TableRun
 
 STATES = ("done", "to resume", "to run", "no data")
 MANY_CELLS = 60  # a plan of more has a line for each column
+IMAGES_PER_CLASS = {"digits": 124, "cifar10": 5000, "cifar100": 500}  # before the long tail is cut
 TAG_LENGTH = 64  # of W&B's tags at most
 
 
@@ -118,36 +121,60 @@ def _missing(teachers: Iterable[NetworkRun]) -> list[NetworkRun]:
 
 
 class Speeds:
-    """Seconds that an epoch takes, from the runs that have finished under a folder on the same type of device."""
+    """How long a run takes: by runs that have finished under a folder on the same type of device, else by the latest
+    benchmark of the pair there."""
 
     def __init__(self, output_root: Path, device: str) -> None:
-        on_cpu = resolve_device(device).type == "cpu"
-        seconds: dict[tuple, list[float]] = defaultdict(list)
+        self.on_cpu = resolve_device(device).type == "cpu"
+        seconds: dict[tuple, list[float]] = defaultdict(list)  # of an epoch
         for path in output_root.rglob(RESULT):
-            try:
+            with contextlib.suppress(UserError, KeyError, TypeError):  # not of this version
                 result = read_result(path)
                 epochs = result["accuracy"]["last"]["epoch"]
-                if epochs and result["device"].startswith("cpu") == on_cpu:
+                if epochs and self._is_like_here(result["device"]):
                     names = result["dataset"], result["teacher"], result["student"]
                     spent = max(result["train_seconds"], result["wall_seconds"]) / epochs
                     for kind in {(*names, result["method"]), names}:
                         seconds[kind].append(spent)
-            except (UserError, KeyError, TypeError):  # not of this version
-                continue
         self.seconds = {kind: mean(values) for kind, values in seconds.items()}
+        self.images_per_second: dict[tuple, float] = {}  # of a student's training
+        for path in sorted((output_root / "benchmark").glob("*.json"), key=lambda one: one.stat().st_mtime):
+            with contextlib.suppress(UserError, KeyError, TypeError, ValueError):
+                measured = read_json(path)
+                if self._is_like_here(measured["device"]):
+                    # the first row is the plain loop; of the engine's the slowest, whatever will be switched on
+                    alone = [row["images_per_second"] for row in measured["rows"][1:] if row["jobs"] == 1]
+                    self.images_per_second[measured["teacher"], measured["student"]] = min(alone)
+
+    def _is_like_here(self, device: str) -> bool:
+        return device.startswith("cpu") == self.on_cpu
 
     def of(self, run: NetworkRun) -> float | None:
         """Of the whole run: by runs of the same data, networks and method, else of another method."""
         names = run.names
-        teacher = run.network.name if run.role == "teacher" else names["teacher"]
-        pair = names["dataset"], teacher, names["student"]
+        pair = names["dataset"], names["teacher"], names["student"]
         epoch = self.seconds.get((*pair, names["method"])) or self.seconds.get(pair)
         return None if epoch is None else epoch * run.config.recipe_of(run.network).epochs
 
+    def benchmarked(self, run: NetworkRun) -> float | None:
+        """The same by the benchmark of the pair, with any method."""
+        dataset = run.config.dataset
+        speed = self.images_per_second.get((run.names["teacher"], run.names["student"]))
+        if speed is None or dataset.source not in IMAGES_PER_CLASS:
+            return None
+        n_max = IMAGES_PER_CLASS[dataset.source]
+        images = class_counts(dataset.imbalance, dataset.imbalance_factor, n_max, dataset.num_classes).sum()
+        return run.config.recipe_of(run.network).epochs * float(images) / speed
+
     def estimate(self, runs: list[NetworkRun]) -> str:
-        known = [seconds for run in runs if (seconds := self.of(run)) is not None]
-        unknown = len(runs) - len(known)
-        if not known:
-            return f"{len(runs)} networks to train; how long that takes is unknown: none of the kind has finished here"
-        text = f"{len(runs)} networks to train, about {tqdm.format_interval(sum(known))} one after the other"
+        finished = {id(run): seconds for run in runs if (seconds := self.of(run)) is not None}
+        others = [run for run in runs if id(run) not in finished]
+        benchmarked = [seconds for run in others if (seconds := self.benchmarked(run)) is not None]
+        unknown = len(others) - len(benchmarked)
+        text = f"{len(runs)} networks to train"
+        if unknown == len(runs):
+            return f"{text}; how long that takes is unknown: none of the kind has finished here, nor been benchmarked"
+        text += f", about {tqdm.format_interval(sum([*finished.values(), *benchmarked]))} one after the other"
+        if benchmarked:
+            text += f" ({len(benchmarked)} of them by the benchmark's slowest engine)"
         return f"{text}, and {unknown} of a kind that has not finished here yet" if unknown else text
