@@ -51,7 +51,7 @@ def show(arguments: list[str]) -> int:
 
 def methods_table(teacher: str, student: str) -> str:
     rows = [
-        [row["name"], row["paper"], row["needs"], row["teacher"], f"{row['parameters']:,}", f"{row['cost']:.2f}"]
+        [row["name"], row["needs"], row["teacher"], f"{row['parameters']:,}", f"{row['cost']:.2f}", row["paper"]]
         for row in method_rows(teacher, student)
     ]
     note = (
@@ -59,7 +59,7 @@ def methods_table(teacher: str, student: str) -> str:
         "Cost: multiply-adds of convolutions and matrix\nproducts in one training step with a live teacher, KD = 1. "
         "A teacher that is asked for its logits on the batch alone can be cached."
     )
-    return f"{_table(rows, ['method', 'paper', 'needs', 'teacher', 'extra parameters', 'cost'])}\n\n{note}"
+    return f"{_table(rows, ['method', 'needs', 'teacher', 'extra parameters', 'cost', 'paper'])}\n\n{note}"
 
 
 def task_losses_table() -> str:
