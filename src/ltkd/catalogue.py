@@ -10,7 +10,7 @@ from tabulate import tabulate
 from torch.utils.flop_counter import FlopCounterMode
 
 from ltkd.composition import compose_values
-from ltkd.config import Config, load_config
+from ltkd.config import load_config
 from ltkd.engine.network import TrainedTeacher, make_training, new_method, new_model
 from ltkd.engine.step import Step
 from ltkd.engine.workplace import Workplace, made_up_place
