@@ -37,7 +37,7 @@ MISTAKES = {
     "+method.temprature=2": "method.temprature: unknown key (did you mean 'temperature'?)",
     "~method.beta": "method.beta: missing",
     "method.rebalancing=btach": "method.rebalancing: should be 'batch', 'running', 'dataset' or 'none', got 'btach'",
-    "method.name=lktd": "method.name: unknown name 'lktd' (did you mean 'ltkd'?); choose one of: ",
+    "method.name=ltkdd": "method.name: unknown name 'ltkdd' (did you mean 'ltkd'?); choose one of: ",
     "method.groups=11": "method.groups: should be at most the number of classes (10), got 11",
     "dataset.imbalance_factor=0.5": "dataset.imbalance_factor: should be greater than or equal to 1, got 0.5",
     "dataset.imbalance=linear": "dataset.imbalance: should be 'exponential', 'step' or 'none', got 'linear'",

@@ -36,7 +36,8 @@ def impossible_combinations(config: "Config") -> list[str]:
 
 def warn_of_combinations(config: "Config") -> None:
     """A warning for each pair of settings of a valid configuration that hardly anyone means."""
-    for role, network in _networks(config).items():
+    networks = _networks(config)
+    for role, network in networks.items():
         name = _name(network.task_loss)
         task_loss, sampling = task_loss_class(name), _name(config.recipe_of(network).sampling)
         if config.needs_teacher and not task_loss.softmax_logits:
@@ -49,6 +50,13 @@ def warn_of_combinations(config: "Config") -> None:
                 "together they favour rare classes",
                 role, name, sampling,
             )  # fmt: skip
+    made_for = method_class(config.method_name).made_for_task_losses
+    if any(_name(networks[role].task_loss) != name for role, name in made_for.items()):
+        choices = " ".join(f"{role}.task_loss={name}" for role, name in made_for.items())
+        logger.warning("method=%s is made for %s; elsewhere it is another method", config.method_name, choices)
+    student = config.student
+    if config.method.get("task_weight") == 0 and student.task_loss != "ce" and student.retraining is None:
+        logger.warning("student.task_loss has no effect with method.task_weight=0")
 
 
 def _networks(config: "Config") -> dict[str, "Network"]:

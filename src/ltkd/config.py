@@ -88,6 +88,13 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Cache:
+    mode: Literal["auto", "fill", "lazy", "off"]
+    max_gigabytes: Annotated[float, Gt(0)]
+    storage: Literal["float32", "float16"]
+
+
+@dataclass(frozen=True)
 class EvaluationSettings:
     """What is computed of the finished network beside its accuracy."""
 
@@ -116,6 +123,7 @@ class Config:
     data_root: str
     precision: Precision
     run: Run
+    cache: Cache
     evaluation: EvaluationSettings
     wandb: Wandb
     dataset: DatasetConfig

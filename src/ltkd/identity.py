@@ -78,6 +78,8 @@ def student_run(config: Config) -> NetworkRun:
         "method": config.method,
         "teacher": _teacher_identity(config, config.teacher) if config.needs_teacher else None,
     }
+    if config.needs_teacher and config.cache.storage != "float32":
+        identity["teacher_logits"] = config.cache.storage
     if config.further_teachers:
         identity["further_teachers"] = [_teacher_identity(config, teacher) for teacher in config.further_teachers]
     pair = f"{_folder(config.teacher.name) if config.needs_teacher else 'none'}-{_folder(config.student.name)}"

@@ -275,9 +275,10 @@ def run_table(result: dict[str, Any]) -> str:
 
 
 def _records(result: dict[str, Any], attacked: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
-    """Accuracies on the test part, with a validation split on it, and under attack where that was computed."""
-    last = result["accuracy"]["last"]
-    records = {"": last} | ({", on validation": last["validation"]} if "validation" in last else {})
+    """Accuracies on the test part, before a second stage too, on a validation split, under attack: what is there."""
+    last, before = result["accuracy"]["last"], result.get("before_retraining")
+    records = {"": last} | ({", before retraining": before["last"]} if before else {})
+    records |= {", on validation": last["validation"]} if "validation" in last else {}
     return records | {f", under {kind.upper()}": attacked[kind] for kind in ("fgsm", "pgd") if attacked}
 
 

@@ -115,3 +115,16 @@ def test_only_training_data_is_augmented(digits):
 def test_empty_validation_gives_no_batches():
     empty = DeviceData(np.empty((0, 3, 8, 8), np.uint8), np.empty(0, np.int64), mean=[0.5] * 3, std=[0.2] * 3)
     assert list(empty.evaluation_batches(64)) == []
+
+
+def test_every_view_has_a_number_of_its_own():
+    images = np.zeros((3, 1, 6, 6), dtype=np.uint8)
+    data = DeviceData(images, [0, 1, 2], mean=[0.0], std=[1.0], crop_padding=2, horizontal_flip=True)
+    assert data.num_views == 50
+    numbers = torch.arange(150)
+    plan = data.plan_of_views(numbers)
+    assert torch.equal(data.view_numbers(plan), numbers)
+    choices = torch.stack([plan.permutation, plan.offsets_y, plan.offsets_x, plan.flips.long()], dim=1)
+    assert len(choices.unique(dim=0)) == 150
+    assert choices.max(dim=0).values.tolist() == [2, 4, 4, 1]
+    assert torch.equal(plan.take(slice(7, 9)).offsets_x, plan.offsets_x[7:9])

@@ -6,13 +6,16 @@ import os
 import signal
 
 import pytest
+import torch
 
 from ltkd.engine.interrupt import Interrupted
-from ltkd.engine.network import new_model
+from ltkd.engine.network import TrainedTeacher, make_training, new_method, new_model
 from ltkd.engine.run import run_experiment
+from ltkd.engine.step import Step
 from ltkd.engine.workplace import prepare
+from ltkd.errors import UserError
 from ltkd.identity import student_run, teacher_run
-from ltkd.methods import method_class
+from ltkd.methods import list_methods, method_class
 from ltkd.models import load_weights
 from ltkd.models.classifier import CosineClassifier
 
@@ -157,3 +160,45 @@ def test_two_corrections_of_the_class_counts_are_warned_about(make_config, caplo
         make_config(*overrides)
     assert bool(warned) == ("together they favour rare classes" in caplog.text)
     assert warned is None or warned in caplog.text
+
+
+# methods that read the classifier's weights need a linear one; SimKD's student gets the teacher's instead of its own
+REFUSED = {"catkd": "needs a linear classifier", "simkd": "student.task_loss: method simkd deploys"}
+
+
+@pytest.mark.parametrize("name", list_methods())
+def test_every_method_combines_with_ldam_or_says_why_not(make_config, name):
+    """Both networks with cosine classifiers, on a class-balanced batch: one update, and all terms finite."""
+    losses = ("teacher.task_loss=ldam", "student.task_loss=ldam", "recipe.sampling=class_balanced")
+    if name in REFUSED:
+        with pytest.raises(UserError, match=REFUSED[name]):
+            step_of(make_config(f"method={name}", *losses))
+        return
+    step, batch = step_of(make_config(f"method={name}", *losses))
+    before = {key: tensor.clone() for key, tensor in step.training.model.state_dict().items()}
+    figures = step(batch)
+    assert all(value.isfinite().all() for key, value in figures.items() if key.startswith("loss/"))
+    after = step.training.model.state_dict()
+    assert isinstance(step.training.model.classifier, CosineClassifier)
+    assert all(tensor.isfinite().all() for tensor in after.values())
+    assert not torch.equal(after["classifier.weight"], before["classifier.weight"])
+
+
+def step_of(config):
+    """(step, batch) of the configuration with an untrained teacher; two images of every class in the batch of 20."""
+    place = prepare(config)
+    student = new_model(place, config.student, config.seed)
+    teacher = new_model(place, config.teacher, 1).eval().requires_grad_(False) if config.needs_teacher else None
+    teacher = teacher and TrainedTeacher(teacher, {})
+    further = [teacher] * len(config.further_teachers)
+    method = new_method(place, student, teacher, len(further)).train()
+    model = method.adapt_student(student).train()
+    training = make_training(place, student_run(config), model, method, teacher, further)
+    optimizer = torch.optim.SGD([*model.parameters(), *method.parameters()], lr=0.01)
+    method.start_epoch(training.recipe.epochs)
+    generator = torch.Generator().manual_seed(0)
+    plan = place.train.draw_epoch(generator, training.sampler.order(1, 3, generator))
+    batch = place.train.batch(plan, 0, 20)
+    batch.second_view = batch.images
+    assert batch.labels.bincount().tolist() == [2] * 10
+    return Step(training, optimizer), batch

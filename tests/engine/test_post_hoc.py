@@ -88,6 +88,21 @@ def test_settings_give_tau_and_leave_out_and_make_no_other_run(make_config):
     assert figures["test"]["all"] == pytest.approx(accuracy(adjusted, place.test.labels), abs=0.21)
 
 
+def test_a_finished_run_says_that_it_has_another_tau(make_config, caplog):
+    run_experiment(make_config("method=ce", "evaluation.tau_normalized=null"))
+    for override, warned in (
+        ("evaluation.logit_adjusted=auto", None),
+        ("evaluation.logit_adjusted=1", None),
+        ("evaluation.logit_adjusted=0.5", "evaluation.logit_adjusted=0.5: it was evaluated with tau 1"),
+        ("evaluation.tau_normalized=0.5", "evaluation.tau_normalized=0.5: it was evaluated without this figure"),
+    ):
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            run_experiment(make_config("method=ce", override))
+        assert (warned or "finished before") in caplog.text
+        assert ("it was evaluated" in caplog.text) == bool(warned)
+
+
 def test_tau_zero_adjusts_nothing(make_config):
     result = run_experiment(make_config("method=ce", "evaluation.logit_adjusted=0"))
     last = {key: value for key, value in result["accuracy"]["last"].items() if key != "epoch"}

@@ -101,8 +101,8 @@ def make_problem(name: str, *, same: bool = False, dtype: torch.dtype = torch.fl
 
 
 def method_of(name: str, student: nn.Module, teacher: nn.Module, **settings) -> Method:
-    values = load_config(compose_values("device=cpu", f"method={name}"))
-    arguments = values.method_arguments | settings
+    overrides = [f"method.{key}={'null' if value is None else value}" for key, value in settings.items()]
+    values = load_config(compose_values("device=cpu", f"method={name}", *overrides))
     images = torch.randn(BATCH_SIZE, 1, SIDE, SIDE, dtype=student.classifier.weight.dtype)
     was_training = student.training
     student.eval()
@@ -129,7 +129,7 @@ def method_of(name: str, student: nn.Module, teacher: nn.Module, **settings) -> 
         num_further_teachers=len(values.further_teachers),
     )
     task_loss = build_task_loss(values.student.task_loss, CLASS_COUNTS)
-    method = build_method(name, arguments, context, task_loss)
+    method = build_method(name, values.method_arguments, context, task_loss)
     object.__setattr__(method, "_context_in_tests", context)
     return method
 

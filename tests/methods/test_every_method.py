@@ -33,7 +33,11 @@ def restorable(problem):
 
 
 # Derivatives that are not those of the value, by the method's definition; their own tests check what they are.
-STOPPED = {"okd": "student and module each take the other as it is"}
+STOPPED = {
+    "ctkd": "the gradient of the temperature is reversed",
+    "wsl": "the weights of the images are functions of the student's logits, without gradient",
+    "okd": "student and module each take the other as it is",
+}
 
 
 @pytest.mark.parametrize("name", sorted(set(ALL) - STOPPED.keys()))
@@ -118,3 +122,58 @@ def test_what_the_registry_says_is_complete(name):
     assert method.paper
     assert method.__doc__
     assert name == "ce" or "arXiv:" in method.paper or "doi" in method.paper or "CVPR" in method.paper
+
+
+ONE_SAMPLE = {
+    "posterior": "ensemble", "samples": 1, "dropout": None, "teacher_temperature": 4.0, "student_temperature": 4.0,
+}  # fmt: skip
+
+# What the distillation terms are when student and teacher are the same network. With these settings: nothing.
+NOTHING = {
+    "abkd": {}, "at": {}, "bayesian": ONE_SAMPLE, "catkd": {},
+    "ckd": {}, "cmkd": {}, "ctkd": {}, "dist": {}, "dive": {"power": 1.0}, "dkd": {}, "kd": {},
+    "kdiga": {"norm": "squared"},
+    "lskd_dkd": {}, "lskd_kd": {}, "lskd_mlkd": {}, "ltkd": {"rebalancing": "none"}, "mlkd": {}, "nst": {},
+    "bkd": {"effective_number_beta": 0.0}, "exopd": {"reward_scale": 1.0}, "mixkd": {"student_mixup_weight": 0.0},
+    "pkt": {}, "redistill": {}, "rkd": {}, "rlkd": {}, "skd": {}, "sp": {},
+}  # fmt: skip
+# Others have a known value, which does not depend on the student any more.
+KNOWN = {
+    "nkd": lambda p: (
+        -(p.of_target * p.of_target.log()).mean()
+        - p.method.gamma * p.method.temperature**2 * (p.others * p.others.clamp_min(1e-300).log()).sum(1).mean()
+    ),
+    "wsl": lambda p: (
+        p.method.weight * p.method.temperature**2 * -((1 - torch.e**-1) * p.soft * p.soft.log()).sum(1).mean()
+    ),
+}
+# The rest compare through connectors of their own, which start at random: tests of their losses have equal inputs.
+CONNECTED = {"cc", "crd", "fitnet", "ofd", "okd", "reviewkd", "simkd", "vid"}
+
+
+def test_every_method_says_what_equal_networks_give():
+    assert sorted([*NOTHING, *KNOWN, *CONNECTED]) == DISTILLING
+
+
+@pytest.mark.parametrize("name", sorted(NOTHING))
+def test_equal_networks_have_nothing_to_distil(name):
+    problem = make_problem(name, same=True, **NOTHING[name])
+    terms = {key: term for key, term in problem.terms().items() if not key.startswith("task")}
+    assert terms
+    for key, term in terms.items():
+        assert abs(term.item()) < 5e-3, key  # the 1e-8 of DIST's correlations shows in rare columns; others are exact
+
+
+@pytest.mark.parametrize("name", sorted(KNOWN))
+def test_equal_networks_give_the_known_value(name):
+    problem = make_problem(name, same=True)
+    labels = problem.batch.labels.unsqueeze(1)
+    with torch.no_grad():
+        logits = problem.teacher(problem.batch.images).logits
+    scaled = logits / problem.method.temperature
+    problem.of_target = logits.softmax(1).gather(1, labels)
+    problem.others = scaled.scatter(1, labels, -torch.inf).softmax(1)
+    problem.soft = scaled.softmax(1)
+    terms = problem.terms()
+    value = sum(term for key, term in terms.items() if key != "task")
+    torch.testing.assert_close(value, KNOWN[name](problem), rtol=1e-5, atol=0)

@@ -36,8 +36,8 @@ def test_every_method_has_a_yaml_file_and_a_paper():
 
 
 def test_unknown_name_lists_the_choices():
-    with pytest.raises(UserError, match=r"method.name: .*'lktd'.*did you mean 'ltkd'.*: .*\bce, .*\bkd, .*\bltkd\b"):
-        method_class("lktd")
+    with pytest.raises(UserError, match=r"method.name: .*'ltkdd'.*did you mean 'ltkd'.*: .*\bce, .*\bkd, .*\bltkd\b"):
+        method_class("ltkdd")
 
 
 def test_ce_is_the_task_loss_and_needs_no_teacher(context, outputs):

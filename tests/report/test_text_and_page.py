@@ -162,6 +162,7 @@ def test_a_table_with_columns_has_an_overview_and_figures_for_each(make_table, m
     overview = text[text.index("## Overview") : text.index("## imbalance factor 10")]
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in overview.splitlines() if line.startswith("|")]
     assert rows[0] == ["method", "imbalance factor 10", "imbalance factor 20"]
+    assert rows[2][0] == "teacher resnet14"
     assert ["KD", "n/a / n/a", "52.00 / 11.00"] in rows
     assert ["LTKD 100%", "55.33 / 33.00", "55.33 / 33.00"] in rows
     names = {path.name for path in write_report(report, tmp_path / "report")}
@@ -197,5 +198,8 @@ def test_a_curve_has_the_epochs_that_all_runs_have():
     ]
     drawn = curve(histories, "a")
     assert (drawn.epochs, drawn.means, drawn.lows, drawn.highs) == ([1, 2], [1.5, 6.0], [1.0, 3.0], [2.0, 9.0])
+    long = curve([[{"epoch": epoch, "a": 2.0 * epoch} for epoch in range(1, 11)]], "a").thinned(4)
+    assert (long.epochs, long.means) == ([1, 4, 7, 10], [2.0, 8.0, 14.0, 20.0])
+    assert drawn.thinned(4) == drawn
     assert curve(histories, "b") is None
     assert curve([], "a") is None

@@ -120,7 +120,7 @@ def test_failing_jobs_do_not_stop_the_others_and_a_teacher_is_trained_once(sweep
     again = execute([*sweep_command, *[one.replace("1e30,", "") for one in grid]])
     assert again.returncode == 0
     assert again.stdout.splitlines()[-1] == "2 skipped"
-    assert "started" not in again.stdout
+    assert "started:" not in again.stdout
 
 
 def test_the_same_run_twice_is_run_once_and_another_process_may_be_at_it(tmp_path, monkeypatch):
@@ -133,6 +133,19 @@ def test_the_same_run_twice_is_run_once_and_another_process_may_be_at_it(tmp_pat
     assert [outcome.status for outcome in outcomes] == ["busy", "busy"]
     assert stream.getvalue().count("started") == 1
     assert exit_code(outcomes) == 1
+
+
+def test_a_folder_that_cannot_be_made_costs_its_own_job(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "TRAIN", tmp_path / "train.py")
+    (tmp_path / "train.py").write_text("raise SystemExit('the last word')")
+    (tmp_path / "outputs" / "main").mkdir(parents=True)
+    (tmp_path / "outputs" / "main" / "digits_lt-if10").write_text("a file")
+    common = [f"output_root={tmp_path}/outputs", "device=cpu", "method=ce"]
+    jobs = [[*common, "dataset.imbalance_factor=10"], [*common, "dataset.imbalance_factor=20"]]
+    blocked, ran = runner.run_sweep(jobs, num_workers=1, display=Display(None))
+    assert blocked.status == ran.status == "failed"
+    assert "cannot be written" in blocked.reason
+    assert ran.reason == "the last word"
 
 
 def test_a_wrong_job_ends_the_sweep_before_it_begins(sweep_command, tmp_path):
@@ -164,6 +177,31 @@ def test_kill_ctrl_c_and_the_same_command_again(sweep_command, tmp_path):
     assert again.stdout.splitlines()[-1] == "3 done"
     consoles = [path.read_text() for path in main.rglob("console.txt")]
     assert sum("resumed after epoch" in console for console in consoles) >= 2
+
+
+def test_a_second_ctrl_c_kills_jobs_that_do_not_end(tmp_path):
+    (tmp_path / "train.py").write_text(
+        "import os, pathlib, signal, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        f"pathlib.Path({str(tmp_path)!r}, 'pid').write_text(str(os.getpid()))\n"
+        "time.sleep(300)\n"
+    )
+    program = (
+        "import pathlib\nfrom ltkd.sweep import runner\n"
+        f"runner.TRAIN = pathlib.Path({str(tmp_path)!r}, 'train.py')\n"
+        f"runner.run_sweep([['output_root={tmp_path}/outputs', 'device=cpu']], num_workers=1)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, cwd=PROJECT)
+    wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+    job = int((tmp_path / "pid").read_text())
+    process.send_signal(signal.SIGINT)
+    time.sleep(1)
+    assert process.poll() is None  # waits for its job, which does not listen
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert "KeyboardInterrupt" in errors
+    with pytest.raises(ProcessLookupError):
+        os.kill(job, 0)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has died")

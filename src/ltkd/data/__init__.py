@@ -8,6 +8,7 @@ from ltkd.data.long_tail import LongTailSplit, class_counts, make_split
 from ltkd.data.manifest import check_manifest, write_manifest
 from ltkd.data.pack import pack_dataset_config, read_pack, write_pack
 from ltkd.data.sampling import Sampler, build_sampler, sampler_class
+from ltkd.data.second_view import SecondViews
 from ltkd.data.sources import Source, load_source, why_unavailable
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "LongTailData",
     "LongTailSplit",
     "Sampler",
+    "SecondViews",
     "Source",
     "build_sampler",
     "check_manifest",

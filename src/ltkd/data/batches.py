@@ -25,6 +25,7 @@ class Batch:
     index: Tensor  # [B] int64, row in the data set
     second_view: Tensor | None = None  # [B, C, H, W], strongly augmented, where a method needs it
     further_logits: tuple[Tensor, ...] = ()  # [B, classes] each, of teachers beside the main one
+    teacher_logits: Tensor | None = None  # [B, classes], where they were computed ahead of the step
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,10 @@ class EpochPlan:
     offsets_y: Tensor  # top edge of the crop in the padded image, 0 .. 2 * padding; `padding` is no shift
     offsets_x: Tensor  # left edge
     flips: Tensor  # bool: mirror the crop
+
+    def take(self, where: slice | Tensor) -> "EpochPlan":
+        """The choices at some positions of the epoch."""
+        return EpochPlan(self.permutation[where], self.offsets_y[where], self.offsets_x[where], self.flips[where])
 
 
 class DeviceData:
@@ -58,7 +63,8 @@ class DeviceData:
         device: torch.device | str = "cpu",
         memory_format: torch.memory_format = torch.channels_last,
     ):
-        images = torch.as_tensor(images, device=device)
+        self.source = torch.as_tensor(images)  # as given; no copy where it is an array
+        images = self.source.to(device)
         self.labels = torch.as_tensor(labels, dtype=torch.int64, device=device)
         self.device = images.device
         self.crop_padding = crop_padding
@@ -112,10 +118,32 @@ class DeviceData:
 
     def batch(self, plan: EpochPlan, step: int, batch_size: int) -> Batch:
         """The augmented batch of 0-based `step`."""
-        part = self.step_slice(step, batch_size)
-        index = plan.permutation[part]
-        images = self.views(index, plan.offsets_y[part], plan.offsets_x[part], plan.flips[part])
+        return self.batch_of(plan.take(self.step_slice(step, batch_size)))
+
+    def batch_of(self, part: EpochPlan) -> Batch:
+        """The augmented batch of all choices in `part`."""
+        index = part.permutation
+        images = self.views(index, part.offsets_y, part.offsets_x, part.flips)
         return Batch(images, self.labels[index], index)
+
+    @property
+    def num_views(self) -> int:
+        """Of one image: every crop, mirrored and not."""
+        return (2 * self.crop_padding + 1) ** 2 * (1 + self.horizontal_flip)
+
+    def view_numbers(self, plan: EpochPlan) -> Tensor:
+        """Each choice as one number in 0 .. len(self) * num_views - 1; the views of an image come together."""
+        side = 2 * self.crop_padding + 1
+        return ((plan.permutation * (1 + self.horizontal_flip) + plan.flips) * side + plan.offsets_y) * side + (
+            plan.offsets_x
+        )
+
+    def plan_of_views(self, numbers: Tensor) -> EpochPlan:
+        """The choices with these `view_numbers`."""
+        side = 2 * self.crop_padding + 1
+        numbers = numbers.to(self.device)
+        image, flip = numbers // self.num_views, numbers // side**2 % (1 + self.horizontal_flip)
+        return EpochPlan(image, numbers // side % side, numbers % side, flip.bool())
 
     def views(self, index: Tensor, offsets_y: Tensor, offsets_x: Tensor, flips: Tensor) -> Tensor:
         """Augmented images [B, C, H, W] of rows `index` [B].
@@ -125,6 +153,10 @@ class DeviceData:
         # The mirror image of a crop is the crop of the mirror image at the same distance from the other edge.
         left = torch.where(flips, 2 * self.crop_padding - offsets_x, offsets_x)
         return self._normalise(self._crops[index, flips.long(), offsets_y, left])
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """uint8 [B, C, H, W], on any device, as the images of a batch are."""
+        return self._normalise(images.to(self.device).permute(0, 2, 3, 1).contiguous())
 
     def evaluation_batches(self, batch_size: int) -> Iterator[Batch]:
         """All images in their order, neither cropped nor flipped; the last batch may be short."""

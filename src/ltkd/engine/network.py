@@ -18,6 +18,7 @@ from ltkd.engine.precision import autocast
 from ltkd.engine.result import teacher_in_short, write_result
 from ltkd.engine.retrain import check_retraining, retrain
 from ltkd.engine.robustness import robustness_figures
+from ltkd.engine.teacher_logits import TeacherLogits, use_cache
 from ltkd.engine.trainer import fit
 from ltkd.engine.training import Training
 from ltkd.engine.workplace import Workplace, predict
@@ -34,6 +35,7 @@ from ltkd.tracking import Tracker
 class TrainedTeacher:
     model: nn.Module  # in eval mode, without gradients
     result: dict[str, Any]
+    directory: Path | None = None  # where it is stored
 
 
 def new_model(place: Workplace, network: Network, seed: int) -> nn.Module:
@@ -139,15 +141,38 @@ def make_training(
     if _given_weights(run.network) is not None:
         recipe = dataclasses.replace(recipe, epochs=0)  # weights from a file are used as they are
     groups = ClassGroups.of(torch.as_tensor(split.groups, device=place.device))
+    only_logits = teacher is not None and method.needs.teacher_logits_only
     return Training(
         label=f"{run.role} {run.network.name}", identity=run.hash, model=model, method=method,
         teacher=teacher.model if teacher else None, further_teachers=[one.model for one in further_teachers],
+        teacher_logits=_logits_ahead(place, teacher, recipe.epochs) if only_logits else None,
+        further_logits=[_logits_ahead(place, one, recipe.epochs) for one in further_teachers],
         train=place.train, test=place.test, validation=place.validation,
         split=split, groups=groups, recipe=recipe, seed=run.seed, device=place.device,
         sampler=build_sampler(recipe.sampling, torch.as_tensor(place.data.train_labels)),
         autocast=functools.partial(autocast, config.precision, place.device),
         evaluate_every=config.run.evaluate_every, progress=config.run.progress,
     )  # fmt: skip
+
+
+def _logits_ahead(place: Workplace, teacher: TrainedTeacher, epochs: int) -> TeacherLogits:
+    """The teacher's logits on the training images, with the cache that is kept beside it."""
+    config, result = place.config, teacher.result
+    logits = TeacherLogits(
+        teacher.model, place.train, functools.partial(autocast, config.precision, place.device),
+        num_classes=config.dataset.num_classes, storage=config.cache.storage,
+    )  # fmt: skip
+    if teacher.directory is not None:
+        about = {
+            "weights": result["weights_sha256"], "data": place.data.manifest()["train_data_sha256"],
+            "mean": config.dataset.mean, "std": config.dataset.std, "crop_padding": place.train.crop_padding,
+            "horizontal_flip": place.train.horizontal_flip, "precision": dataclasses.asdict(config.precision),
+        }  # fmt: skip
+        use_cache(
+            logits, label=f"teacher {result['teacher']}", directory=teacher.directory, about=about,
+            settings=config.cache, epochs=epochs, progress=config.run.progress,
+        )  # fmt: skip
+    return logits
 
 
 def train_network(

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ltkd.config import Config
 from ltkd.data import DeviceData
 from ltkd.engine.evaluate import predict_logits, summarize
 from ltkd.engine.precision import autocast
@@ -19,6 +20,7 @@ from ltkd.losses import posthoc_logit_adjustment, tau_normalised_logits
 
 logger = logging.getLogger(__name__)
 
+KINDS = ("logit_adjusted", "tau_normalized")
 CANDIDATES = [step / 10 for step in range(21)]  # of tau, those of arXiv 1910.09217
 DEFAULT = 1.0  # where there is no validation split: the theory's value for logit adjustment, equal norms for weights
 
@@ -48,6 +50,15 @@ def post_hoc_figures(place: Workplace, model: nn.Module) -> dict[str, dict[str, 
             for name, part in parts.items()
         }
     return figures
+
+
+def warn_of_other_tau(config: Config, result: dict[str, Any]) -> None:
+    """Of a finished run: it is not evaluated again, but who asks for a tau must not take another's figures for its."""
+    for kind in KINDS:
+        tau, figures = getattr(config.evaluation, kind), (result.get("post_hoc") or {}).get(kind)
+        if tau not in (None, "auto", figures and figures["tau"]):
+            what = f"with tau {figures['tau']:g}" if figures else "without this figure"
+            logger.warning("evaluation.%s=%s: it was evaluated %s", kind, tau, what)
 
 
 def choose_tau(correction: Correction, logits: Tensor, labels: Tensor) -> float:

@@ -15,6 +15,13 @@ MAX_SILENCE = 60  # seconds without a plain line
 BAR = "{desc} {percentage:3.0f}%|{bar:8}| {remaining} left{postfix}"  # fits 80 columns with loss and accuracies
 
 
+def shown_as(mode: str) -> str:
+    """What run.progress means here: bar, lines or none."""
+    if mode == "auto":
+        return "bar" if sys.stderr.isatty() else "lines"
+    return mode
+
+
 class Progress:
     """Counts steps of `num_epochs` x `steps_per_epoch`; shows loss, latest accuracies and the time left.
 
@@ -25,8 +32,7 @@ class Progress:
         self, label: str, num_epochs: int, steps_per_epoch: int, first_step: int, mode: str, part: str
     ) -> None:
         self.label, self.num_epochs, self.part = label, num_epochs, part
-        if mode == "auto":
-            mode = "bar" if sys.stderr.isatty() else "lines"
+        mode = shown_as(mode)
         self.level = logging.INFO if mode == "lines" else logging.DEBUG  # DEBUG: for the log file alone
         self.bar = tqdm(
             total=num_epochs * steps_per_epoch, initial=first_step, desc=label, leave=False, disable=mode != "bar",

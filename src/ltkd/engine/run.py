@@ -8,6 +8,7 @@ import torch
 
 from ltkd.config import Config
 from ltkd.engine.network import make_method, new_method, new_model, train_network
+from ltkd.engine.post_hoc import warn_of_other_tau
 from ltkd.engine.run_directory import Busy, finished_result, locked, recorded
 from ltkd.engine.teacher_store import find_or_train_teacher
 from ltkd.engine.workplace import agree_on_data, describe, prepare
@@ -26,6 +27,7 @@ def run_experiment(config: Config) -> dict[str, Any] | None:
                 logger.info("finished before, skipped")
                 if result["evaluate_every"] != config.run.evaluate_every:
                     logger.warning("it was evaluated every %d epochs", result["evaluate_every"])
+                warn_of_other_tau(config, result)
                 if config.evaluation.robustness is True and result.get("robustness") is None:
                     logger.warning("it has no accuracy under attack; in another study it is run again and has it")
                 return result

@@ -1,44 +1,107 @@
 """One training step: forward passes, objective, backward pass, update, and the figures of the batch."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from ltkd.data import Batch
+from ltkd.data import Batch, EpochPlan, SecondViews
+from ltkd.engine.totals import Totals
 from ltkd.engine.training import Training
 from ltkd.losses import group_mass
 from ltkd.models.output import ModelOutput
 
 
+@dataclass(frozen=True)
+class StepInput:
+    """What differs from step to step."""
+
+    choices: EpochPlan  # images, crops and flips of the batch
+    ahead: list[Tensor]  # logits [B, classes] of the teachers that ran before
+    second_view: Tensor | None  # [B, C, H, W], where the method needs it
+
+
 class Step:
-    """The step of one training. It never waits for the device."""
+    """The steps of one training, one operation after the other. None of them waits for the device.
+
+    `start_epoch`, then `run` for each step; `totals` has the sums of the figures. A call with a batch is one step
+    alone.
+    """
 
     def __init__(self, training: Training, optimizer: torch.optim.SGD) -> None:
         self.training = training
         self.optimizer = optimizer
+        self.totals = Totals(training.device)
+        self._ahead = [logits for logits in (training.teacher_logits, *training.further_logits) if logits is not None]
+
+    def start_epoch(self, epoch: int, plan: EpochPlan, learning_rate: float) -> None:
+        t = self.training
+        self._plan = plan
+        self._second_views = SecondViews(t.train, plan, (t.seed, epoch)) if t.method.needs.second_view else None
+        for logits in self._ahead:
+            logits.start_epoch(plan)
+        self._set_learning_rate(learning_rate)
+
+    def run(self, number: int) -> int:
+        """Step `number`, from 0, of the epoch; returns how many images it saw."""
+        t = self.training
+        part = t.train.step_slice(number, t.recipe.batch_size)
+        self._update(self._input(number, part))
+        return part.stop - part.start
+
+    def _input(self, number: int, part: slice) -> StepInput:
+        second_views, batch_size = self._second_views, self.training.recipe.batch_size
+        return StepInput(
+            self._plan.take(part),
+            [logits.rows(part) for logits in self._ahead],
+            None if second_views is None else second_views.batch(number, batch_size),
+        )
+
+    def close(self) -> None:
+        """What the steps hold on the device beside the training's own tensors is given back."""
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """One update. Returns batch means, on the device: loss/<term>, accuracy, group mass of student and teacher."""
+        terms, student, teacher = self._objective(batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        sum(terms.values()).backward()
+        self.optimizer.step()
+        return self._figures(batch, terms, student, teacher)
+
+    def _update(self, given: StepInput) -> None:
+        """The whole step from its input."""
+        batch, ahead = self.training.train.batch_of(given.choices), given.ahead
+        if self.training.teacher_logits is not None:
+            batch.teacher_logits, *ahead = ahead
+        batch.further_logits, batch.second_view = tuple(ahead), given.second_view
+        self.totals.add(self(batch), len(batch.labels))
+
+    def _objective(self, batch: Batch) -> tuple[dict[str, Tensor], ModelOutput, ModelOutput | None]:
+        """(weighted terms by name, the student's output, the teacher's output)."""
         t, needs = self.training, self.training.method.needs
         if needs.input_gradients:
             batch.images.requires_grad_()
         with t.autocast():
             teacher = self._teacher(batch)
             student = t.model(batch.images, features=needs.stages)
-            terms = t.method(student, teacher, batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        sum(terms.values()).backward()
-        self.optimizer.step()
-        return self._figures(batch, terms, student, teacher)
+            return t.method(student, teacher, batch), student, teacher
 
     def _teacher(self, batch: Batch) -> ModelOutput | None:
         """The teacher's output on the batch; those of further teachers join the batch."""
         t, needs = self.training, self.training.method.needs
-        with torch.no_grad():
-            batch.further_logits = tuple(model(batch.images).logits for model in t.further_teachers)
+        if len(batch.further_logits) < len(t.further_teachers):  # not computed ahead
+            with torch.no_grad():
+                batch.further_logits = tuple(model(batch.images).logits for model in t.further_teachers)
+        if batch.teacher_logits is not None:
+            return ModelOutput(batch.teacher_logits)
         if t.teacher is None:
             return None
         with torch.set_grad_enabled(needs.input_gradients):
             return t.teacher(batch.images, features=needs.stages)
+
+    def _set_learning_rate(self, rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group.get("learning_rate_factor", 1.0)
 
     @torch.no_grad()
     def _figures(

@@ -55,7 +55,7 @@ def find_or_train_teacher(
         raise UserError(f"{weights}: not the weights that {RESULT} speaks of; delete the folder to train them again")
     load_weights(model, weights)
     model.zero_grad(set_to_none=True)  # of its own training, if that was just now: memory that no one needs
-    return TrainedTeacher(model.eval().requires_grad_(False), result)
+    return TrainedTeacher(model.eval().requires_grad_(False), result, run.directory)
 
 
 def _train(place: Workplace, run: NetworkRun, model: nn.Module) -> dict[str, Any]:

@@ -18,12 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ltkd.engine.checkpoint import load_checkpoint, save_checkpoint
+from ltkd.engine.checkpoint import SavePace, load_checkpoint, save_checkpoint
 from ltkd.engine.evaluate import evaluate, named_groups
 from ltkd.engine.interrupt import Interrupted, StopRequest
 from ltkd.engine.progress import Progress
 from ltkd.engine.schedule import learning_rate
 from ltkd.engine.step import Step
+from ltkd.engine.totals import Totals
 from ltkd.engine.training import Training
 from ltkd.errors import UserError
 from ltkd.models.weights import save_weights
@@ -42,8 +43,6 @@ class State:
     step: int = 0  # completed steps of the epoch under way
     images: int = 0  # seen in the epoch under way
     generator: Tensor | None = None  # state at the start of the epoch under way
-    sums: dict[str, Tensor] = field(default_factory=dict)  # of the epoch under way, per image
-    broken_at: dict[str, Tensor] = field(default_factory=dict)  # first step at which a loss term was not finite, or inf
     history: list[dict[str, Any]] = field(default_factory=list)  # one dictionary of metrics per epoch
     last: dict[str, Any] | None = None  # the latest evaluation
     best: dict[str, Any] | None = None  # highest test accuracy: for comparison with papers that report it
@@ -93,23 +92,25 @@ def fit(training: Training, directory: Path, tracker: Tracker) -> FitResult:
         [group for group in groups if group["params"]], lr=t.recipe.learning_rate, momentum=t.recipe.momentum,
         nesterov=t.recipe.nesterov, weight_decay=t.recipe.weight_decay,
     )  # fmt: skip
-    state = _resume(t, directory / CHECKPOINT, optimizer)
     train_step = Step(t, optimizer)
+    state = _resume(t, directory / CHECKPOINT, train_step)
     tracker.restart(state.history)
     steps_per_epoch = t.train.num_batches(t.recipe.batch_size)
     progress = Progress(
         t.label, t.recipe.epochs, steps_per_epoch, state.epoch * steps_per_epoch + state.step, t.progress,
         part="test" if t.validation is None else "validation",
     )  # fmt: skip
+    pace = SavePace()
     try:
         with StopRequest() as stop:
             while state.epoch < t.recipe.epochs:
                 _train_epoch(t, state, train_step, generator, directory, stop, progress)
-                _finish_epoch(t, state, optimizer, directory, tracker, progress)
+                _finish_epoch(t, state, train_step, directory, tracker, progress, pace)
             if stop.signal is not None:  # it came after the last step: all is saved, but what follows is not wanted
                 raise Interrupted(stop.signal)
     finally:
         progress.close()
+        train_step.close()
     return _result(t, state)
 
 
@@ -118,57 +119,53 @@ def _train_epoch(
     progress: Progress,
 ) -> None:  # fmt: skip
     """The steps of one epoch that are not done yet."""
-    epoch, optimizer = state.epoch + 1, train_step.optimizer
+    epoch = state.epoch + 1
     if state.generator is None:
         state.generator = generator.get_state()
     generator.set_state(state.generator)
     order = t.sampler.order(epoch, t.recipe.epochs, generator)
     plan = t.train.draw_epoch(generator, order)
     state.repeats = t.sampler.repeats(order, t.split.groups)
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate(t.recipe, epoch) * group.get("learning_rate_factor", 1.0)
     t.model.train(not t.frozen_features)
     t.method.train()
     t.method.start_epoch(epoch)
+    train_step.start_epoch(epoch, plan, learning_rate(t.recipe, epoch))
+    if state.step == 0:
+        train_step.totals.start_epoch()
 
     start, seconds_before = time.perf_counter(), state.seconds
     for step in range(state.step, t.train.num_batches(t.recipe.batch_size)):
         if stop.signal is not None:
             state.seconds = seconds_before + time.perf_counter() - start
             try:
-                _loss(state, epoch, t)  # nothing broken is saved
-                _save(t, state, optimizer, directory)
+                _loss(state, train_step.totals, epoch, t)  # nothing broken is saved
+                _save(t, state, train_step, directory)
             except UserError as error:  # then the last checkpoint has to do; the request to stop holds
                 logger.warning("%s", error)
             logger.warning("%s: stopped in epoch %d; the same command resumes it", t.label, epoch)
             raise Interrupted(stop.signal)
-        batch = t.train.batch(plan, step, t.recipe.batch_size)
-        figures = train_step(batch)
-        for name, value in figures.items():
-            value = value * len(batch.labels)
-            state.sums[name] = state.sums[name] + value if name in state.sums else value
-            if name.startswith("loss/"):
-                here = torch.where(value.isfinite(), math.inf, float(step))
-                state.broken_at[name] = torch.minimum(state.broken_at[name], here) if name in state.broken_at else here
-        state.step, state.images = step + 1, state.images + len(batch.labels)
+        state.images += train_step.run(step)
+        state.step = step + 1
         if progress.step():
-            progress.show(_loss(state, epoch, t))
+            progress.show(_loss(state, train_step.totals, epoch, t))
 
-    _loss(state, epoch, t)  # before anything of this epoch is kept; also waits for the device
-    if not all(torch.isfinite(parameter).all() for parameter in t.model.parameters()):
+    _loss(state, train_step.totals, epoch, t)  # before anything of this epoch is kept; also waits for the device
+    if not torch.stack([parameter.isfinite().all() for parameter in t.model.parameters()]).all():
         raise UserError(_diverged(t, epoch, "the weights became infinite or nan"))
     state.seconds = seconds_before + time.perf_counter() - start
-    state.epoch, state.step, state.generator, state.broken_at = epoch, 0, generator.get_state(), {}
+    state.epoch, state.step, state.generator = epoch, 0, generator.get_state()
 
 
-def _loss(state: State, epoch: int, t: Training) -> float:
+def _loss(state: State, totals: Totals, epoch: int, t: Training) -> float:
     """The mean objective of the epoch so far. UserError, naming epoch and term, if a term is not finite."""
     if not state.images:
         return 0.0
-    terms = {name: value.item() / state.images for name, value in state.sums.items() if name.startswith("loss/")}
+    sums = totals.sums_on_cpu()
+    terms = {name: value.item() / state.images for name, value in sums.items() if name.startswith("loss/")}
     if not all(map(math.isfinite, terms.values())):
         # one broken term breaks the weights and with them all terms of the next step: the first one is the cause
-        steps = {name: state.broken_at[name].item() for name in terms}
+        broken_at = totals.broken_at()
+        steps = {name: broken_at[name] for name in terms}
         broken = [name for name in terms if steps[name] == min(steps.values())]
         names = " and ".join(repr(name.removeprefix("loss/")) for name in broken)
         what = f"loss term {names} became {terms[broken[0]]} at step {int(min(steps.values())) + 1}"
@@ -184,13 +181,14 @@ def _diverged(t: Training, epoch: int, what: str) -> str:
 
 
 def _finish_epoch(
-    t: Training, state: State, optimizer: torch.optim.SGD, directory: Path, tracker: Tracker, progress: Progress
-) -> None:
-    """Evaluate where it is due, log, save."""
+    t: Training, state: State, train_step: Step, directory: Path, tracker: Tracker, progress: Progress,
+    pace: SavePace,
+) -> None:  # fmt: skip
+    """Evaluate where it is due, log, save where it is due."""
     epoch, last = state.epoch, state.epoch == t.recipe.epochs
     t.method.end_epoch(t.model)
     metrics: dict[str, Any] = {"epoch": epoch, "learning_rate": learning_rate(t.recipe, epoch)}
-    means = {name: value / state.images for name, value in state.sums.items()}
+    means = {name: value / state.images for name, value in train_step.totals.sums_on_cpu().items()}
     for name, mean in means.items():
         if mean.ndim == 2:  # a method's figure: sum over the images of each group, and their number
             totals, counts = mean.unbind(1)
@@ -222,8 +220,10 @@ def _finish_epoch(
                 save_weights(t.model, directory / "selected.safetensors", {"epoch": str(epoch)})
     metrics["images_per_second"] = _images_per_second(t, state)
     state.history.append(metrics)
-    state.sums, state.images = {}, 0
-    _save(t, state, optimizer, directory)
+    state.images = 0
+    if last or pace.is_due():
+        with pace.saving():
+            _save(t, state, train_step, directory)
     tracker.log(metrics)
     progress.epoch_done(epoch, loss, shown)
 
@@ -238,7 +238,7 @@ def _result(t: Training, state: State) -> FitResult:
     return FitResult(state.last, state.best, state.selected, state.seconds, _images_per_second(t, state))
 
 
-def _save(t: Training, state: State, optimizer: torch.optim.SGD, directory: Path) -> None:
+def _save(t: Training, state: State, train_step: Step, directory: Path) -> None:
     cuda = t.device.type == "cuda"
     save_checkpoint(
         directory / CHECKPOINT,
@@ -246,14 +246,15 @@ def _save(t: Training, state: State, optimizer: torch.optim.SGD, directory: Path
             "identity": t.identity,
             "model": t.model.state_dict(),
             "method": t.method.state_dict(),
-            "optimizer": optimizer.state_dict(),
+            "optimizer": train_step.optimizer.state_dict(),
+            "totals": train_step.totals.state_dict(),
             "random": {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state(t.device) if cuda else None},
             "state": vars(state),
         },
     )
 
 
-def _resume(t: Training, path: Path, optimizer: torch.optim.SGD) -> State:
+def _resume(t: Training, path: Path, train_step: Step) -> State:
     if not path.exists():
         return State()
     saved = load_checkpoint(path)
@@ -263,13 +264,12 @@ def _resume(t: Training, path: Path, optimizer: torch.optim.SGD) -> State:
         )
     t.model.load_state_dict(saved["model"])
     t.method.load_state_dict(saved["method"])
-    optimizer.load_state_dict(saved["optimizer"])
+    train_step.optimizer.load_state_dict(saved["optimizer"])
+    train_step.totals.load_state_dict(saved["totals"])
     torch.set_rng_state(saved["random"]["cpu"])
     if t.device.type == "cuda" and saved["random"]["cuda"] is not None:
         torch.cuda.set_rng_state(saved["random"]["cuda"], t.device)
     state = State(**saved["state"])
-    for tensors in (state.sums, state.broken_at):
-        tensors.update({name: value.to(t.device) for name, value in tensors.items()})
     if state.epoch or state.step:
         logger.info("%s: resumed after epoch %d of %d", t.label, state.epoch, t.recipe.epochs)
     return state

@@ -9,6 +9,7 @@ from torch import nn
 
 from ltkd.config import Recipe
 from ltkd.data import DeviceData, LongTailSplit, Sampler
+from ltkd.engine.teacher_logits import TeacherLogits
 from ltkd.losses import ClassGroups
 from ltkd.methods import Method
 
@@ -23,6 +24,8 @@ class Training:
     method: Method
     teacher: nn.Module | None  # in eval mode, without gradients
     further_teachers: list[nn.Module]  # as the teacher
+    teacher_logits: TeacherLogits | None  # the teacher's logits ahead of the steps, where the method needs no more
+    further_logits: list[TeacherLogits]  # of each further teacher
     train: DeviceData
     test: DeviceData
     validation: DeviceData | None

@@ -1,14 +1,18 @@
 """Distillation losses on logits, sample by sample.
 
-Shapes: logits [B, C], target [B] (int64 class labels). Values are means over the batch and carry the factor T^2 that
-keeps the size of the gradient independent of the temperature. Gradient flows to the student only.
+Shapes: logits [B, C], target [B] (int64 class labels), class_counts [C] (training images per class). Values are means
+over the batch and carry the factor T^2 that keeps the size of the gradient independent of the temperature. Gradient
+flows to the student only.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ltkd.losses.balanced import effective_number_weights
 from ltkd.losses.precision import full_precision
+
+STANDARDIZE_EPSILON = 1e-7  # the public code's: added to the standard deviation
 
 
 @full_precision
@@ -20,6 +24,111 @@ def kd(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float) ->
     log_p = F.log_softmax(teacher_logits.detach() / temperature, dim=1)
     log_q = F.log_softmax(student_logits / temperature, dim=1)
     return temperature**2 * F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+
+
+@full_precision
+def kd_per_image(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float | Tensor) -> Tensor:
+    """`kd` of each image: [B]. The temperature may be a tensor, one value or [B, 1]; gradient flows to it as well,
+    through both distributions and the factor T^2."""
+    log_p = F.log_softmax(teacher_logits.detach() / temperature, dim=1)
+    log_q = F.log_softmax(student_logits / temperature, dim=1)
+    divergence = (log_p.exp() * (log_p - log_q)).sum(dim=1, keepdim=True)
+    return (temperature**2 * divergence).squeeze(1)
+
+
+@full_precision
+def standardize(logits: Tensor) -> Tensor:
+    """Logits as z-scores over the classes, (z - mean) / (std + 1e-7) with the unbiased std: [B, C] -> [B, C].
+
+    Gradient flows through mean and std. Equal logits become zeros, with a gradient of the order of 1e7 that torch's
+    convention for the std at 0 keeps finite; two classes keep nothing but their order, +-0.71.
+    Sun, Ren, Li, Wang, Cao: Logit Standardization in Knowledge Distillation, arXiv:2403.01427.
+    """
+    mean, std = logits.mean(dim=1, keepdim=True), logits.std(dim=1, keepdim=True)
+    return (logits - mean) / (std + STANDARDIZE_EPSILON)
+
+
+@full_precision
+def nkd(student_logits: Tensor, teacher_logits: Tensor, target: Tensor, *, gamma: float, temperature: float) -> Tensor:
+    """Normalised KD: -mean_b p_y log q_y at T = 1  -  gamma * T^2 * mean_b sum_{c != y} p'_c log q'_c at T.
+
+    p' and q' are the distributions over the C - 1 other classes, renormalised. Both parts are cross-entropies: the
+    value contains the teacher's entropy, the gradient does not. For two classes the second is 0.
+    Yang, Zeng, Li, Zhang, Yuan, Li: From Knowledge Distillation to Self-Knowledge Distillation, arXiv:2303.13005.
+    """
+    row = target.unsqueeze(1)
+    target_p = F.softmax(teacher_logits.detach(), dim=1).gather(1, row)
+    target_log_q = F.log_softmax(student_logits, dim=1).gather(1, row)
+    is_target = _is_target(student_logits, target)
+    _, other_log_q = _split_log_odds(student_logits / temperature, is_target)
+    _, other_log_p = _split_log_odds(teacher_logits.detach() / temperature, is_target)
+    other_p = other_log_p.masked_fill(is_target, -torch.inf).exp()
+    return -(target_p * target_log_q).mean() - gamma * temperature**2 * (other_p * other_log_q).sum(dim=1).mean()
+
+
+@full_precision
+def weighted_soft_labels(
+    student_logits: Tensor, teacher_logits: Tensor, target: Tensor, *, weight: float, temperature: float
+) -> Tensor:
+    """Weighted soft labels: weight * T^2 * mean_b w_b * CE(softmax(teacher / T), softmax(student / T)), with the
+    weights of `soft_label_weights`. A cross-entropy: the value contains the teacher's entropy.
+
+    Zhou, Song, Chen, Zhou, Wang, Yuan, Zhang: Rethinking Soft Labels for Knowledge Distillation: A Bias-Variance
+    Tradeoff Perspective, arXiv:2102.00650.
+    """
+    p = F.softmax(teacher_logits.detach() / temperature, dim=1)
+    log_q = F.log_softmax(student_logits / temperature, dim=1)
+    weights = soft_label_weights(student_logits, teacher_logits, target)
+    return -weight * temperature**2 * (weights * (p * log_q).sum(dim=1)).mean()
+
+
+@torch.no_grad()
+@full_precision
+def soft_label_weights(student_logits: Tensor, teacher_logits: Tensor, target: Tensor) -> Tensor:
+    """WSL's weight of each image, 1 - exp(-CE(student) / (CE(teacher) + 1e-7)) on the labels at T = 1: [B], detached.
+
+    Near 1 where the teacher has learnt the image by heart, small where the student is better than the teacher.
+    """
+    student, teacher = (
+        F.cross_entropy(logits, target, reduction="none") for logits in (student_logits, teacher_logits)
+    )
+    return -torch.expm1(-student / (teacher + 1e-7))
+
+
+@full_precision
+def balanced_kd(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    class_counts: Tensor,
+    *,
+    temperature: float,
+    effective_number_beta: float | Tensor,
+) -> Tensor:
+    """Balanced KD: T^2 * KL(t || q) with the teacher's probabilities p times class weights, t_c = p_c w_c / sum p w.
+
+    w: `effective_number_weights`; beta = 0 is `kd`. t = softmax(teacher / T + log w), a logit-adjusted teacher.
+    Zhang, Chen, Hu, Peng: Balanced Knowledge Distillation for Long-tailed Learning, arXiv:2104.10510.
+    """
+    log_weights = effective_number_weights(class_counts, beta=effective_number_beta).log().to(teacher_logits.dtype)
+    return kd(student_logits, teacher_logits + temperature * log_weights, temperature=temperature)
+
+
+@full_precision
+def dive(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float, power: float) -> Tensor:
+    """DiVE: T^2 * KL(t || softmax(student / T)) with virtual examples t = `dive_target`.
+
+    He, Wu, Wei: Distilling Virtual Examples for Long-tailed Recognition, arXiv:2103.15042.
+    """
+    return kd(student_logits, power * teacher_logits, temperature=temperature)
+
+
+@full_precision
+def dive_target(teacher_logits: Tensor, *, temperature: float, power: float) -> Tensor:
+    """The power-normalised teacher, p^power renormalised with p = softmax(teacher / T): [B, C].
+
+    It equals softmax(power * teacher / T): a teacher temperature of T / power beside a student temperature of T.
+    """
+    return F.softmax(power * teacher_logits.detach() / temperature, dim=1)
 
 
 def dkd(
@@ -43,7 +152,7 @@ def dkd_terms(
     distributions over the C - 1 other classes, renormalised; for C = 2 it is 0. Image by image, with the teacher's
     probability p_y of the target, KD = first + (1 - p_y) * second.
     """
-    is_target = torch.arange(student_logits.shape[1], device=target.device) == target.unsqueeze(1)
+    is_target = _is_target(student_logits, target)
     target_q, other_q = _split_log_odds(student_logits / temperature, is_target)
     target_p, other_p = _split_log_odds(teacher_logits.detach() / temperature, is_target)
 
@@ -55,6 +164,11 @@ def dkd_terms(
     p = other_p.masked_fill(is_target, -torch.inf).exp()
     other_kl = (p * (other_p - other_q)).sum(dim=1)
     return temperature**2 * target_kl.mean(), temperature**2 * other_kl.mean()
+
+
+def _is_target(logits: Tensor, target: Tensor) -> Tensor:
+    """Bool [B, C]: the label's column."""
+    return torch.arange(logits.shape[1], device=target.device) == target.unsqueeze(1)
 
 
 def _split_log_odds(logits: Tensor, is_target: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,15 +5,21 @@ from typing import Any
 
 from ltkd.methods import (  # noqa: F401  importing a file registers its methods
     attention,
+    balanced,
     contrastive,
+    correlation,
+    curriculum_temperature,
+    divergence,
     feature,
     inputs,
     logit,
     long_tail,
     ltkd,
+    mlkd,
     relation,
     review,
     sim,
+    standardized,
     targets,
 )
 from ltkd.methods.base import Method, MethodContext, Needs, Networks, list_methods, method_class, register

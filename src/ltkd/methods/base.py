@@ -88,6 +88,7 @@ class Method(nn.Module):
     name: ClassVar[str]  # in the registry
     paper: ClassVar[str]
     needs: ClassVar[Needs] = Needs()
+    made_for_task_losses: ClassVar[Mapping[str, str]] = {}  # {"teacher": name}; combinations.py warns of another
     keeps_classifier: ClassVar[bool] = True  # the student is deployed with its own, whatever `adapt_student` does
     needs_teacher_statistics: bool = False  # `prepare` wants the teacher's logits on the whole training set
     reports_robustness: ClassVar[bool] = False  # the accuracy under attack belongs to its result
@@ -121,7 +122,8 @@ class Method(nn.Module):
     def record(self, name: str, values: Tensor, labels: Tensor) -> None:
         """Have a figure of each image (values [B]) logged: its mean over the epoch, in all and by the labels' group."""
         member = F.one_hot(self._group_of_class[labels], self._num_groups).float()
-        self.figures[name] = torch.stack((values.float() @ member, member.sum(0)), dim=1)  # [G, 2]: sum, images
+        totals = (values.float().unsqueeze(1) * member).sum(0)  # no matrix product, which autocast would round
+        self.figures[name] = torch.stack((totals, member.sum(0)), dim=1)  # [G, 2]: sum, images
 
     def start_epoch(self, epoch: int) -> None:
         """Called before each epoch, counted from 1: the distillation terms grow linearly to 1 over

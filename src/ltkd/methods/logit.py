@@ -68,3 +68,62 @@ class DKD(Method):
     def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         target, nontarget = losses.dkd_terms(student.logits, teacher.logits, batch.labels, temperature=self.temperature)
         return {"dkd_target": self.alpha * target, "dkd_nontarget": self.beta * nontarget}
+
+
+@register("nkd")
+class NKD(Method):
+    """task_weight * task + target-class part + gamma * non-target part, cross-entropies with the teacher."""
+
+    paper = (
+        "Yang et al.: From Knowledge Distillation to Self-Knowledge Distillation: A Unified Approach with Normalized "
+        "Loss and Customized Soft Labels, arXiv:2303.13005"
+    )
+
+    def __init__(
+        self,
+        context: MethodContext,
+        task_loss: TaskLoss,
+        *,
+        task_weight: NonNegative,
+        gamma: NonNegative,
+        temperature: Positive,
+    ) -> None:
+        super().__init__(context, task_loss, task_weight=task_weight)
+        self.gamma = gamma
+        self.temperature = temperature
+
+    def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
+        loss = losses.nkd(student.logits, teacher.logits, batch.labels, gamma=self.gamma, temperature=self.temperature)
+        return {"nkd": loss}
+
+
+@register("wsl")
+class WeightedSoftLabels(Method):
+    """task_weight * task + weight * T^2 * mean_b w_b * cross-entropy with the teacher; w_b is logged by group.
+
+    w = 1 - exp(-CE(student) / CE(teacher)) on the labels, without gradient: distillation is taken back on images on
+    which the student is better than the teacher.
+    """
+
+    paper = (
+        "Zhou et al.: Rethinking Soft Labels for Knowledge Distillation: A Bias-Variance Tradeoff Perspective, "
+        "arXiv:2102.00650"
+    )
+
+    def __init__(
+        self,
+        context: MethodContext,
+        task_loss: TaskLoss,
+        *,
+        task_weight: NonNegative,
+        weight: NonNegative,
+        temperature: Positive,
+    ) -> None:
+        super().__init__(context, task_loss, task_weight=task_weight)
+        self.weight = weight
+        self.temperature = temperature
+
+    def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
+        logits = (student.logits, teacher.logits, batch.labels)
+        self.record("soft_label_weight", losses.soft_label_weights(*logits), batch.labels)
+        return {"wsl": losses.weighted_soft_labels(*logits, weight=self.weight, temperature=self.temperature)}

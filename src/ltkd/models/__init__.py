@@ -1,9 +1,9 @@
 """Networks by name; every one returns a ModelOutput. timm and torchvision are imported only when one of their networks
 is asked for.
 
-Every network has `classifier`: in our own zoo always the final nn.Linear, in adapted networks the layer that makes the
+Every network has `classifier`: in our own zoo the final nn.Linear, in adapted networks the layer that makes the
 logits (or None where there is no single one). Wherever it is an nn.Linear, `classifier(output.embedding)` equals
-`output.logits`.
+`output.logits`. The LDAM loss puts a CosineClassifier in its place (classifier.py).
 
 A network of our own also has `preact_norms`, as long as `preact_stages`: the nn.BatchNorm2d whose output is each
 pre-activation map (in residual networks the last one before the shortcut is added to it), or None where there is none

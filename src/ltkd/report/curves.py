@@ -20,6 +20,11 @@ class Curve:
     lows: list[float]
     highs: list[float]
 
+    def thinned(self, most: int) -> "Curve":
+        """At most about so many epochs, evenly, with the last one."""
+        step = -(-len(self.epochs) // most)
+        return Curve(*(values[::-1][::step][::-1] for values in (self.epochs, self.means, self.lows, self.highs)))
+
 
 def read_metrics(directory: Path | None) -> list[dict[str, Any]]:
     """One dictionary per epoch; empty where there is no such file. UserError, naming it, when it is damaged."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MAX_GROUPS = 4  # panels side by side
+MAX_POINTS = 80  # of a curve: more are not seen in a panel, and are what the size of a page is made of
 BAR_LOOKS = {
     TEACHER: {"color": "white", "edgecolor": "#555555", "hatch": "////"},
     "baseline": {"color": "#bbbbbb", "edgecolor": "#555555"},
@@ -235,6 +236,7 @@ def _plot_teachers(axis: "Axes", series: list[Series], part: str, group: str) ->
             given = curve(taught, metric)
             if given is None:
                 continue
+            given = given.thinned(MAX_POINTS)
             axis.plot(given.epochs, given.means, markevery=_every(given), **TEACHER_LOOK)
             end = given.means[-1]
         else:
@@ -257,7 +259,7 @@ def _shares(row: Row) -> dict[str, dict[str, float]]:
 def _curves(series: list[Series], metrics: Iterable[str]) -> dict[tuple[str, str], Curve]:
     """(row label, metric) -> curve, where there is one."""
     found = {(one.row.label, metric): curve(one.histories, metric) for metric in metrics for one in series}
-    return {key: one for key, one in found.items() if one is not None}
+    return {key: one.thinned(MAX_POINTS) for key, one in found.items() if one is not None}
 
 
 def _plot_curves(

@@ -54,7 +54,7 @@ figcaption { font-size: .875rem; color: #333; max-width: 50rem; margin-top: .4re
 def html(report: Report, pictures: list[list[Picture]]) -> str:
     """`pictures` has a list for each column of the report."""
     facts = "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in report.facts.items())
-    parts = [f"<h1>{escape(report.table.title.replace('->', '→'))}</h1>", f'<dl class="facts">{facts}</dl>']
+    parts = [f"<h1>{_name(report.table.title)}</h1>", f'<dl class="facts">{facts}</dl>']
     if report.missing:
         count = f"<strong>Missing runs: {len(report.missing)}</strong>"
         parts.append(f'<p class="notes">{count}, listed at the end.</p>')
@@ -62,7 +62,7 @@ def html(report: Report, pictures: list[list[Picture]]) -> str:
     if overview is not None:
         parts += ["<h2>Overview</h2>", _table(overview), _note(about_overview(report))]
     for index, (column, drawn) in enumerate(zip(report.columns, pictures, strict=True)):
-        parts += [f"<h2>{escape(column.label)}</h2>"] * bool(column.label)
+        parts += [f"<h2>{_name(column.label)}</h2>"] * bool(column.label)
         parts += _numbers(report, column)
         parts += [_note(line) for line in explanations(report)] if index == 0 else []
         parts += _corrections(report, column)
@@ -95,6 +95,10 @@ def _corrections(report: Report, column: Column) -> list[str]:
     return ["<h3>Corrected after training</h3>", *blocks]
 
 
+def _name(text: str) -> str:
+    return escape(text.replace("->", "→"))
+
+
 def _note(text: str) -> str:
     return f'<p class="notes">{escape(text)}</p>'
 
@@ -124,5 +128,5 @@ def _table(table: TextTable) -> str:
 
 def _cell(tag: str, text: str, names_the_row: bool) -> str:
     kind = ' class="name"' if names_the_row else ""
-    lines = escape(text).replace(INTERVAL_SEPARATOR, "<br>")
+    lines = _name(text).replace(INTERVAL_SEPARATOR, "<br>")
     return f"<{tag}{kind}>{lines}</{tag}>"

@@ -90,7 +90,8 @@ def overview_table(report: Report) -> TextTable | None:
     if len(report.columns) < 2:
         return None
     axes = list(report.table.rows)
-    keys = dict.fromkeys(tuple(row.names.items()) for column in report.columns for row in column.rows)
+    rows = sorted((row for column in report.columns for row in column.rows), key=lambda row: row.role != TEACHER)
+    keys = dict.fromkeys(tuple(row.names.items()) for row in rows)
     body, roles = [], []
     for key in keys:
         found = [next((r for r in column.rows if tuple(r.names.items()) == key), None) for column in report.columns]
@@ -154,17 +155,17 @@ def markdown(report: Report) -> str:
     overview = overview_table(report)
     if overview is not None:
         blocks += ["## Overview", about_overview(report), _github(overview)]
-    for column in report.columns:
+    for index, column in enumerate(report.columns):
         blocks += [f"## {column.label}"] * bool(column.label)
         blocks.append(_github(main_table(report, column)))
         differences = difference_table(report, column)
         if differences is not None:
             blocks.append(_github(differences))
+        blocks += explanations(report) if index == 0 else []
         for kind, table in corrected_tables(report, column).items():
             blocks += [sentence(KINDS[kind]), _github(table)]
-    blocks.append("\n\n".join(explanations(report)))
     if report.missing:
-        blocks += ["## Missing", _markdown_list([f"{line}" for line in report.missing])]
+        blocks += ["## Missing", _markdown_list(report.missing)]
     return "\n\n".join(blocks) + "\n"
 
 

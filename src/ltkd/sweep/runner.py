@@ -77,10 +77,15 @@ def run_jobs(
                     waiting.remove(job)
                     slot = min(set(range(num_workers)) - {worker.slot for worker in running})
                     display.started(job)
-                    running.append(_start(job, slot, num_workers, gpus))
+                    try:
+                        running.append(_start(job, slot, num_workers, gpus))
+                    except UserError as error:
+                        outcomes[job.run.directory] = JobOutcome(job, "failed", str(error))
+                        display.ended(outcomes[job.run.directory])
                 if stop.signal is not None and not told_to_stop:
                     told_to_stop = True
-                    _send(signal.SIGTERM, running)
+                    for worker in running:
+                        worker.process.terminate()
                 time.sleep(POLL_SECONDS)
                 for worker in [worker for worker in running if worker.process.poll() is not None]:
                     running.remove(worker)
@@ -88,7 +93,9 @@ def run_jobs(
                     display.ended(outcome)
                 display.refresh([worker.job for worker in running])
         finally:
-            _send(signal.SIGKILL, running)  # only after a second Ctrl-C or an error of our own are there any
+            for worker in running:  # there are any only after a second Ctrl-C or an error of our own
+                worker.process.kill()
+                worker.process.wait()
             display.close()
     return [outcomes.get(job.run.directory) or JobOutcome(job, "stopped", "not started") for job in jobs]
 
@@ -164,11 +171,6 @@ def _end_with_parent() -> Callable[[], None] | None:
         return None
     prctl = ctypes.CDLL(None).prctl
     return lambda: prctl(DIE_WITH_PARENT, signal.SIGTERM)
-
-
-def _send(signal_number: int, workers: list[Worker]) -> None:
-    for worker in workers:
-        worker.process.send_signal(signal_number)  # nothing happens to one that has ended
 
 
 def _how_it_ended(worker: Worker, told_to_stop: bool) -> JobOutcome:

@@ -1,0 +1,39 @@
+"""A second, strongly augmented view of each batch, for methods that compare two."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ltkd.data.batches import DeviceData, EpochPlan
+
+OPERATIONS, MAGNITUDE = 2, 10  # of RandAugment, arXiv:1909.13719, whose scale of magnitudes ends at 30
+
+
+class SecondViews:
+    """The batches of one epoch again: crop and flip of their own, as the data set has them, then RandAugment.
+
+    torchvision augments image by image on the CPU, from the raw uint8 images: about a quarter of a millisecond each.
+    One-channel images work: torchvision leaves them as they are where RandAugment draws "Color".
+    A view is a function of `seed` and the step, so that a resumed epoch sees the same ones, whatever was drawn before;
+    the global generator, from which torchvision draws, is as before afterwards.
+    """
+
+    def __init__(self, data: DeviceData, plan: EpochPlan, seed: tuple[int, ...]) -> None:
+        from torchvision.transforms import v2  # takes a while to import, and few methods need it
+
+        self._data = data
+        self._rows = plan.permutation.cpu()
+        self._seed = seed
+        steps = [v2.RandomCrop(data.source.shape[2:], padding=data.crop_padding)]
+        if data.horizontal_flip:
+            steps.append(v2.RandomHorizontalFlip())
+        self._augment = v2.Compose([*steps, v2.RandAugment(OPERATIONS, MAGNITUDE)])
+
+    def batch(self, step: int, batch_size: int) -> Tensor:
+        """The view of the batch of 0-based `step`: [B, C, H, W], normalised as its images."""
+        rows = self._rows[self._data.step_slice(step, batch_size)]
+        images = self._data.source[rows.to(self._data.source.device)].cpu()
+        seed = int(np.random.SeedSequence((*self._seed, step)).generate_state(1, np.uint64)[0])
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach the CUDA generators too
+            return self._data.normalised(torch.stack([self._augment(image) for image in images]))
