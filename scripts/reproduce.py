@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
         sys.stdout.write(f"{plan.text(Speeds(Path(config.output_root), config.device))}\n")
         if dry_run:
             return 0
-        outcomes = run_jobs(plan.jobs(), **workers)
+        outcomes = run_jobs(plan.jobs(), **workers) if plan.left else []
         sys.stdout.write(f"{summary(outcomes)}\n" if outcomes else "")
         sys.stdout.write(f"\n{markdown(make_report(table, entries_of(plan.runs)))}\n")
     except UserError as error:

@@ -62,7 +62,7 @@ class Plan:
         body.append(["all", *(self.states.count(state) for state in shown)])
         size = f"{len(cells)} cells, {len(self.runs)} runs"
         lines = [f"{self.table.title} (table {self.table.name}): {size}", ""]
-        lines += [tabulate(body, headers=["runs", *shown], tablefmt="github", disable_numparse=True), ""]
+        lines += [tabulate(body, headers=["runs", *shown], tablefmt="simple", disable_numparse=True), ""]
         absent = {why: None for run in self.runs if (why := why_unavailable(run.config.dataset))}
         lines += absent
         if self.networks_left:

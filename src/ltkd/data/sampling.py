@@ -37,7 +37,7 @@ class Sampler:
     def __init__(self, labels: Tensor) -> None:
         self.labels = labels.cpu()
         self.class_counts = self.labels.bincount()
-        self._rows = [(self.labels == label).nonzero().flatten() for label in range(len(self.class_counts))]
+        self._rows = self.labels.argsort(stable=True).split(self.class_counts.tolist())  # of each class
 
     def order(self, epoch: int, epochs: int, generator: torch.Generator) -> Tensor:
         """Rows of the data set [N] in the order of `epoch`, from 1 to `epochs`. `generator` is on the CPU."""
@@ -61,14 +61,19 @@ class Sampler:
 
     def _fill(self, classes: Tensor, generator: torch.Generator) -> Tensor:
         """An image of each of the classes [N]."""
+        images = [
+            _rounds(self._rows[label], number, generator) for label, number in enumerate(classes.bincount().tolist())
+        ]
         order = torch.empty_like(self.labels)
-        for label, number in enumerate(classes.bincount().tolist()):
-            if number:
-                rows = self._rows[label]
-                rounds = -(-number // len(rows))
-                shuffled = [rows[torch.randperm(len(rows), generator=generator)] for _ in range(rounds)]
-                order[classes == label] = torch.cat(shuffled)[:number]
+        order[classes.argsort(stable=True)] = torch.cat(images)
         return order
+
+
+def _rounds(values: Tensor, number: int, generator: torch.Generator) -> Tensor:
+    """`number` of the values: all of them in random order, then all in another, and so on."""
+    rounds = -(-number // max(len(values), 1))
+    shuffled = [values[torch.randperm(len(values), generator=generator)] for _ in range(rounds)]
+    return torch.cat([values[:0], *shuffled])[:number]
 
 
 def _quotas(probabilities: Tensor, number: int, generator: torch.Generator) -> Tensor:
@@ -122,9 +127,7 @@ class ClassBalanced(Sampler):
 
     def order(self, epoch: int, epochs: int, generator: torch.Generator) -> Tensor:
         present = self.class_counts.nonzero().flatten()
-        rounds = -(-len(self.labels) // len(present))
-        shuffled = [present[torch.randperm(len(present), generator=generator)] for _ in range(rounds)]
-        return self._fill(torch.cat(shuffled)[: len(self.labels)], generator)
+        return self._fill(_rounds(present, len(self.labels), generator), generator)
 
 
 SAMPLERS: dict[str, Callable[..., Sampler]] = {

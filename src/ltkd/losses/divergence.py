@@ -67,6 +67,7 @@ def _growth(start: Tensor, ratio: Tensor, power: float) -> Tensor:
     if power == 0:
         return start.exp() * ratio
     exponent = power * ratio
-    falling = start.exp() * torch.expm1(exponent.clamp(max=0))
-    rising = -(start + exponent).clamp(max=LARGEST_EXPONENT).exp() * torch.expm1(-exponent.clamp(min=0))
-    return torch.where(exponent <= 0, falling, rising) / power
+    rises = exponent > 0  # a clamp in place of the masks would pass no gradient at 0, where p = q
+    falling = start.exp() * torch.expm1(exponent.masked_fill(rises, 0))
+    rising = -(start + exponent).clamp(max=LARGEST_EXPONENT).exp() * torch.expm1(-exponent.masked_fill(~rises, 0))
+    return torch.where(rises, rising, falling) / power
