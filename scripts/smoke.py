@@ -1,4 +1,4 @@
-"""Does every method run on my pair and my data? One epoch of each on a few images, the whole way from data to result.
+"""Does every method run on my pair and my data? One epoch of each on a few images, the whole way.
 
     python scripts/smoke.py dataset=cifar100_lt teacher=wrn_40_2 student=shufflenetv1
     python scripts/smoke.py dataset=cifar100_lt images=512 methods=kd,crd,reviewkd
@@ -27,7 +27,11 @@ from ltkd.identity import student_run
 from ltkd.methods import list_methods
 
 TEST_IMAGES = 100
-SETTINGS = ["recipe.epochs=1", "recipe.warmup_epochs=0", "wandb.mode=disabled", "run.progress=none", "study=smoke"]
+SETTINGS = [
+    "recipe.epochs=1", "recipe.warmup_epochs=0", "recipe.batch_size=32", "recipe.learning_rate=0.01",
+    "++teacher.recipe.epochs=4",  # or its batch normalisation has seen too little to be used in evaluation
+    "wandb.mode=disabled", "run.progress=none", "study=smoke",
+]  # fmt: skip
 
 
 def main(arguments: list[str]) -> int:
