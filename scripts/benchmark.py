@@ -4,8 +4,8 @@
     python scripts/benchmark.py dataset=cifar100_lt jobs=4 steps=50 rounds=5        quieter figures; 4 jobs side by side
     python scripts/benchmark.py dataset=cifar100_lt --scaling                       over batch size, classes and jobs
 
-Further settings are those of train.py. The table is also written to outputs/benchmark/, with the figures as JSON.
-Nothing else should run on the machine meanwhile.
+steps: of the plain loop in a round (the engine takes those of 4,096 images). Further settings are those of train.py.
+The table is also written to outputs/benchmark/, with the figures as JSON. Nothing else should run meanwhile.
 """
 
 import shutil
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
         scratch = root / "scratch"
         steps, rounds = own["steps"], own["rounds"]
         rows = measure(variants, overrides, steps=steps, rounds=rounds, folder=scratch, say=say)
-        title = f"{pair}; {rows[0].jobs} to {rows[-1].jobs} jobs; {steps} steps, {rounds} rounds, {device}"
+        title = f"{pair}; {rows[0].jobs} to {rows[-1].jobs} jobs; {rounds} rounds, {device}"
         text = markdown(title, rows, config, place.train.num_views, len(place.train))
         shutil.rmtree(scratch, ignore_errors=True)
         write_text(root / f"{name}.md", text + "\n")

@@ -14,6 +14,7 @@ from ltkd.config import Config
 from ltkd.data import Batch
 from ltkd.engine.network import TrainedTeacher, make_training, new_method, new_model
 from ltkd.engine.step import make_step
+from ltkd.engine.teacher_logits import WINDOW
 from ltkd.engine.workplace import Workplace, made_up_place, prepare
 from ltkd.errors import UserError
 from ltkd.identity import student_run
@@ -33,7 +34,8 @@ class Pair:
             if config.further_teachers:
                 raise UserError(f"method.name: {config.method_name} has more than one teacher and is not measured")
             network = new_model(self.place, config.teacher, config.teacher.seed).eval().requires_grad_(False)
-            self.teacher = TrainedTeacher(network, {"weights_sha256": "untrained"}, folder)
+            result = {"teacher": config.teacher.name, "weights_sha256": "untrained"}
+            self.teacher = TrainedTeacher(network, result, folder / config.teacher.name.replace("/", "_"))
         self.method: Method = new_method(self.place, self.student, self.teacher).train()
         self.student = self.method.adapt_student(self.student).to(self.place.device).train()
 
@@ -49,15 +51,16 @@ class EngineLoop:
         self._training = make_training(place, run, pair.student, pair.method, pair.teacher)
         self._step = make_step(self._training)
         self._plan = place.train.draw_epoch(torch.Generator().manual_seed(0))
-        self.max_steps = place.train.num_batches(config.recipe.batch_size) - 1  # without the short last batch
+        whole_batches = place.train.num_batches(config.recipe.batch_size) - 1  # without the short last one
+        # Teacher logits are read a window ahead: what that costs belongs to the steps of a whole window.
+        self.steps = min(whole_batches, WINDOW // config.recipe.batch_size)
 
     def run(self, steps: int) -> float:
-        """Seconds that `steps` steps take."""
-        self._step.start_epoch(1, self._plan, 1e-3)
-        self._step.run(0)  # the window of teacher logits is read here: once for many steps, so not of one step's cost
+        """Seconds that the first `steps` steps of the epoch take, with all that is done before the first."""
         _wait(self.device)
         start = time.perf_counter()
-        for number in range(1, steps + 1):
+        self._step.start_epoch(1, self._plan, 1e-3)
+        for number in range(steps):
             self._step.run(number)
         _wait(self.device)
         return time.perf_counter() - start
@@ -81,7 +84,7 @@ class PlainLoop:
             parameters, lr=1e-3, momentum=recipe.momentum, weight_decay=recipe.weight_decay
         )
         self._batches = self._endless(_loader(config, pair.place, recipe.batch_size))
-        self.max_steps = 10**9
+        self.steps = 0  # any number
         if self._method.needs.second_view or self._method.needs.input_gradients:
             raise UserError(f"method.name: the plain loop does not know how to run {config.method_name}")
 

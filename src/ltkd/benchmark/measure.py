@@ -130,7 +130,7 @@ def _work(connection: Connection, variant: Variant, overrides: Sequence[str], st
     try:
         config = load_config(compose_values(*overrides))
         loop = (PlainLoop if variant.plain else EngineLoop)(config, folder, made_up=variant.made_up)
-        steps = min(steps, loop.max_steps - 1)
+        steps = loop.steps or steps
         first = loop.run(steps)  # warm-up: allocations, captured steps; fills the cache where there is one
         batch_size = config.recipe.batch_size
         student, teacher = (_multiply_adds(config, network.name) for network in (config.student, config.teacher))

@@ -27,7 +27,7 @@ def markdown(title: str, rows: Sequence[Measurement], config: Config, num_views:
     right = ["left", *["right"] * 5]
     lines = [title, "", tabulate(body, headers=headers, tablefmt="github", colalign=right, disable_numparse=True), ""]
     peaks = sorted(row.peak_operations / 1e9 for row in rows)
-    operations = ", ".join(f"{row.operations_per_image / 1e9:.2f} G ({row.name})" for row in (first, rows[-1]))
+    operations = ", ".join(f"{row.operations_per_image / 1e6:,.1f} M ({row.name})" for row in (first, rows[-1]))
     lines.append(
         f"Medians. Peak: {peaks[0]:,.0f} to {peaks[-1]:,.0f} GFLOP/s, of matrix products in the row's number format. "
         f"Floating-point operations per image: {operations}."
