@@ -21,8 +21,8 @@ $(READY): pyproject.toml
 train: $(READY)  ## teacher, student and table on the embedded digits (CPU, about a minute); ARGS="..." are overrides
 	$(BIN)/python src/train.py $(ARGS)
 
-test: $(READY)  ## all tests (under five minutes on two cores); ARGS="..." are pytest's
-	$(BIN)/python -m pytest $(ARGS)
+test: $(READY)  ## all tests, one process a core; ARGS="..." are pytest's
+	$(BIN)/python -m pytest -n auto $(ARGS)
 
 lint: $(READY)  ## ruff: rules and format
 	$(BIN)/ruff check .

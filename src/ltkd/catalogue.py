@@ -5,17 +5,15 @@ import logging
 import sys
 from typing import Any
 
-import numpy as np
 import torch
 from tabulate import tabulate
 from torch.utils.flop_counter import FlopCounterMode
 
 from ltkd.composition import compose_values
-from ltkd.config import Config, load_config
-from ltkd.data import LongTailData, device_data, make_split
+from ltkd.config import load_config
 from ltkd.engine.network import TrainedTeacher, make_training, new_method, new_model
 from ltkd.engine.step import Step
-from ltkd.engine.workplace import Workplace
+from ltkd.engine.workplace import Workplace, made_up_place
 from ltkd.errors import UserError
 from ltkd.identity import student_run
 from ltkd.methods import list_methods, list_task_losses, method_class, task_loss_class
@@ -23,7 +21,6 @@ from ltkd.models import build_model, count_multiply_adds, count_parameters, list
 
 PAIR = ("resnet32x4", "resnet8x4")  # the field's main pair
 NUM_CLASSES = 100
-IMAGES_PER_CLASS = 10  # of the largest class of the made-up data
 BATCH_SIZE = 8  # the convolutions' share of a step's arithmetic does not depend on it
 NEEDS = {
     "stages": "feature maps", "embedding": "pooled vector", "input_gradients": "input gradients",
@@ -51,7 +48,7 @@ def show(arguments: list[str]) -> int:
 
 def methods_table(teacher: str, student: str) -> str:
     rows = [
-        [row["name"], row["paper"], row["needs"], row["teacher"], f"{row['parameters']:,}", f"{row['cost']:.2f}"]
+        [row["name"], row["needs"], row["teacher"], f"{row['parameters']:,}", f"{row['cost']:.2f}", row["paper"]]
         for row in method_rows(teacher, student)
     ]
     note = (
@@ -59,7 +56,7 @@ def methods_table(teacher: str, student: str) -> str:
         "Cost: multiply-adds of convolutions and matrix\nproducts in one training step with a live teacher, KD = 1. "
         "A teacher that is asked for its logits on the batch alone can be cached."
     )
-    return f"{_table(rows, ['method', 'paper', 'needs', 'teacher', 'extra parameters', 'cost'])}\n\n{note}"
+    return f"{_table(rows, ['method', 'needs', 'teacher', 'extra parameters', 'cost', 'paper'])}\n\n{note}"
 
 
 def task_losses_table() -> str:
@@ -100,12 +97,12 @@ def method_rows(teacher: str, student: str) -> list[dict[str, Any]]:
 
 
 def _figures(name: str, teacher: str, student: str) -> dict[str, Any]:
-    overrides = ("device=cpu", "dataset=cifar100_lt", "dataset.imbalance_factor=10", f"recipe.batch_size={BATCH_SIZE}")
+    overrides = ("device=cpu", "dataset=cifar100_lt", f"recipe.batch_size={BATCH_SIZE}")
     logging.disable(logging.WARNING)  # what a method advises is for those who train with it
     try:
         values = compose_values(*overrides, f"teacher={teacher}", f"student={student}", f"method={name}")
         config = load_config(values)
-        place = _made_up_place(config)
+        place = made_up_place(config)
         step, extra_parameters = _first_step(place)
     finally:
         logging.disable(logging.NOTSET)
@@ -155,23 +152,3 @@ def _first_step(place: Workplace) -> tuple[Step, int]:
     trained = [parameter for module in (model, method) for parameter in module.parameters() if parameter.requires_grad]
     step = Step(make_training(place, student_run(config), model, method, teacher, further), torch.optim.SGD(trained))
     return step, sum(parameter.numel() for parameter in trained if id(parameter) not in own)
-
-
-def _made_up_place(config: Config) -> Workplace:
-    """Random images in a long tail, so that nothing needs to be on disk."""
-    dataset = config.dataset
-    generator = np.random.default_rng(0)
-    labels = np.repeat(np.arange(dataset.num_classes), IMAGES_PER_CLASS)
-    images = generator.integers(
-        0, 256, (len(labels), dataset.channels, dataset.image_size, dataset.image_size), np.uint8
-    )
-    split = make_split(
-        labels, num_classes=dataset.num_classes, imbalance=dataset.imbalance, split_seed=0, validation_per_class=0,
-        imbalance_factor=dataset.imbalance_factor, groups=dataset.groups,
-    )  # fmt: skip
-    data = LongTailData(
-        dataset.name, dataset, split, [str(label) for label in range(dataset.num_classes)],
-        images[split.indices], labels[split.indices], images[:0], labels[:0], images[:10], labels[:10],
-    )  # fmt: skip
-    parts = {part: device_data(data, part, device="cpu") for part in ("train", "test")}
-    return Workplace(config, data, torch.device("cpu"), parts["train"], parts["test"], None)

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from ltkd.data import LongTailSplit
-from ltkd.engine.evaluate import NUM_BINS, calibration_error, summarize
+from ltkd.data import DeviceData, LongTailSplit
+from ltkd.engine.evaluate import NUM_BINS, calibration_error, predict_logits, summarize
+from ltkd.errors import UserError
+from ltkd.models import build_model
 
 EMPTY = np.zeros(0, dtype=np.int64)
 
@@ -82,3 +84,12 @@ def test_calibration_error_of_known_cases():
     always = torch.full((8,), 0.75)
     assert calibration_error(always, torch.tensor([True] * 6 + [False] * 2)) == pytest.approx(0)
     assert calibration_error(torch.ones(4), torch.zeros(4, dtype=torch.bool)) == pytest.approx(1)
+
+
+def test_logits_that_are_not_finite_are_one_message():
+    model = build_model("resnet8", 3, in_channels=1)
+    data = DeviceData(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), [0, 1, 2, 0], mean=[0.5], std=[0.5])
+    assert predict_logits(model, data, torch.enable_grad).shape == (4, 3)
+    model.classifier.bias.data[1] = torch.inf
+    with pytest.raises(UserError, match="infinite or nan logits in evaluation"):
+        predict_logits(model, data, torch.enable_grad)

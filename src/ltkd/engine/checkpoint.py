@@ -2,6 +2,9 @@
 
 import hashlib
 import io
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,28 @@ from ltkd.errors import UserError
 from ltkd.files import atomic_writer
 
 MAGIC = b"ltkd-checkpoint-1 "
+SHARE_OF_THE_TIME = 0.02  # that saving may take, at most
+
+
+class SavePace:
+    """Says when a state is worth saving again, so that saving takes a small share of the time whatever the disk.
+
+    Short epochs are then saved now and then, long ones each. What a kill costs is the training since the last save.
+    """
+
+    def __init__(self) -> None:
+        self.next_save = 0.0
+
+    def is_due(self) -> bool:
+        return time.monotonic() >= self.next_save
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """Around a save: what it takes says when the next one is due."""
+        start = time.monotonic()
+        yield
+        end = time.monotonic()
+        self.next_save = end + (end - start) * (1 / SHARE_OF_THE_TIME - 1)
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

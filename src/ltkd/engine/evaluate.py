@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ltkd.data import DeviceData, LongTailSplit
+from ltkd.errors import UserError
 from ltkd.losses import group_mass
 
 EVALUATION_BATCH = 500
@@ -48,7 +49,8 @@ def evaluate(
 def predict_logits(model: nn.Module, data: DeviceData, autocast: Callable[[], AbstractContextManager]) -> Tensor:
     """Logits [N, C] of all images in their order, in eval mode, as float32 on the CPU.
 
-    Counting is done there: one transfer, and the same code, hence the same digits, for every device.
+    Counting is done there: one transfer, and the same code, hence the same digits, for every device. UserError where
+    one is not finite.
     """
     was_training = model.training
     model.eval()
@@ -58,7 +60,13 @@ def predict_logits(model: nn.Module, data: DeviceData, autocast: Callable[[], Ab
             with autocast():
                 logits.append(model(batch.images).logits.float())
     model.train(was_training)
-    return torch.cat(logits).cpu()
+    result = torch.cat(logits).cpu()
+    if not result.isfinite().all():
+        raise UserError(
+            "the network gives infinite or nan logits in evaluation: its training diverged, or was too short for the "
+            "running statistics of batch normalisation. Lower the learning rate or lengthen the warm-up"
+        )
+    return result
 
 
 def summarize(logits: Tensor, labels: Tensor, split: LongTailSplit) -> Evaluation:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ltkd.engine.checkpoint import load_checkpoint, save_checkpoint
+from ltkd.engine.checkpoint import SavePace, load_checkpoint, save_checkpoint
 from ltkd.engine.evaluate import evaluate, named_groups
 from ltkd.engine.interrupt import Interrupted, StopRequest
 from ltkd.engine.progress import Progress
@@ -100,11 +100,12 @@ def fit(training: Training, directory: Path, tracker: Tracker) -> FitResult:
         t.label, t.recipe.epochs, steps_per_epoch, state.epoch * steps_per_epoch + state.step, t.progress,
         part="test" if t.validation is None else "validation",
     )  # fmt: skip
+    pace = SavePace()
     try:
         with StopRequest() as stop:
             while state.epoch < t.recipe.epochs:
                 _train_epoch(t, state, train_step, generator, directory, stop, progress)
-                _finish_epoch(t, state, train_step, directory, tracker, progress)
+                _finish_epoch(t, state, train_step, directory, tracker, progress, pace)
             if stop.signal is not None:  # it came after the last step: all is saved, but what follows is not wanted
                 raise Interrupted(stop.signal)
     finally:
@@ -180,9 +181,10 @@ def _diverged(t: Training, epoch: int, what: str) -> str:
 
 
 def _finish_epoch(
-    t: Training, state: State, train_step: Step, directory: Path, tracker: Tracker, progress: Progress
-) -> None:
-    """Evaluate where it is due, log, save."""
+    t: Training, state: State, train_step: Step, directory: Path, tracker: Tracker, progress: Progress,
+    pace: SavePace,
+) -> None:  # fmt: skip
+    """Evaluate where it is due, log, save where it is due."""
     epoch, last = state.epoch, state.epoch == t.recipe.epochs
     t.method.end_epoch(t.model)
     metrics: dict[str, Any] = {"epoch": epoch, "learning_rate": learning_rate(t.recipe, epoch)}
@@ -219,7 +221,9 @@ def _finish_epoch(
     metrics["images_per_second"] = _images_per_second(t, state)
     state.history.append(metrics)
     state.images = 0
-    _save(t, state, train_step, directory)
+    if last or pace.is_due():
+        with pace.saving():
+            _save(t, state, train_step, directory)
     tracker.log(metrics)
     progress.epoch_done(epoch, loss, shown)
 

@@ -3,11 +3,20 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
 from ltkd.config import Config, resolve_device
-from ltkd.data import DeviceData, LongTailData, check_manifest, device_data, load_data, write_manifest
+from ltkd.data import (
+    DeviceData,
+    LongTailData,
+    check_manifest,
+    device_data,
+    load_data,
+    make_split,
+    write_manifest,
+)
 from ltkd.engine.precision import autocast, set_backends
 from ltkd.models import ModelOutput
 
@@ -35,6 +44,24 @@ def prepare(config: Config) -> Workplace:
         test=device_data(data, "test", device=device),
         validation=device_data(data, "validation", device=device) if len(data.validation_labels) else None,
     )  # fmt: skip
+
+
+def made_up_place(config: Config, images_per_class: int = 10) -> Workplace:
+    """Random images, as many of each class, in the shape of the data set: for counting and timing without its files."""
+    set_backends(config.precision, config.run.threads, config.dataset.image_size)
+    dataset, device = config.dataset, resolve_device(config.device)
+    labels = np.repeat(np.arange(dataset.num_classes), images_per_class)
+    shape = (len(labels), dataset.channels, dataset.image_size, dataset.image_size)
+    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    split = make_split(
+        labels, num_classes=dataset.num_classes, imbalance="none", imbalance_factor=1, split_seed=0,
+        validation_per_class=0, groups=dataset.groups,
+    )  # fmt: skip
+    names = [str(label) for label in range(dataset.num_classes)]
+    parts = images[split.indices], labels[split.indices], images[:0], labels[:0], images[:10], labels[:10]
+    data = LongTailData(dataset.name, dataset, split, names, *parts)
+    train, test = (device_data(data, part, device=device) for part in ("train", "test"))
+    return Workplace(config, data, device, train, test, None)
 
 
 def describe(place: Workplace) -> str:

@@ -1,0 +1,76 @@
+"""How fast is it, and what makes it so? The engine, feature by feature, against a plain loop, measured in one run.
+
+    python scripts/benchmark.py dataset=cifar100_lt teacher=resnet32x4 student=resnet8x4 recipe=mdistiller
+    python scripts/benchmark.py dataset=cifar100_lt jobs=4 steps=50 rounds=5        quieter figures; 4 jobs side by side
+    python scripts/benchmark.py dataset=cifar100_lt --scaling                       over batch size, classes and jobs
+
+Further settings are those of train.py. The table is also written to outputs/benchmark/, with the figures as JSON.
+Nothing else should run on the machine meanwhile.
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+from ltkd.errors import UserError
+
+OWN = {"steps": 20, "rounds": 3, "jobs": 0}
+
+
+def main(arguments: list[str]) -> int:
+    if {"-h", "--help"} & set(arguments):
+        sys.stdout.write(__doc__)
+        return 0
+    from ltkd.benchmark import as_json, markdown, measure, scaling_variants, standard_variants  # --help needs no torch
+    from ltkd.composition import compose_values
+    from ltkd.config import load_config, resolve_device
+    from ltkd.engine.workplace import describe, prepare
+    from ltkd.files import write_json, write_text
+
+    def say(text: str) -> None:
+        sys.stderr.write(f"{text}\n")
+
+    try:
+        own, overrides = _own_settings(arguments)
+        config = load_config(compose_values("wandb.mode=disabled", *overrides))
+        device = resolve_device(config.device)
+        jobs = own["jobs"] or (4 if device.type == "cuda" else 2)
+        scaling = "--scaling" in arguments
+        variants = (scaling_variants if scaling else standard_variants)(config, device.type == "cuda", jobs)
+        place = prepare(config)
+        pair = f"{config.teacher.name} -> {config.student.name}, {config.method_name}, batch {config.recipe.batch_size}"
+        say(f"{pair}; {describe(place)}")
+        root = Path(config.output_root) / "benchmark"
+        name = f"{config.teacher.name}-{config.student.name}-{config.method_name}".replace("/", "_")
+        name += "-scaling" * scaling
+        scratch = root / "scratch"
+        steps, rounds = own["steps"], own["rounds"]
+        rows = measure(variants, overrides, steps=steps, rounds=rounds, folder=scratch, say=say)
+        title = f"{pair}; {rows[0].jobs} to {rows[-1].jobs} jobs; {steps} steps, {rounds} rounds, {device}"
+        text = markdown(title, rows, config, place.train.num_views, len(place.train))
+        shutil.rmtree(scratch, ignore_errors=True)
+        write_text(root / f"{name}.md", text + "\n")
+        write_json(root / f"{name}.json", as_json(rows, config, overrides, steps, rounds))
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    sys.stdout.write(f"{text}\n")
+    return 0
+
+
+def _own_settings(arguments: list[str]) -> tuple[dict[str, int], list[str]]:
+    """steps, rounds and jobs; the rest are overrides."""
+    own, overrides = dict(OWN), []
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key in OWN:
+            if not value.isdigit() or int(value) < 1:
+                raise UserError(f"{key}: should be a whole number of at least 1, got {value!r}")
+            own[key] = int(value)
+        elif argument != "--scaling":
+            overrides.append(argument)
+    return own, overrides
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,7 @@
+"""How fast is the engine against a plain loop? Measured side by side, in processes of their own, in one run."""
+
+from ltkd.benchmark.measure import Measurement, measure
+from ltkd.benchmark.table import as_json, markdown
+from ltkd.benchmark.variants import Variant, scaling_variants, standard_variants
+
+__all__ = ["Measurement", "Variant", "as_json", "markdown", "measure", "scaling_variants", "standard_variants"]

@@ -1,0 +1,155 @@
+"""The two training loops that are compared. Both train the same networks on the same objective, without a store."""
+
+import dataclasses
+import itertools
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from ltkd.config import Config
+from ltkd.data import Batch
+from ltkd.engine.network import TrainedTeacher, make_training, new_method, new_model
+from ltkd.engine.step import make_step
+from ltkd.engine.workplace import Workplace, made_up_place, prepare
+from ltkd.errors import UserError
+from ltkd.identity import student_run
+from ltkd.methods import Method
+
+WORKERS = 2  # of the plain loop's DataLoader: the field's number
+
+
+class Pair:
+    """Student, teacher and objective of a configuration, with weights that nobody has trained: speed is the same."""
+
+    def __init__(self, config: Config, folder: Path, *, made_up: bool) -> None:
+        self.place: Workplace = made_up_place(config) if made_up else prepare(config)
+        self.student: nn.Module = new_model(self.place, config.student, config.seed)
+        self.teacher: TrainedTeacher | None = None
+        if config.needs_teacher:
+            if config.further_teachers:
+                raise UserError(f"method.name: {config.method_name} has more than one teacher and is not measured")
+            network = new_model(self.place, config.teacher, config.teacher.seed).eval().requires_grad_(False)
+            self.teacher = TrainedTeacher(network, {"weights_sha256": "untrained"}, folder)
+        self.method: Method = new_method(self.place, self.student, self.teacher).train()
+        self.student = self.method.adapt_student(self.student).to(self.place.device).train()
+
+
+class EngineLoop:
+    """Steps of the engine along one epoch, which is gone through again and again: from the second time on, a cache has
+    every logit."""
+
+    def __init__(self, config: Config, folder: Path, *, made_up: bool = False) -> None:
+        pair = Pair(config, folder, made_up=made_up)
+        place, run = pair.place, student_run(config)
+        self.device = place.device
+        self._training = make_training(place, run, pair.student, pair.method, pair.teacher)
+        self._step = make_step(self._training)
+        self._plan = place.train.draw_epoch(torch.Generator().manual_seed(0))
+        self.max_steps = place.train.num_batches(config.recipe.batch_size) - 1  # without the short last batch
+
+    def run(self, steps: int) -> float:
+        """Seconds that `steps` steps take."""
+        self._step.start_epoch(1, self._plan, 1e-3)
+        self._step.run(0)  # the window of teacher logits is read here: once for many steps, so not of one step's cost
+        _wait(self.device)
+        start = time.perf_counter()
+        for number in range(1, steps + 1):
+            self._step.run(number)
+        _wait(self.device)
+        return time.perf_counter() - start
+
+
+class PlainLoop:
+    """The loop that the field's repositories have: augmentation by torchvision on PIL images in worker processes, both
+    networks in float32 in every step, the loss read back after each."""
+
+    def __init__(self, config: Config, folder: Path, *, made_up: bool = False) -> None:
+        without_cache = dataclasses.replace(config, cache=dataclasses.replace(config.cache, mode="off"))
+        pair = Pair(without_cache, folder, made_up=made_up)
+        self.device, self._method = pair.place.device, pair.method
+        for network in (pair.student, pair.teacher.model if pair.teacher else None):
+            if network is not None:
+                network.to(memory_format=torch.contiguous_format)
+        self._student, self._teacher = pair.student, pair.teacher.model if pair.teacher else None
+        recipe = config.recipe
+        parameters = [p for module in (self._student, self._method) for p in module.parameters() if p.requires_grad]
+        self._optimizer = torch.optim.SGD(
+            parameters, lr=1e-3, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+        )
+        self._batches = self._endless(_loader(config, pair.place, recipe.batch_size))
+        self.max_steps = 10**9
+        if self._method.needs.second_view or self._method.needs.input_gradients:
+            raise UserError(f"method.name: the plain loop does not know how to run {config.method_name}")
+
+    def run(self, steps: int) -> float:
+        start = time.perf_counter()
+        for images, labels, index in itertools.islice(self._batches, steps):
+            self._train(Batch(images.to(self.device), labels.to(self.device), index.to(self.device)))
+        return time.perf_counter() - start
+
+    def _train(self, batch: Batch) -> None:
+        features = self._method.needs.stages
+        teacher = None
+        if self._teacher is not None:
+            with torch.no_grad():
+                teacher = self._teacher(batch.images, features=features)
+        student = self._student(batch.images, features=features)
+        loss = sum(self._method(student, teacher, batch).values())
+        self._optimizer.zero_grad()
+        loss.backward()
+        self._optimizer.step()
+        self.last = loss.item(), (student.logits.argmax(1) == batch.labels).float().mean().item()
+
+    @staticmethod
+    def _endless(loader: torch.utils.data.DataLoader) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        while True:
+            yield from loader
+
+
+class _PilImages(torch.utils.data.Dataset):
+    def __init__(self, images: list[Image.Image], labels: list[int], transform) -> None:
+        self.images, self.labels, self.transform = images, labels, transform
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
+        return self.transform(self.images[index]), self.labels[index], index
+
+
+def _loader(config: Config, place: Workplace, batch_size: int) -> torch.utils.data.DataLoader:
+    from torchvision import transforms
+
+    dataset, arrays = config.dataset, place.data.train_images
+    steps = [transforms.RandomCrop(dataset.image_size, padding=dataset.crop_padding)]
+    steps += [transforms.RandomHorizontalFlip()] * dataset.horizontal_flip
+    steps += [transforms.ToTensor(), transforms.Normalize(dataset.mean, dataset.std)]
+    images = [Image.fromarray(a.transpose(1, 2, 0).squeeze()) for a in arrays]
+    data = _PilImages(images, place.data.train_labels.tolist(), transforms.Compose(steps))
+    return torch.utils.data.DataLoader(
+        data, batch_size, shuffle=True, num_workers=WORKERS, persistent_workers=True, drop_last=True,
+        pin_memory=place.device.type == "cuda",
+    )  # fmt: skip
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """Floating-point operations per second of the best of some large matrix products: what the device can do here."""
+    size = 8192 if device.type == "cuda" else 2048
+    a, b = torch.randn(2, size, size, device=device).to(dtype)
+    best = float("inf")
+    for _ in range(6):
+        _wait(device)
+        start = time.perf_counter()
+        a @ b
+        _wait(device)
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best

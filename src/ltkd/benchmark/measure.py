@@ -1,0 +1,169 @@
+"""Taking the time: every variant waits in processes of its own, and rounds go through all of them in turn.
+
+What the machine does beside falls on all variants alike that way, and no variant inherits another's memory, threads or
+captured graphs. Figures are medians over the rounds.
+"""
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import resource
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from ltkd.benchmark.loops import EngineLoop, PlainLoop, peak_flops
+from ltkd.benchmark.variants import Variant
+from ltkd.composition import compose_values
+from ltkd.config import load_config
+from ltkd.errors import UserError
+from ltkd.models import build_model, count_multiply_adds
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One variant's figures; throughput is of all its jobs together."""
+
+    name: str
+    jobs: int
+    batch_size: int
+    images_per_second: float
+    slowest_and_fastest: tuple[float, float]  # images per second, over the rounds
+    milliseconds_per_step: float  # of one job
+    operations_per_image: (
+        int  # floating-point operations of convolutions and matrix products; a cached teacher has none
+    )
+    peak_operations: float  # the device's, measured for the number format that the variant computes in
+    gigabytes: float  # of all jobs: peak device memory on a GPU, peak resident memory of the processes else
+    fill_images_per_second: float | None  # how fast a teacher fills the cache, where there is one
+
+    @property
+    def share_of_peak(self) -> float:
+        return self.images_per_second * self.operations_per_image / self.peak_operations
+
+
+def measure(
+    variants: Sequence[Variant], overrides: Sequence[str], *, steps: int, rounds: int, folder: Path,
+    say: Callable[[str], None],
+) -> list[Measurement]:  # fmt: skip
+    """Measure all variants of the configuration that `overrides` describe. UserError where one cannot be built."""
+    context = multiprocessing.get_context("spawn")
+    teams = []
+    try:
+        for variant in variants:
+            say(f"preparing: {variant.name}")
+            teams.append(_Team(context, variant, overrides, steps, folder))
+        times: list[list[float]] = [[] for _ in teams]
+        for number in range(rounds):
+            say(f"round {number + 1} of {rounds}")
+            for team, seconds in zip(teams, times, strict=True):
+                seconds.append(team.run())
+        return [team.measurement(seconds) for team, seconds in zip(teams, times, strict=True)]
+    finally:
+        for team in teams:
+            team.close()
+
+
+class _Team:
+    """The processes of one variant."""
+
+    def __init__(self, context, variant: Variant, overrides: Sequence[str], steps: int, folder: Path) -> None:
+        self.variant = variant
+        threads = max(1, (os.cpu_count() or 1) // variant.jobs)
+        chosen = (*overrides, "wandb.mode=disabled", "run.progress=none", f"run.threads={threads}", *variant.overrides)
+        self.connections: list[Connection] = []
+        self.processes = []
+        for _ in range(variant.jobs):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_work, args=(theirs, variant, chosen, steps, folder), daemon=False)
+            process.start()
+            theirs.close()
+            self.connections.append(ours)
+            self.processes.append(process)
+            self.about = self._receive(ours)  # one after the other: they share a cache
+
+    def run(self) -> float:
+        """Images per second of one round, all jobs together."""
+        for connection in self.connections:
+            connection.send("run")
+        return sum(self.about["images"] / self._receive(connection) for connection in self.connections)
+
+    def measurement(self, speeds: list[float]) -> Measurement:
+        for connection in self.connections:
+            connection.send("memory")
+        gigabytes = sum(self._receive(connection) for connection in self.connections)
+        speed = median(speeds)
+        return Measurement(
+            self.variant.name, self.variant.jobs, self.about["batch_size"], speed, (min(speeds), max(speeds)),
+            1000 * self.about["batch_size"] * self.variant.jobs / speed, self.about["operations_per_image"],
+            self.about["peak_operations"], gigabytes, self.about["fill_images_per_second"],
+        )  # fmt: skip
+
+    def close(self) -> None:
+        for connection in self.connections:
+            with contextlib.suppress(OSError):  # it has ended already
+                connection.send("end")
+        for process in self.processes:
+            process.join(20)
+            process.kill()
+
+    def _receive(self, connection: Connection):
+        try:
+            answer = connection.recv()
+        except EOFError:
+            raise UserError(f"benchmark: a process of {self.variant.name!r} ended unexpectedly") from None
+        if isinstance(answer, str):
+            raise UserError(f"benchmark: {self.variant.name}: {answer}")
+        return answer
+
+
+def _work(connection: Connection, variant: Variant, overrides: Sequence[str], steps: int, folder: Path) -> None:
+    """A job: builds its loop, says what it is, then answers "run" with the seconds of a round."""
+    logging.disable(logging.WARNING)
+    try:
+        config = load_config(compose_values(*overrides))
+        loop = (PlainLoop if variant.plain else EngineLoop)(config, folder, made_up=variant.made_up)
+        steps = min(steps, loop.max_steps - 1)
+        first = loop.run(steps)  # warm-up: allocations, captured steps; fills the cache where there is one
+        batch_size = config.recipe.batch_size
+        student, teacher = (_multiply_adds(config, network.name) for network in (config.student, config.teacher))
+        live = config.needs_teacher and not variant.cached
+        dtype = torch.bfloat16 if config.precision.autocast == "bfloat16" else torch.float32
+        about = {
+            "images": steps * batch_size, "batch_size": batch_size,
+            # backward is twice forward
+            "operations_per_image": 2 * (3 * student + (teacher if live else 0)),
+            "peak_operations": peak_flops(loop.device, dtype),
+            "fill_images_per_second": None,
+        }  # fmt: skip
+        if variant.cached:
+            about["fill_images_per_second"] = steps * batch_size / max(first - loop.run(steps), 1e-9)
+        connection.send(about)
+        while (order := connection.recv()) != "end":
+            connection.send(loop.run(steps) if order == "run" else _gigabytes(loop.device))
+    except UserError as error:
+        connection.send(str(error))
+    except Exception:  # noqa: BLE001  whatever it is, the parent tells it
+        connection.send(traceback.format_exc())
+    finally:
+        connection.close()
+
+
+def _multiply_adds(config, name: str) -> int:
+    with torch.device("meta"):
+        model = build_model(name, config.dataset.num_classes, in_channels=config.dataset.channels)
+    return count_multiply_adds(model, (config.dataset.channels, config.dataset.image_size, config.dataset.image_size))
+
+
+def _gigabytes(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

@@ -1,0 +1,62 @@
+"""What is compared: the plain loop, and the engine with one feature after the other."""
+
+from dataclasses import dataclass
+
+from ltkd.config import Config
+from ltkd.methods import method_class
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the table: `jobs` processes that train the same pair, with `overrides` of the configuration."""
+
+    name: str
+    overrides: tuple[str, ...] = ()
+    plain: bool = False  # the loop as the field writes it, in place of the engine
+    cached: bool = False  # every teacher logit is in the cache before time is taken
+    jobs: int = 1
+    made_up: bool = False  # random images in place of the data set's: where their number of classes is varied
+
+
+PLAIN = Variant("plain loop", ("precision.autocast=float32", "precision.tf32=false"), plain=True)
+
+
+def standard_variants(config: Config, on_cuda: bool, jobs: int) -> list[Variant]:
+    """The plain loop, then the engine feature by feature, as far as the method and the device have them.
+
+    The last row runs `jobs` trainings side by side, with all features.
+    """
+    steps: list[tuple[str, dict[str, str]]] = [("engine", {}), ("+ bfloat16", {"precision.autocast": "bfloat16"})]
+    if on_cuda:
+        steps.insert(1, ("+ TF32", {"precision.tf32": "true"}))
+        steps.append(("+ CUDA graph", {"run.step": "graph"}))
+    if method_class(config.method_name).needs.teacher_logits_only:
+        steps.append(("+ teacher cache", {"cache.mode": "lazy"}))
+    settings = {"precision.autocast": "float32", "precision.tf32": "false", "run.step": "eager", "cache.mode": "off"}
+    rows = [PLAIN]
+    for name, changes in steps:
+        settings |= changes
+        rows.append(Variant(name, _overrides(settings), cached=settings["cache.mode"] != "off"))
+    if jobs > 1:
+        rows.append(Variant(f"+ {jobs} jobs side by side", rows[-1].overrides, cached=rows[-1].cached, jobs=jobs))
+    return rows
+
+
+def scaling_variants(config: Config, on_cuda: bool, max_jobs: int) -> list[Variant]:
+    """The fastest single job over batch size, number of classes, and number of jobs."""
+    best = standard_variants(config, on_cuda, 1)[-1]
+
+    def variant(name: str, *overrides: str, jobs: int = 1, made_up: bool = False) -> Variant:
+        return Variant(name, (*best.overrides, *overrides), cached=best.cached, jobs=jobs, made_up=made_up)
+
+    rows = [variant(f"batch {size}", f"recipe.batch_size={size}") for size in (16, 32, 64, 128, 256, 512)]
+    rows += [variant(f"{n} classes", f"dataset.num_classes={n}", made_up=True) for n in (10, 100, 1000)]
+    jobs = 1
+    while jobs <= max_jobs:
+        rows.append(variant(f"{jobs} job{'s' * (jobs > 1)}", jobs=jobs))
+        jobs *= 2
+    return rows
+
+
+def _overrides(settings: dict[str, str]) -> tuple[str, ...]:
+    return tuple(f"{key}={value}" for key, value in settings.items())
