@@ -85,6 +85,7 @@ class Run:
     evaluate_every: Annotated[int, Ge(1)]
     threads: Annotated[int, Ge(1)] | Literal["auto"]
     progress: Literal["auto", "bar", "lines", "none"]
+    step: Literal["auto", "eager", "graph", "compile"]
 
 
 @dataclass(frozen=True)

@@ -114,15 +114,20 @@ def _teacher_identity(config: Config, teacher: Teacher) -> dict[str, Any]:
 
 def _network_identity(config: Config, network: Network) -> dict[str, Any]:
     retraining = {} if network.retraining is None else {"retraining": network.retraining}
-    return retraining | {
-        "dataset": config.dataset.settings(),
-        "name": network.name,
-        "pretrained": network.pretrained,
-        "arguments": network.arguments,
-        "task_loss": network.task_loss,
-        "recipe": _recipe_identity(config.recipe_of(network)),
-        "precision": asdict(config.precision),
-    }
+    compiled = {"step": "compile"} if config.run.step == "compile" else {}  # the other steps give the same numbers
+    return (
+        retraining
+        | compiled
+        | {
+            "dataset": config.dataset.settings(),
+            "name": network.name,
+            "pretrained": network.pretrained,
+            "arguments": network.arguments,
+            "task_loss": network.task_loss,
+            "recipe": _recipe_identity(config.recipe_of(network)),
+            "precision": asdict(config.precision),
+        }
+    )
 
 
 def _recipe_identity(recipe: Recipe) -> dict[str, Any]:

@@ -151,7 +151,7 @@ def make_training(
         split=split, groups=groups, recipe=recipe, seed=run.seed, device=place.device,
         sampler=build_sampler(recipe.sampling, torch.as_tensor(place.data.train_labels)),
         autocast=functools.partial(autocast, config.precision, place.device),
-        evaluate_every=config.run.evaluate_every, progress=config.run.progress,
+        evaluate_every=config.run.evaluate_every, progress=config.run.progress, step=config.run.step,
     )  # fmt: skip
 
 

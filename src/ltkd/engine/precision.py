@@ -20,5 +20,10 @@ def set_backends(precision: Precision, threads: int | str, image_size: int) -> N
 
 
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:
-    """The context of a forward pass."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision.autocast == "bfloat16")
+    """The context of a forward pass.
+
+    Weights are cast anew where they are used: a cast that is remembered does not survive in a captured step, and where
+    a network runs twice in a step it would add up the two gradients in half precision.
+    """
+    enabled = precision.autocast == "bfloat16"
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled, cache_enabled=False)

@@ -1,6 +1,13 @@
-"""One training step: forward passes, objective, backward pass, update, and the figures of the batch."""
+"""One training step: forward passes, objective, backward pass, update, and the figures of the batch.
 
+`Step` does it one operation after the other; `GraphedStep` has a GPU replay all of them as one CUDA graph, with the
+same numbers. The choice is made once for a training: `make_step`.
+"""
+
+import copy
+import logging
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,8 +15,43 @@ from torch import Tensor
 from ltkd.data import Batch, EpochPlan, SecondViews
 from ltkd.engine.totals import Totals
 from ltkd.engine.training import Training
+from ltkd.errors import UserError
 from ltkd.losses import group_mass
 from ltkd.models.output import ModelOutput
+
+logger = logging.getLogger(__name__)
+
+WARM_UP = 3  # steps before a capture: what libraries set up at their first call must not become part of the graph
+
+
+def make_optimizer(training: Training) -> torch.optim.SGD:
+    """SGD on the parameters of network and method, as the recipe has it."""
+    t, recipe = training, training.recipe
+    groups = [*t.method.task_loss.network_parameter_groups(t.model), *t.method.parameter_groups()]
+    return torch.optim.SGD(
+        [group for group in groups if group["params"]], lr=recipe.learning_rate, momentum=recipe.momentum,
+        nesterov=recipe.nesterov, weight_decay=recipe.weight_decay,
+        fused=True if t.device.type == "cuda" else None,  # one kernel, which reads the learning rate on the device
+    )  # fmt: skip
+
+
+def make_step(training: Training) -> "Step":
+    """The kind of step that `training.step` (the configuration's run.step) means on its device.
+
+    UserError where a graph is asked for and cannot be.
+    """
+    t, mode = training, training.step
+    obstacle = None
+    if t.device.type != "cuda":
+        obstacle = "a CUDA graph needs an NVIDIA GPU"
+    elif not t.method.capturable:
+        obstacle = f"method {t.method.name} looks at values in its step"
+    if mode == "graph" and obstacle:
+        raise UserError(f"run.step: graph is not possible, {obstacle}; choose auto, eager or compile")
+    if mode == "auto" and obstacle and t.device.type == "cuda":
+        logger.info("%s: no CUDA graph, %s: it runs operation by operation", t.label, obstacle)
+    kind = Step if mode == "eager" or obstacle else GraphedStep
+    return kind(t, make_optimizer(t), compiled=mode == "compile")
 
 
 @dataclass(frozen=True)
@@ -20,6 +62,17 @@ class StepInput:
     ahead: list[Tensor]  # logits [B, classes] of the teachers that ran before
     second_view: Tensor | None  # [B, C, H, W], where the method needs it
 
+    def tensors(self) -> list[Tensor]:
+        second_view = [] if self.second_view is None else [self.second_view]
+        return [*vars(self.choices).values(), *self.ahead, *second_view]
+
+    def clone(self) -> "StepInput":
+        return StepInput(
+            EpochPlan(*(tensor.clone() for tensor in vars(self.choices).values())),
+            [tensor.clone() for tensor in self.ahead],
+            None if self.second_view is None else self.second_view.clone(),
+        )
+
 
 class Step:
     """The steps of one training, one operation after the other. None of them waits for the device.
@@ -28,9 +81,12 @@ class Step:
     alone.
     """
 
-    def __init__(self, training: Training, optimizer: torch.optim.SGD) -> None:
+    def __init__(self, training: Training, optimizer: torch.optim.SGD, *, compiled: bool = False) -> None:
         self.training = training
         self.optimizer = optimizer
+        self.compiled = compiled
+        if compiled:
+            self._objective = torch.compile(self._objective)
         self.totals = Totals(training.device)
         self._ahead = [logits for logits in (training.teacher_logits, *training.further_logits) if logits is not None]
 
@@ -58,7 +114,18 @@ class Step:
         )
 
     def close(self) -> None:
-        """What the steps hold on the device beside the training's own tensors is given back."""
+        """What the steps hold beside the training's own tensors is given back."""
+        if self.compiled:
+            torch.compiler.reset()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"optimizer": self.optimizer.state_dict(), "totals": self.totals.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
+        for group in self.optimizer.param_groups:  # as this device wants it, not the one that wrote the checkpoint
+            group["fused"] = self.optimizer.defaults["fused"]
+        self.totals.load_state_dict(state["totals"])
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """One update. Returns batch means, on the device: loss/<term>, accuracy, group mass of student and teacher."""
@@ -101,7 +168,13 @@ class Step:
 
     def _set_learning_rate(self, rate: float) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = rate * group.get("learning_rate_factor", 1.0)
+            value, device = rate * group.get("learning_rate_factor", 1.0), self.training.device
+            if device.type != "cuda":
+                group["lr"] = value
+            elif isinstance(group["lr"], Tensor) and group["lr"].device == device:
+                group["lr"].fill_(value)  # at its place, where a captured step reads it
+            else:
+                group["lr"] = torch.tensor(value, device=device)
 
     @torch.no_grad()
     def _figures(
@@ -116,3 +189,86 @@ class Step:
                 figures[f"group_mass/{role}"] = 100 * mass.mean(0)
         figures |= {name: totals / len(batch.labels) for name, totals in t.method.figures.items()}
         return figures
+
+
+class GraphedStep(Step):
+    """The whole step as one CUDA graph: at these sizes a GPU waits most of the time for the next launch.
+
+    A step of a new batch size (there are two: the last batch of an epoch may be short) is captured when it first comes.
+    What the warm-up of a capture changes is put back, so that capturing changes no number.
+    """
+
+    def __init__(self, training: Training, optimizer: torch.optim.SGD, *, compiled: bool = False) -> None:
+        super().__init__(training, optimizer, compiled=compiled)
+        self._graphs: dict[int, tuple[StepInput, torch.cuda.CUDAGraph]] = {}
+        self._pool = torch.cuda.graph_pool_handle()  # no step needs what another left in it: one pool serves all sizes
+        self._stream = torch.cuda.Stream(training.device)
+
+    def run(self, number: int) -> int:
+        part = self.training.train.step_slice(number, self.training.recipe.batch_size)
+        given, size = self._input(number, part), part.stop - part.start
+        if size not in self._graphs:
+            try:
+                self._graphs[size] = self._capture(given)
+            except RuntimeError as error:
+                what = f"{self.training.label}: the step of method {self.training.method.name} cannot be captured"
+                raise UserError(
+                    f"{what} cannot be captured ({error}); run.step=eager trains without a graph"
+                ) from error
+        buffers, graph = self._graphs[size]
+        for buffer, value in zip(buffers.tensors(), given.tensors(), strict=True):
+            buffer.copy_(value, non_blocking=True)
+        graph.replay()
+        return size
+
+    def close(self) -> None:
+        torch.cuda.synchronize(self.training.device)
+        for _, graph in self._graphs.values():
+            graph.reset()
+        self._graphs.clear()
+        self.optimizer.zero_grad(set_to_none=True)  # gradients live in the graphs' memory
+        super().close()
+
+    def _capture(self, given: StepInput) -> tuple[StepInput, torch.cuda.CUDAGraph]:
+        """(the step's input buffers, its graph). Nothing is changed but the buffers."""
+        device, buffers = self.training.device, given.clone()
+        self._make_momentum()
+        changing = self._changing_tensors()
+        before, totals = [tensor.detach().clone() for tensor in changing], copy.deepcopy(self.totals.state_dict())
+        random = torch.get_rng_state(), torch.cuda.get_rng_state(device)
+        self._stream.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(self._stream):
+            for _ in range(WARM_UP):
+                self._update(buffers)
+        torch.cuda.current_stream(device).wait_stream(self._stream)
+
+        with torch.no_grad():
+            for tensor, value in zip(changing, before, strict=True):
+                tensor.copy_(value)
+        self.totals.load_state_dict(totals)
+        torch.set_rng_state(random[0])
+        torch.cuda.set_rng_state(random[1], device)
+        self.optimizer.zero_grad(set_to_none=True)  # so that the captured backward pass allocates them in the pool
+
+        graph = torch.cuda.CUDAGraph()
+        # thread_local: what other threads (trackers) ask of the driver meanwhile is none of the graph's business
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+            self._update(buffers)
+        return buffers, graph
+
+    def _make_momentum(self) -> None:
+        """Momentum buffers of 0, with which the first step is as without any: they must exist before a capture."""
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                state = self.optimizer.state[parameter]
+                if group["momentum"] and state.get("momentum_buffer") is None:
+                    state["momentum_buffer"] = torch.zeros_like(parameter)
+
+    def _changing_tensors(self) -> list[Tensor]:
+        """All tensors, but the totals, that outlive a step and that it may change."""
+        modules = (self.training.model, self.training.method)
+        tensors = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
+        tensors += [
+            value for state in self.optimizer.state.values() for value in state.values() if torch.is_tensor(value)
+        ]
+        return list({id(tensor): tensor for tensor in tensors}.values())

@@ -56,7 +56,10 @@ class Totals:
         return {"sums": self.sums(), "broken_at": self._split(self._broken_at), "step": self._step}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._lay_out({name: value.shape for name, value in state["sums"].items()})
+        shapes = {name: value.shape for name, value in state["sums"].items()}
+        if not shapes.items() <= self._shapes.items():
+            self._lay_out(shapes)
+        self.start_epoch()
         for mine, theirs in ((self.sums(), state["sums"]), (self._split(self._broken_at), state["broken_at"])):
             for name, value in theirs.items():
                 mine[name].copy_(value)

@@ -23,7 +23,7 @@ from ltkd.engine.evaluate import evaluate, named_groups
 from ltkd.engine.interrupt import Interrupted, StopRequest
 from ltkd.engine.progress import Progress
 from ltkd.engine.schedule import learning_rate
-from ltkd.engine.step import Step
+from ltkd.engine.step import Step, make_step
 from ltkd.engine.totals import Totals
 from ltkd.engine.training import Training
 from ltkd.errors import UserError
@@ -87,12 +87,7 @@ def fit(training: Training, directory: Path, tracker: Tracker) -> FitResult:
     t = training
     torch.manual_seed(t.seed)  # dropout and the like; order, crops and flips have a generator of their own
     generator = torch.Generator().manual_seed(t.seed)  # on the CPU: the same plan on every device
-    groups = [*t.method.task_loss.network_parameter_groups(t.model), *t.method.parameter_groups()]
-    optimizer = torch.optim.SGD(
-        [group for group in groups if group["params"]], lr=t.recipe.learning_rate, momentum=t.recipe.momentum,
-        nesterov=t.recipe.nesterov, weight_decay=t.recipe.weight_decay,
-    )  # fmt: skip
-    train_step = Step(t, optimizer)
+    train_step = make_step(t)
     state = _resume(t, directory / CHECKPOINT, train_step)
     tracker.restart(state.history)
     steps_per_epoch = t.train.num_batches(t.recipe.batch_size)
@@ -246,8 +241,7 @@ def _save(t: Training, state: State, train_step: Step, directory: Path) -> None:
             "identity": t.identity,
             "model": t.model.state_dict(),
             "method": t.method.state_dict(),
-            "optimizer": train_step.optimizer.state_dict(),
-            "totals": train_step.totals.state_dict(),
+            **train_step.state_dict(),
             "random": {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state(t.device) if cuda else None},
             "state": vars(state),
         },
@@ -264,8 +258,7 @@ def _resume(t: Training, path: Path, train_step: Step) -> State:
         )
     t.model.load_state_dict(saved["model"])
     t.method.load_state_dict(saved["method"])
-    train_step.optimizer.load_state_dict(saved["optimizer"])
-    train_step.totals.load_state_dict(saved["totals"])
+    train_step.load_state_dict(saved)
     torch.set_rng_state(saved["random"]["cpu"])
     if t.device.type == "cuda" and saved["random"]["cuda"] is not None:
         torch.cuda.set_rng_state(saved["random"]["cuda"], t.device)

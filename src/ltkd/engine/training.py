@@ -38,4 +38,5 @@ class Training:
     autocast: Callable[[], AbstractContextManager]
     evaluate_every: int
     progress: str
+    step: str = "auto"  # run.step of the configuration
     frozen_features: bool = False  # the network stays in eval mode; what of it is trained has requires_grad

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 
@@ -91,6 +90,9 @@ class Method(nn.Module):
     made_for_task_losses: ClassVar[Mapping[str, str]] = {}  # {"teacher": name}; combinations.py warns of another
     keeps_classifier: ClassVar[bool] = True  # the student is deployed with its own, whatever `adapt_student` does
     needs_teacher_statistics: bool = False  # `prepare` wants the teacher's logits on the whole training set
+    # Every step gives the device the same work: no value is read from it, no choice and no shape depends on one, and
+    # what changes from epoch to epoch is in buffers, changed in place. Then a GPU runs the step as one captured graph.
+    capturable: ClassVar[bool] = True
     reports_robustness: ClassVar[bool] = False  # the accuracy under attack belongs to its result
 
     def __init__(
@@ -121,7 +123,8 @@ class Method(nn.Module):
     @torch.no_grad()
     def record(self, name: str, values: Tensor, labels: Tensor) -> None:
         """Have a figure of each image (values [B]) logged: its mean over the epoch, in all and by the labels' group."""
-        member = F.one_hot(self._group_of_class[labels], self._num_groups).float()
+        groups = torch.arange(self._num_groups, device=labels.device)
+        member = (self._group_of_class[labels].unsqueeze(1) == groups).float()  # F.one_hot would look at the values
         totals = (values.float().unsqueeze(1) * member).sum(0)  # no matrix product, which autocast would round
         self.figures[name] = torch.stack((totals, member.sum(0)), dim=1)  # [G, 2]: sum, images
 
