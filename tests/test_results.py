@@ -56,6 +56,14 @@ def test_runs_that_differ_in_a_setting_are_never_mixed_and_say_in_what(tmp_path)
     ]
 
 
+def test_a_setting_that_is_null_is_told_from_one_that_is_not_there(tmp_path):
+    write_run(tmp_path, "kd", 0, 40.0, cell="a", deferred=None)
+    write_run(tmp_path, "kd", 0, 50.0, cell="b", deferred=0.8)
+    write_run(tmp_path, "kd", 0, 60.0, cell="c")
+    rows = summary_rows(collect([tmp_path]).cells, "last")
+    assert {row["all"]: row["settings"] for row in rows} == {40.0: "deferred=null", 50.0: "deferred=0.8", 60.0: ""}
+
+
 def test_missing_seeds_and_unfinished_runs_are_named(tmp_path):
     write_run(tmp_path, "kd", 0, 40.0)
     write_run(tmp_path, "kd", 1, 41.0)

@@ -163,7 +163,7 @@ def _name_settings(cells: list[Cell]) -> None:
     for same in alike.values():
         flat = [flatten(_chosen(cell.identity)) | _teacher_seed_setting(cell) for cell in same]
         for key in sorted({key for one in flat for key in one}):
-            values = [json.dumps(one.get(key)) for one in flat]
+            values = [json.dumps(one[key]) if key in one else "" for one in flat]  # null is not the same as not there
             common, count = Counter(values).most_common(1)[0]
             # what student and teacher share (data, recipe) is said once
             shared = key.removeprefix("teacher.")
@@ -171,7 +171,11 @@ def _name_settings(cells: list[Cell]) -> None:
                 continue
             for cell, one, value in zip(same, flat, values, strict=True):
                 if key in one and count < len(same) and not (value == common and count > len(same) / 2):
-                    cell.settings = f"{cell.settings} {key.removeprefix('method.')}={one[key]}".strip()
+                    cell.settings = f"{cell.settings} {key.removeprefix('method.')}={_shown(one[key])}".strip()
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(value)
 
 
 def _chosen(identity: dict[str, Any]) -> dict[str, Any]:
