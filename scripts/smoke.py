@@ -3,14 +3,17 @@
     python scripts/smoke.py dataset=cifar100_lt teacher=wrn_40_2 student=shufflenetv1
     python scripts/smoke.py dataset=cifar100_lt images=512 methods=kd,crd,reviewkd
 
-Overrides are those of train.py. The images (default: about 256 to train on, 100 to test on) are packed into
-outputs/smoke/, where the runs go too. What it prints are no results: nothing is learned in one epoch.
+Overrides are those of train.py. The images (default: about 256 to train on, 100 to test on) are packed into a folder of
+outputs/, where the runs go too; it is removed at the end, so that every call tries everything anew. The table stays in
+outputs/smoke/. What it prints are no results: nothing is learned in one epoch.
 """
 
 import dataclasses
 import json
 import logging
+import shutil
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -43,19 +46,24 @@ def main(arguments: list[str]) -> int:
     logging.getLogger("ltkd").setLevel(logging.ERROR)
     try:
         config = load_config(compose_values(*SETTINGS, *overrides))
+        if not own.get("images", "1").isdigit():
+            raise UserError(f"images: should be a whole number, got {own['images']!r}")
         data = few_images(load_data(config.dataset, Path(config.data_root)), int(own.get("images", 256)))
         root = Path(config.output_root) / "smoke"
-        pack = root / f"{config.dataset.name}-{len(data.train_labels)}.ltpack"
+        root.mkdir(parents=True, exist_ok=True)
+        runs = Path(tempfile.mkdtemp(prefix=".runs-", dir=root))
+        pack = runs / f"{config.dataset.name}.ltpack"
         write_pack(pack, data)
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     chosen = own["methods"].split(",") if "methods" in own else list_methods()
     overrides = [o for o in overrides if not o.startswith("dataset")]
-    rows = [
-        row_of(name, [*SETTINGS, f"output_root={root}", *overrides, "dataset=pack", f"dataset.path={pack}"])
-        for name in chosen
-    ]
+    settings = [*SETTINGS, f"output_root={runs}", *overrides, "dataset=pack", f"dataset.path={pack}"]
+    try:
+        rows = [row_of(name, settings) for name in chosen]
+    finally:
+        shutil.rmtree(runs, ignore_errors=True)
     pair = f"{config.teacher.name} -> {config.student.name}"
     table = tabulate(rows, headers=["method", "seconds", "terms"], tablefmt="github", disable_numparse=True)
     text = f"{pair}, {data.name}: {len(data.train_labels)} training images, one epoch\n\n{table}\n"
