@@ -1,16 +1,20 @@
 """What there is: all methods and all networks of our own, with figures that are counted and not typed."""
 
+import dataclasses
 import inspect
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from tabulate import tabulate
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ltkd.composition import compose_values
-from ltkd.config import load_config
+from ltkd.config import Config, load_config
 from ltkd.engine.network import TrainedTeacher, make_training, new_method, new_model
 from ltkd.engine.step import Step
 from ltkd.engine.workplace import Workplace, made_up_place
@@ -21,7 +25,7 @@ from ltkd.models import build_model, count_multiply_adds, count_parameters, list
 
 PAIR = ("resnet32x4", "resnet8x4")  # the field's main pair
 NUM_CLASSES = 100
-BATCH_SIZE = 8  # the convolutions' share of a step's arithmetic does not depend on it
+BATCH_SIZE = 4  # the convolutions' share of a step's arithmetic does not depend on it
 NEEDS = {
     "stages": "feature maps", "embedding": "pooled vector", "input_gradients": "input gradients",
     "second_view": "second view", "networks": "images of its own",
@@ -91,21 +95,36 @@ def model_rows() -> list[dict[str, Any]]:
 
 def method_rows(teacher: str, student: str) -> list[dict[str, Any]]:
     """All methods: name, paper, needs, teacher (cached, live, none), parameters that training adds, and cost."""
-    rows = [{"name": name, **_figures(name, teacher, student)} for name in list_methods()]
+    place = made_up_place(_config("kd", teacher, student), 4 * NUM_CLASSES)
+    teachers: dict[tuple[str, str], nn.Module] = {}  # each is made once
+    rows = []
+    for name in list_methods():
+        here = dataclasses.replace(place, config=_config(name, teacher, student))
+        rows.append({"name": name, **_figures(here, teachers)})
     unit = next(row["cost"] for row in rows if row["name"] == "kd")
     return [row | {"cost": row["cost"] / unit} for row in rows]
 
 
-def _figures(name: str, teacher: str, student: str) -> dict[str, Any]:
+def _config(method: str, teacher: str, student: str) -> Config:
     overrides = ("device=cpu", "dataset=cifar100_lt", f"recipe.batch_size={BATCH_SIZE}")
-    logging.disable(logging.WARNING)  # what a method advises is for those who train with it
+    with _no_advice():
+        return load_config(compose_values(*overrides, f"teacher={teacher}", f"student={student}", f"method={method}"))
+
+
+@contextmanager
+def _no_advice() -> Iterator[None]:
+    """What a method warns of is for those who train with it."""
+    logging.disable(logging.WARNING)
     try:
-        values = compose_values(*overrides, f"teacher={teacher}", f"student={student}", f"method={name}")
-        config = load_config(values)
-        place = made_up_place(config, 4 * NUM_CLASSES)
-        step, extra_parameters = _first_step(place)
+        yield
     finally:
         logging.disable(logging.NOTSET)
+
+
+def _figures(place: Workplace, teachers: dict[tuple[str, str], nn.Module]) -> dict[str, Any]:
+    name = place.config.method_name
+    with _no_advice():
+        step, extra_parameters = _first_step(place, teachers)
     batch = place.train.batch(place.train.draw_epoch(torch.Generator()), 0, BATCH_SIZE)
     if step.training.method.needs.second_view:
         batch.second_view = batch.images.clone()
@@ -136,17 +155,19 @@ class _WholeStep:
         pass
 
 
-def _first_step(place: Workplace) -> tuple[Step, int]:
+def _first_step(place: Workplace, teachers: dict[tuple[str, str], nn.Module]) -> tuple[Step, int]:
     """A training's step before anything is trained, and the number of trained parameters that are not the student's."""
     config = place.config
     student = new_model(place, config.student, config.seed)
     own = {id(parameter) for parameter in student.parameters()}
     teacher, further = None, []
     if config.needs_teacher:
-        teacher, *further = (
-            TrainedTeacher(new_model(place, one, one.seed).eval().requires_grad_(False), {})
-            for one in (config.teacher, *config.further_teachers)
-        )
+        wanted = [config.teacher, *config.further_teachers]
+        for one in wanted:
+            if (one.name, str(one.task_loss)) not in teachers:
+                network = new_model(place, one, one.seed).eval().requires_grad_(False)
+                teachers[one.name, str(one.task_loss)] = network
+        teacher, *further = (TrainedTeacher(teachers[one.name, str(one.task_loss)], {}) for one in wanted)
     method = new_method(place, student, teacher, len(further)).train()
     model = method.adapt_student(student).train()
     trained = [parameter for module in (model, method) for parameter in module.parameters() if parameter.requires_grad]
