@@ -72,6 +72,8 @@ def test_gpus_are_called_as_this_process_sees_them(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     assert runner._visible_gpus(None) == ["0", "1", "2", "3"]
     assert runner._visible_gpus([3, 1]) == ["3", "1"]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert runner._visible_gpus(None) == ["0"]  # an empty name would hide the only GPU from the workers
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")  # as a cluster sets it
     assert runner._visible_gpus(None) == ["5", "7"]

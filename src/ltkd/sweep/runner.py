@@ -116,14 +116,15 @@ def num_cores() -> int:
 def _visible_gpus(devices: Sequence[int] | None) -> list[str]:
     """What CUDA_VISIBLE_DEVICES calls each of the GPUs; UserError for one that is not there."""
     count = torch.cuda.device_count()
-    names = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if count else []
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if count else []
+    names = [name.strip() for name in listed if name.strip()]
     if len(names) < count:
         names = [str(index) for index in range(count)]
     absent = [index for index in devices or [] if not 0 <= index < count]
     if absent:
         there = f"0 to {count - 1}" if count else "none"
         raise UserError(f"devices: no GPU {', '.join(map(str, absent))} here; there are: {there}")
-    return [names[index].strip() for index in (range(count) if devices is None else devices)]
+    return [names[index] for index in (range(count) if devices is None else devices)]
 
 
 def _ended_before(job: Job) -> JobOutcome | None:
