@@ -45,10 +45,13 @@ def main(arguments: list[str]) -> int:
         name += "-scaling" * scaling
         scratch = root / "scratch"
         steps, rounds = own["steps"], own["rounds"]
-        rows = measure(variants, overrides, steps=steps, rounds=rounds, folder=scratch, say=say)
+        shutil.rmtree(scratch, ignore_errors=True)  # a cache of an earlier call would be a head start
+        try:
+            rows = measure(variants, overrides, steps=steps, rounds=rounds, folder=scratch, say=say)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
         title = f"{pair}; {rows[0].jobs} to {rows[-1].jobs} jobs; {rounds} rounds, {device}"
         text = markdown(title, rows, config, place.train.num_views, len(place.train))
-        shutil.rmtree(scratch, ignore_errors=True)
         write_text(root / f"{name}.md", text + "\n")
         write_json(root / f"{name}.json", as_json(rows, config, overrides, steps, rounds))
     except UserError as error:

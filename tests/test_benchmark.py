@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from ltkd.benchmark import Measurement, as_json, markdown, scaling_variants, standard_variants
+from ltkd.benchmark import Measurement, Variant, as_json, markdown, measure, scaling_variants, standard_variants
 from ltkd.benchmark.loops import EngineLoop, PlainLoop
 from ltkd.errors import UserError
 
@@ -24,7 +24,7 @@ def names(variants):
 def test_features_are_added_one_by_one(make_config):
     ltkd, feature = make_config(), make_config("method=at")
     assert names(standard_variants(ltkd, False, 2)) == [
-        "plain loop", "engine", "+ bfloat16", "+ teacher cache", "+ 2 jobs side by side",
+        "plain loop", "engine", "+ bfloat16", "+ teacher cache", "+ torch.compile", "+ 2 jobs side by side",
     ]  # fmt: skip
     assert "+ teacher cache" not in names(standard_variants(feature, False, 1))
     assert names(standard_variants(ltkd, True, 1))[1:] == [
@@ -32,7 +32,7 @@ def test_features_are_added_one_by_one(make_config):
     ]  # fmt: skip
     settings = [dict(o.split("=") for o in v.overrides) for v in standard_variants(ltkd, True, 1)[1:]]
     for before, after in itertools.pairwise(settings):
-        assert sum(before[key] != after[key] for key in before) == 1
+        assert sum(before[key] != after[key] for key in before if key != "cache.max_gigabytes") == 1
 
 
 def test_scaling_varies_one_thing_at_a_time(make_config):
@@ -82,18 +82,21 @@ def test_table_has_ratios_share_of_peak_and_what_the_cache_costs(make_config):
     assert json.loads(json.dumps(written))["rows"][2]["share_of_peak"] == pytest.approx(0.5)
 
 
-def test_the_command_measures_in_processes_of_their_own(tmp_path, capsys):
-    overrides = ["teacher=resnet8", "student=resnet8", "device=cpu", f"output_root={tmp_path}"]
-    assert benchmark.main([*overrides, "steps=2", "rounds=1", "jobs=1"]) == 0
-    table = capsys.readouterr().out
-    assert "| plain loop" in table
-    assert "| + teacher cache" in table
-    [path] = (tmp_path / "benchmark").glob("*.json")
-    rows = json.loads(path.read_text())["rows"]
-    assert [row["name"] for row in rows] == ["plain loop", "engine", "+ bfloat16", "+ teacher cache"]
-    assert all(row["images_per_second"] > 0 for row in rows)
-    assert rows[0]["operations_per_image"] == 4 / 3 * rows[3]["operations_per_image"]  # the teacher is as large here
-    assert not (tmp_path / "benchmark" / "scratch").exists()
+def test_variants_are_measured_in_processes_of_their_own(make_config, tmp_path):
+    overrides = ["teacher=resnet8", "student=resnet8", "device=cpu"]
+    variants = [v for v in standard_variants(make_config(), False, 1) if v.name != "+ torch.compile"]  # takes a minute
+    said = []
+    rows = measure(variants, overrides, steps=2, rounds=1, folder=tmp_path, say=said.append)
+    assert [row.name for row in rows] == ["plain loop", "engine", "+ bfloat16", "+ teacher cache"]
+    assert all(row.images_per_second > 0 for row in rows)
+    assert all(row.gigabytes > 0.01 for row in rows)
+    assert rows[0].operations_per_image == 4 / 3 * rows[3].operations_per_image  # the teacher is as large here
+    assert said[-1] == "round 1 of 1"
+
+
+def test_a_variant_that_cannot_be_built_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"broken: .*recipe.batch_size: 4096 images are more than the 417"):
+        measure([Variant("broken", ("recipe.batch_size=4096",))], [], steps=1, rounds=1, folder=tmp_path, say=print)
 
 
 def test_bad_settings_are_one_message(capsys):

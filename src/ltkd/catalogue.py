@@ -102,7 +102,7 @@ def _figures(name: str, teacher: str, student: str) -> dict[str, Any]:
     try:
         values = compose_values(*overrides, f"teacher={teacher}", f"student={student}", f"method={name}")
         config = load_config(values)
-        place = made_up_place(config)
+        place = made_up_place(config, 4 * NUM_CLASSES)
         step, extra_parameters = _first_step(place)
     finally:
         logging.disable(logging.NOTSET)

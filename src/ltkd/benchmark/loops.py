@@ -27,7 +27,7 @@ class Pair:
     """Student, teacher and objective of a configuration, with weights that nobody has trained: speed is the same."""
 
     def __init__(self, config: Config, folder: Path, *, made_up: bool) -> None:
-        self.place: Workplace = made_up_place(config) if made_up else prepare(config)
+        self.place: Workplace = made_up_place(config, 2 * WINDOW) if made_up else prepare(config)
         self.student: nn.Module = new_model(self.place, config.student, config.seed)
         self.teacher: TrainedTeacher | None = None
         if config.needs_teacher:
@@ -41,19 +41,30 @@ class Pair:
 
 
 class EngineLoop:
-    """Steps of the engine along one epoch, which is gone through again and again: from the second time on, a cache has
+    """Steps of the engine along an epoch, which is gone through again and again: from the second time on, a cache has
     every logit."""
 
     def __init__(self, config: Config, folder: Path, *, made_up: bool = False) -> None:
         pair = Pair(config, folder, made_up=made_up)
-        place, run = pair.place, student_run(config)
+        place, batch_size = pair.place, config.recipe_of(config.student).batch_size
         self.device = place.device
-        self._training = make_training(place, run, pair.student, pair.method, pair.teacher)
+        self._training = make_training(place, student_run(config), pair.student, pair.method, pair.teacher)
         self._step = make_step(self._training)
-        self._plan = place.train.draw_epoch(torch.Generator().manual_seed(0))
-        whole_batches = place.train.num_batches(config.recipe.batch_size) - 1  # without the short last one
+        whole_batches = len(place.train) // batch_size
+        if not whole_batches:
+            raise UserError(f"recipe.batch_size: {batch_size} images are more than the {len(place.train)} to train on")
         # Teacher logits are read a window ahead: what that costs belongs to the steps of a whole window.
-        self.steps = min(whole_batches, WINDOW // config.recipe.batch_size)
+        self.steps = max(1, min(whole_batches, WINDOW // batch_size))
+        self.new_epoch(0)
+
+    @property
+    def is_cached(self) -> bool:
+        logits = self._training.teacher_logits
+        return logits is not None and logits.cache is not None
+
+    def new_epoch(self, seed: int) -> None:
+        """Another order, other crops and flips, which no cache has yet."""
+        self._plan = self._training.train.draw_epoch(torch.Generator().manual_seed(seed))
 
     def run(self, steps: int) -> float:
         """Seconds that the first `steps` steps of the epoch take, with all that is done before the first."""
@@ -78,13 +89,13 @@ class PlainLoop:
             if network is not None:
                 network.to(memory_format=torch.contiguous_format)
         self._student, self._teacher = pair.student, pair.teacher.model if pair.teacher else None
-        recipe = config.recipe
+        recipe = config.recipe_of(config.student)
         parameters = [p for module in (self._student, self._method) for p in module.parameters() if p.requires_grad]
         self._optimizer = torch.optim.SGD(
             parameters, lr=1e-3, momentum=recipe.momentum, weight_decay=recipe.weight_decay
         )
         self._batches = self._endless(_loader(config, pair.place, recipe.batch_size))
-        self.steps = 0  # any number
+        self.steps, self.is_cached = 0, False  # any number of steps
         if self._method.needs.second_view or self._method.needs.input_gradients:
             raise UserError(f"method.name: the plain loop does not know how to run {config.method_name}")
 

@@ -22,7 +22,7 @@ import torch
 from ltkd.benchmark.loops import EngineLoop, PlainLoop, peak_flops
 from ltkd.benchmark.variants import Variant
 from ltkd.composition import compose_values
-from ltkd.config import load_config
+from ltkd.config import Config, Network, load_config
 from ltkd.errors import UserError
 from ltkd.models import build_model, count_multiply_adds
 
@@ -131,10 +131,10 @@ def _work(connection: Connection, variant: Variant, overrides: Sequence[str], st
         config = load_config(compose_values(*overrides))
         loop = (PlainLoop if variant.plain else EngineLoop)(config, folder, made_up=variant.made_up)
         steps = loop.steps or steps
-        first = loop.run(steps)  # warm-up: allocations, captured steps; fills the cache where there is one
-        batch_size = config.recipe.batch_size
-        student, teacher = (_multiply_adds(config, network.name) for network in (config.student, config.teacher))
-        live = config.needs_teacher and not variant.cached
+        loop.run(steps)  # allocations, captured steps, compiled kernels
+        batch_size = config.recipe_of(config.student).batch_size
+        student, teacher = (_multiply_adds(config, network) for network in (config.student, config.teacher))
+        live = config.needs_teacher and not loop.is_cached
         dtype = torch.bfloat16 if config.precision.autocast == "bfloat16" else torch.float32
         about = {
             "images": steps * batch_size, "batch_size": batch_size,
@@ -143,8 +143,10 @@ def _work(connection: Connection, variant: Variant, overrides: Sequence[str], st
             "peak_operations": peak_flops(loop.device, dtype),
             "fill_images_per_second": None,
         }  # fmt: skip
-        if variant.cached:
-            about["fill_images_per_second"] = steps * batch_size / max(first - loop.run(steps), 1e-9)
+        if loop.is_cached:
+            loop.new_epoch(1)
+            first, again = loop.run(steps), loop.run(steps)
+            about["fill_images_per_second"] = steps * batch_size / (first - again) if first > again else None
         connection.send(about)
         while (order := connection.recv()) != "end":
             connection.send(loop.run(steps) if order == "run" else _gigabytes(loop.device))
@@ -156,10 +158,11 @@ def _work(connection: Connection, variant: Variant, overrides: Sequence[str], st
         connection.close()
 
 
-def _multiply_adds(config, name: str) -> int:
+def _multiply_adds(config: Config, network: Network) -> int:
+    dataset = config.dataset
     with torch.device("meta"):
-        model = build_model(name, config.dataset.num_classes, in_channels=config.dataset.channels)
-    return count_multiply_adds(model, (config.dataset.channels, config.dataset.image_size, config.dataset.image_size))
+        model = build_model(network.name, dataset.num_classes, in_channels=dataset.channels, **network.arguments)
+    return count_multiply_adds(model, (dataset.channels, dataset.image_size, dataset.image_size))
 
 
 def _gigabytes(device: torch.device) -> float:

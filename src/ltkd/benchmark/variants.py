@@ -13,7 +13,6 @@ class Variant:
     name: str
     overrides: tuple[str, ...] = ()
     plain: bool = False  # the loop as the field writes it, in place of the engine
-    cached: bool = False  # every teacher logit is in the cache before time is taken
     jobs: int = 1
     made_up: bool = False  # random images in place of the data set's: where their number of classes is varied
 
@@ -31,14 +30,19 @@ def standard_variants(config: Config, on_cuda: bool, jobs: int) -> list[Variant]
         steps.insert(1, ("+ TF32", {"precision.tf32": "true"}))
         steps.append(("+ CUDA graph", {"run.step": "graph"}))
     if method_class(config.method_name).needs.teacher_logits_only:
-        steps.append(("+ teacher cache", {"cache.mode": "lazy"}))
-    settings = {"precision.autocast": "float32", "precision.tf32": "false", "run.step": "eager", "cache.mode": "off"}
+        steps.append(("+ teacher cache", {"cache.mode": "lazy", "cache.max_gigabytes": "1000"}))  # a file of holes
+    if not on_cuda:
+        steps.append(("+ torch.compile", {"run.step": "compile"}))
+    settings = {
+        "precision.autocast": "float32", "precision.tf32": "false", "run.step": "eager", "cache.mode": "off",
+        "cache.max_gigabytes": "4",
+    }  # fmt: skip
     rows = [PLAIN]
     for name, changes in steps:
         settings |= changes
-        rows.append(Variant(name, _overrides(settings), cached=settings["cache.mode"] != "off"))
+        rows.append(Variant(name, _overrides(settings)))
     if jobs > 1:
-        rows.append(Variant(f"+ {jobs} jobs side by side", rows[-1].overrides, cached=rows[-1].cached, jobs=jobs))
+        rows.append(Variant(f"+ {jobs} jobs side by side", rows[-1].overrides, jobs=jobs))
     return rows
 
 
@@ -47,7 +51,7 @@ def scaling_variants(config: Config, on_cuda: bool, max_jobs: int) -> list[Varia
     best = standard_variants(config, on_cuda, 1)[-1]
 
     def variant(name: str, *overrides: str, jobs: int = 1, made_up: bool = False) -> Variant:
-        return Variant(name, (*best.overrides, *overrides), cached=best.cached, jobs=jobs, made_up=made_up)
+        return Variant(name, (*best.overrides, *overrides), jobs=jobs, made_up=made_up)
 
     rows = [variant(f"batch {size}", f"recipe.batch_size={size}") for size in (16, 32, 64, 128, 256, 512)]
     rows += [variant(f"{n} classes", f"dataset.num_classes={n}", made_up=True) for n in (10, 100, 1000)]

@@ -51,11 +51,12 @@ def prepare(config: Config) -> Workplace:
     )  # fmt: skip
 
 
-def made_up_place(config: Config, images_per_class: int = 10) -> Workplace:
-    """Random images, as many of each class, in the shape of the data set: for counting and timing without its files."""
+def made_up_place(config: Config, num_images: int) -> Workplace:
+    """About `num_images` random images, as many of each class, in the shape of the data set: for counting and timing
+    without its files."""
     set_backends(config.precision, config.run.threads, config.dataset.image_size)
     dataset, device = config.dataset, resolve_device(config.device)
-    labels = np.repeat(np.arange(dataset.num_classes), images_per_class)
+    labels = np.repeat(np.arange(dataset.num_classes), -(-num_images // dataset.num_classes))
     shape = (len(labels), dataset.channels, dataset.image_size, dataset.image_size)
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     split = make_split(
