@@ -6,7 +6,7 @@ from ltkd.config import load_config
 
 from ..conftest import compose_values
 
-# teacher, student: DKD's beta, ReviewKD's weight, CAT-KD's (weight, resolution, normalise), learning rate; None: unknown
+# teacher, student: DKD's beta, ReviewKD's weight, CAT-KD's (weight, size, normalise), learning rate; None: unknown
 PAIRS = {
     ("resnet56", "resnet20"): (2.0, None, None, 0.05),
     ("resnet110", "resnet32"): (2.0, None, None, 0.05),
