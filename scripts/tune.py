@@ -7,7 +7,8 @@
 What has several values is tried; where only the seed has, the grid is conf/tuning/METHOD.yaml. Other settings are those
 of train.py. The choice is written as a preset with its evidence (output=FILE.yaml, by default
 conf/experiment/tuned_METHOD_DATASET.yaml): python src/train.py experiment=tuned_METHOD_DATASET.
-jobs: runs at a time; devices: the GPUs to use. --dry-run lists the grid. Repeat the command to resume.
+jobs: runs at a time; devices: the GPUs to use. --dry-run lists the grid. Repeat the command to resume. A
+file that tuning did not write is left alone unless --overwrite is given.
 """
 
 import shlex
@@ -23,14 +24,13 @@ def main(arguments: list[str]) -> int:
         return 0
     # here: --help needs no torch
     from ltkd.composition import CONFIGURATION
-    from ltkd.files import write_text
     from ltkd.identity import dataset_label
     from ltkd.sweep import exit_code, run_jobs, summary
     from ltkd.sweep.arguments import split_own, worker_options
-    from ltkd.tuning import check_preset, choose, make_tuning, preset_text
+    from ltkd.tuning import check_output, choose, make_tuning, write_preset
 
     try:
-        own, overrides = split_own(arguments, ("output", "jobs", "devices", "--dry-run"))
+        own, overrides = split_own(arguments, ("output", "jobs", "devices", "--dry-run", "--overwrite"))
         tuning = make_tuning(overrides)
         config = tuning.jobs[0].config
         default = f"tuned_{config.method_name}_{dataset_label(config.dataset)}"
@@ -41,14 +41,13 @@ def main(arguments: list[str]) -> int:
         if "--dry-run" in own:
             sys.stdout.write("".join(f"  {setting.label}\n" for setting in tuning.settings))
             return 0
+        check_output(output, overwrite="--overwrite" in own)
         outcomes = run_jobs(tuning.jobs, **worker_options(own))
         if not all(outcome.complete for outcome in outcomes):
             sys.stdout.write(f"{summary(outcomes)}\nnothing is chosen before all settings have finished\n")
             return exit_code(outcomes)
         choice = choose(tuning)
-        write_text(output, preset_text(choice, output.stem, f"python scripts/tune.py {shlex.join(arguments)}"))
-        if output.resolve().parent == CONFIGURATION / "experiment":
-            check_preset(choice, output.stem)
+        write_preset(choice, output, f"python scripts/tune.py {shlex.join(arguments)}")
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

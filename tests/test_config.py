@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from ltkd.config import load_config, resolve_device
 from ltkd.errors import UserError
@@ -51,6 +52,7 @@ MISTAKES = {
     "student.task_loss={name: ldam, deferred: 1.5}": "student.task_loss.deferred: should be less than or equal to 1",
     "student.task_loss={name: logit_adjusted, tua: 1.0}": "student.task_loss.tua: unknown key (did you mean 'tau'?)",
     "teacher.checkpoint=nowhere.pt": "teacher.checkpoint: no such file: nowhere.pt",
+    "method=bkd method.effective_number_beta=1": "method.effective_number_beta: should be less than 1, got 1",
     "recipe.epochs=2.5": "recipe.epochs: should be a valid integer, got 2.5",
     "recipe.batch_size=1": "recipe.batch_size: should be greater than or equal to 2, got 1",
     "+student.recipe.epoch=5": "student.recipe.epoch: unknown key (did you mean 'epochs'?)",
@@ -73,7 +75,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize("override", MISTAKES, ids=lambda value: value)
 def test_a_mistake_is_one_error_that_names_the_key(override):
-    overrides = override.split(" ") if " recipe" in override else [override]
+    overrides = override.split(" ") if " recipe" in override or " method" in override else [override]
     with pytest.raises(UserError) as caught:
         load_config(compose_values(*overrides))
     assert str(caught.value).startswith("one error in the configuration:\n")
@@ -94,6 +96,21 @@ def test_a_network_may_override_the_recipe_for_itself():
     config = load_config(compose_values("+teacher.recipe.epochs=7", "recipe.epochs=3"))
     assert config.recipe_of(config.teacher).epochs == 7
     assert config.recipe_of(config.student).epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("factor", "value", "expected"),
+    [(0.2, 0.05, 0.01), (0.2, 0.1, 0.02), (3, 0.1, 0.3), (0.5, 4, 2.0), (2, "fast", "fast")],
+)
+def test_times_is_the_product_as_one_would_write_it(factor, value, expected):
+    tree = OmegaConf.create({"rate": value, "own": f"${{times:{factor},${{rate}}}}"})
+    assert tree.own == expected
+
+
+@pytest.mark.parametrize("value", ["fast", "null"])
+def test_a_rate_that_is_no_number_is_named_where_a_network_scales_it(value):
+    with pytest.raises(UserError, match=r"recipe.learning_rate: should be a valid number"):
+        load_config(compose_values("recipe=mdistiller", "student=mobilenetv2", f"recipe.learning_rate={value}"))
 
 
 def test_auto_device_is_always_there():

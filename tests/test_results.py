@@ -107,6 +107,32 @@ def test_a_table_says_which_accuracy_it_shows(tmp_path):
     assert comma_separated(cells, "validation").splitlines()[1].split(",")[5] == "validation"
 
 
+def test_runs_corrected_with_different_taus_are_never_mixed(tmp_path):
+    corrections = [(1.0, "default"), (1.0, "setting"), (0.5, "setting"), (0.3, "validation"), (0.7, "validation"), None]
+    for seed, correction in enumerate(corrections):
+        path = write_run(tmp_path, "kd", seed, 40.0 + seed) / "result.json"
+        result = json.loads(path.read_text())
+        if correction is not None:
+            tau, chosen_by = correction
+            test = {"all": 50.0 + seed, "per_group": {"head": None, "medium": None, "tail": None}}
+            result["post_hoc"] = {"logit_adjusted": {"tau": tau, "chosen_by": chosen_by, "test": test}}
+        path.write_text(json.dumps(result))
+    cells = collect([tmp_path]).cells
+    rows = {row["settings"]: row for row in summary_rows(cells, "logit_adjusted") if row["method"] == "kd"}
+    assert {settings: (row["n"], row["all"]) for settings, row in rows.items()} == {
+        "tau=1": (2, 50.5), "tau=0.5": (1, 52.0), "tau by validation": (2, 53.5),
+    }  # fmt: skip
+    assert "tau by validation" in markdown(cells, "logit_adjusted")
+    [last] = [row for row in summary_rows(cells, "last") if row["method"] == "kd"]
+    assert (last["n"], last["settings"]) == (6, "")
+
+
+def test_trial_runs_in_hidden_folders_are_no_results(tmp_path):
+    write_run(tmp_path / "main", "kd", 0, 40.0)
+    write_run(tmp_path / "smoke" / ".runs-x", "kd", 1, 10.0, cell="x")
+    assert [len(cell.runs) for cell in collect([tmp_path]).cells] == [1]
+
+
 def test_settings_are_sorted_as_numbers_and_name_how_often_was_evaluated(tmp_path):
     for temperature in (16, 4, 2):
         write_run(tmp_path, "kd", 0, 40.0, cell=f"t{temperature}", temperature=temperature)

@@ -8,11 +8,12 @@ import pytest
 import yaml
 
 from ltkd import composition
+from ltkd import tuning as tuning_module
 from ltkd.composition import CONFIGURATION, compose_values
 from ltkd.errors import UserError
 from ltkd.files import write_json
 from ltkd.results import SCHEMA_VERSION
-from ltkd.tuning import check_preset, choose, make_tuning, preset_text
+from ltkd.tuning import check_output, check_preset, choose, make_tuning, preset_text, write_preset
 
 from .conftest import PROJECT
 
@@ -130,6 +131,32 @@ def test_the_preset_composes_what_was_chosen(make, tmp_path, monkeypatch):
     assert values["dataset"]["groups"] == {"name": "ranges", "boundaries": [36, 71]}
     assert (values["recipe"]["epochs"], values["student"]["recipe"]) == (7, {"momentum": 0.8})
     assert (values["output_root"], values["run"]["threads"], values["study"]) == ("outputs", "auto", "cifar100_lt_cpu")
+
+
+def test_a_preset_that_is_refused_does_not_stay_and_other_peoples_files_do(make, tmp_path, monkeypatch):
+    tuning = make(*GRID)
+    write_results(tuning, lambda weight, temperature, seed: 40 + weight + temperature)
+    choice = choose(tuning)
+    configuration = tmp_path / "conf"
+    shutil.copytree(CONFIGURATION, configuration)
+    monkeypatch.setattr(composition, "CONFIGURATION", configuration)
+    monkeypatch.setattr(tuning_module, "CONFIGURATION", configuration)
+    folder = configuration / "experiment"
+    before = sorted(folder.iterdir())
+    path = folder / "tuned_by_a_test.yaml"
+    written = preset_text(choice, path.stem, "the command")
+    monkeypatch.setattr(tuning_module, "preset_text", lambda *given: written.replace("weight: 9", "weight: 8"))
+    with pytest.raises(UserError, match="does not compose the chosen settings and is not written"):
+        write_preset(choice, path, "the command")
+    assert sorted(folder.iterdir()) == before
+    monkeypatch.setattr(tuning_module, "preset_text", lambda *given: written)
+    write_preset(choice, path, "the command")
+    assert sorted(folder.iterdir()) == sorted([*before, path])
+    check_output(path, overwrite=False)  # its own: written again
+    path.write_text("seed: 1\n")
+    with pytest.raises(UserError, match="was not written by tuning; add --overwrite"):
+        check_output(path, overwrite=False)
+    check_output(path, overwrite=True)
 
 
 def test_the_command_from_grid_to_preset(tmp_path):

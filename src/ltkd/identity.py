@@ -103,9 +103,13 @@ def dataset_label(dataset: DatasetConfig) -> str:
 
 def _teacher_identity(config: Config, teacher: Teacher) -> dict[str, Any]:
     if teacher.swag is not None:
-        return {"swag": asdict(teacher.swag), "teacher": _teacher_identity(config, replace(teacher, swag=None))}
+        # weights from a file are trained on here, and what is said of them does not say how
+        trained_on = {} if teacher.checkpoint is None else {"seed": teacher.seed, **_training_identity(config, teacher)}
+        around = _teacher_identity(config, replace(teacher, swag=None))
+        return {"swag": asdict(teacher.swag), "teacher": around} | trained_on
     if teacher.checkpoint is not None:  # used as it is: no recipe, no seed
-        return {
+        adapted = {} if teacher.task_loss == "ce" else {"task_loss": teacher.task_loss}  # it may replace the classifier
+        return adapted | {
             "dataset": config.dataset.settings(), "name": teacher.name, "arguments": teacher.arguments,
             "checkpoint": file_sha256(Path(teacher.checkpoint)), "precision": asdict(config.precision),
         }  # fmt: skip
@@ -114,20 +118,19 @@ def _teacher_identity(config: Config, teacher: Teacher) -> dict[str, Any]:
 
 def _network_identity(config: Config, network: Network) -> dict[str, Any]:
     retraining = {} if network.retraining is None else {"retraining": network.retraining}
+    return retraining | {
+        **_training_identity(config, network),
+        "dataset": config.dataset.settings(),
+        "name": network.name,
+        "pretrained": network.pretrained,
+        "arguments": network.arguments,
+        "precision": asdict(config.precision),
+    }
+
+
+def _training_identity(config: Config, network: Network) -> dict[str, Any]:
     compiled = {"step": "compile"} if config.run.step == "compile" else {}  # the other steps give the same numbers
-    return (
-        retraining
-        | compiled
-        | {
-            "dataset": config.dataset.settings(),
-            "name": network.name,
-            "pretrained": network.pretrained,
-            "arguments": network.arguments,
-            "task_loss": network.task_loss,
-            "recipe": _recipe_identity(config.recipe_of(network)),
-            "precision": asdict(config.precision),
-        }
-    )
+    return compiled | {"task_loss": network.task_loss, "recipe": _recipe_identity(config.recipe_of(network))}
 
 
 def _recipe_identity(recipe: Recipe) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from ltkd.engine.trainer import CHECKPOINT
 from ltkd.errors import UserError
 from ltkd.files import read_json
 from ltkd.identity import NetworkRun
-from ltkd.results import read_result
+from ltkd.results import files_below, read_result
 from ltkd.sweep import Job
 from ltkd.tables import Table, TableRun
 
@@ -127,7 +127,7 @@ class Speeds:
     def __init__(self, output_root: Path, device: str) -> None:
         self.on_cpu = resolve_device(device).type == "cpu"
         seconds: dict[tuple, list[float]] = defaultdict(list)  # of an epoch
-        for path in output_root.rglob(RESULT):
+        for path in files_below(output_root, RESULT):
             with contextlib.suppress(UserError, KeyError, TypeError):  # not of this version
                 result = read_result(path)
                 epochs = result["accuracy"]["last"]["epoch"]

@@ -6,7 +6,7 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -81,10 +81,10 @@ def collect(folders: Iterable[Path]) -> Collection:
     runs: dict[str, dict[str, Any]] = {}
     unfinished = []
     for folder in folders:
-        for path in sorted(Path(folder).rglob("status.json")):
+        for path in files_below(folder, "status.json"):
             if not path.with_name("result.json").exists():
                 unfinished.append(how_it_ended(path))
-        for path in sorted(Path(folder).rglob("result.json")):
+        for path in files_below(folder, "result.json"):
             try:
                 run = read_result(path)
             except UserError as error:
@@ -108,6 +108,12 @@ def collect(folders: Iterable[Path]) -> Collection:
     _name_settings(list(cells.values()))
     ordered = sorted(cells.values(), key=_order)
     return Collection(ordered, unfinished + _missing_seeds(ordered))
+
+
+def files_below(folder: Path, name: str) -> list[Path]:
+    """Of that name, sorted; not in hidden folders, where trial runs are."""
+    found = sorted(Path(folder).rglob(name))
+    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
 
 
 def how_it_ended(path: Path) -> str:
@@ -215,6 +221,7 @@ def _missing_seeds(cells: list[Cell]) -> list[str]:
 def summary_rows(cells: list[Cell], kind: str) -> list[dict[str, Any]]:
     """One flat row per cell: names, settings, n, mean and sample standard deviation of each accuracy (None: n/a)."""
     groups = list(dict.fromkeys(group for cell in cells for group in cell.group_names))
+    cells = [part for cell in cells for part in _by_tau(cell, kind)]
     rows = []
     for cell in cells:
         row = {**cell.names, "settings": cell.settings, "accuracy": kind, "n": len(cell.values(kind, None))}
@@ -224,6 +231,23 @@ def summary_rows(cells: list[Cell], kind: str) -> list[dict[str, Any]]:
             row[f"{group or 'all'} std"] = stdev(values) if len(values) > 1 else None
         rows.append(row)
     return rows
+
+
+def _by_tau(cell: Cell, kind: str) -> list[Cell]:
+    """A cell for each tau that its runs were corrected with post hoc: it is no part of what a run is.
+
+    Where validation images chose it, the choice is the correction, whatever tau it led to.
+    """
+    if kind not in POST_HOC:
+        return [cell]
+    parts = defaultdict(list)
+    for run in cell.runs:
+        if figures := (run.get("post_hoc") or {}).get(kind):
+            chosen = figures["chosen_by"] == "validation"
+            parts["tau by validation" if chosen else f"tau={figures['tau']:g}"].append(run)
+    if len(parts) < 2:
+        return [cell]
+    return [replace(cell, settings=f"{cell.settings} {tau}".strip(), runs=parts[tau]) for tau in sorted(parts)]
 
 
 def markdown(cells: list[Cell], kind: str) -> str:

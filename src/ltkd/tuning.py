@@ -7,8 +7,10 @@ highest mean validation accuracy after the last epoch is chosen and written as a
 import contextlib
 import itertools
 import math
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import mean, stdev
 
 import yaml
@@ -24,6 +26,7 @@ from ltkd.composition import CONFIGURATION, compose_values
 from ltkd.config import load_config
 from ltkd.engine.run_directory import RESULT
 from ltkd.errors import UserError
+from ltkd.files import write_text
 from ltkd.identity import student_run
 from ltkd.results import read_result
 from ltkd.sweep import Job, check_jobs
@@ -39,6 +42,8 @@ NOT_IN_A_PRESET = (
     "wandb.",
     "dataset.validation_per_class",
 )
+
+CHOSEN = "its settings chosen on a validation split:"  # in the head of every preset that is written here
 
 
 @dataclass(frozen=True)
@@ -241,7 +246,7 @@ def preset_text(choice: Choice, name: str, command: str) -> str:
             OmegaConf.update(values, key, one.value(), force_add=True)
     head = [
         "@package _global_",
-        f"{choice.judged[0].setting.jobs[0].config.method_name}, its settings chosen on a validation split:",
+        f"{choice.judged[0].setting.jobs[0].config.method_name}, {CHOSEN}",
         f"  {command}",
         f"To be used as experiment={name}; it trains on the whole split.",
         *choice.lines(),
@@ -256,6 +261,25 @@ def _groups() -> list[str]:
         return GlobalHydra.instance().config_loader().list_groups("")
 
 
+def check_output(path: Path, *, overwrite: bool) -> None:
+    """UserError when a file is at `path` that no tuning wrote, unless it may be overwritten."""
+    if path.is_file() and not overwrite and CHOSEN not in path.read_text(errors="replace"):
+        raise UserError(f"output: {path} is there and was not written by tuning; add --overwrite or name another file")
+
+
+def write_preset(choice: Choice, path: Path, command: str) -> None:
+    """The preset at `path`; in conf/experiment/ only once it is known to compose what was chosen."""
+    text = preset_text(choice, path.stem, command)
+    if path.resolve().parent == (CONFIGURATION / "experiment").resolve():
+        trial = path.with_name(f"{path.stem}_{secrets.token_hex(4)}.yaml")
+        try:
+            write_text(trial, text)
+            check_preset(choice, trial.stem)
+        finally:
+            trial.unlink(missing_ok=True)
+    write_text(path, text)
+
+
 def check_preset(choice: Choice, name: str) -> None:
     """The preset that lies in conf/experiment/ composes what was chosen, on the whole split; else UserError."""
     whole_split = "dataset.validation_per_class=0"
@@ -263,4 +287,4 @@ def check_preset(choice: Choice, name: str) -> None:
     wanted = student_run(load_config(compose_values(*job.overrides, whole_split)))
     found = student_run(load_config(compose_values(f"experiment={name}", f"seed={job.config.seed}")))
     if wanted.identity != found.identity:
-        raise UserError(f"experiment={name} does not compose the chosen settings; write the preset by hand")
+        raise UserError("output: the preset does not compose the chosen settings and is not written; write it by hand")

@@ -139,6 +139,23 @@ def test_a_run_under_way_elsewhere_is_left_alone(make_config, caplog):
     assert "another process works on" in caplog.text
 
 
+def test_what_killed_writers_left_goes_from_both_stages(tmp_path):
+    left = [tmp_path / ".last.ckpt.0123.partial", tmp_path / "retraining" / ".last.ckpt.0123.partial"]
+    left[1].parent.mkdir()
+    for path in left:
+        path.write_bytes(b"half")
+    with locked(tmp_path, wait=False):
+        assert not any(path.exists() for path in left)
+
+
+def test_a_log_that_cannot_be_opened_leaves_no_run_that_runs(make_config):
+    directory = student_run(make_config("method=ce")).directory
+    (directory / "log.txt").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"log\.txt: cannot be written"):
+        run_experiment(make_config("method=ce"))
+    assert not (directory / "status.json").exists()
+
+
 def test_weights_from_a_file_are_a_teacher_as_they_are(make_config):
     run_experiment(make_config())
     weights = teacher_run(make_config()).directory / "weights.safetensors"

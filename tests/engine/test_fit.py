@@ -1,5 +1,6 @@
 """fit() through whole tiny runs: what a step may touch, and that an interruption changes no number."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ from ltkd.engine.workplace import prepare
 from ltkd.errors import UserError
 from ltkd.identity import student_run, teacher_run
 from ltkd.methods import method_class
+from ltkd.sweep import Display, check_jobs, run_jobs
 
 METHODS = ["kd", "dkd", "ltkd"]
 
@@ -238,6 +240,46 @@ def test_a_packed_split_gives_the_same_numbers(make_config, tmp_path):
     write_pack(tmp_path / "digits.ltpack", load_data(config.dataset, tmp_path))
     packed = make_config("method=ce", "dataset=pack", f"dataset.path={tmp_path}/digits.ltpack", "study=pack")
     assert numbers(run_experiment(packed)) == numbers(run_experiment(config))
+
+
+def test_a_finished_run_on_a_pack_is_not_taken_for_one_on_another(make_config, tmp_path):
+    data = load_data(make_config().dataset, tmp_path)
+    write_pack(tmp_path / "one.ltpack", data)
+    write_pack(tmp_path / "other.ltpack", dataclasses.replace(data, train_images=255 - data.train_images))
+    packs = [["method=ce", "dataset=pack", f"dataset.path={tmp_path}/{name}.ltpack"] for name in ("one", "other")]
+    one, other = (make_config(*overrides) for overrides in packs)
+    assert run_experiment(one) == run_experiment(one)
+    assert student_run(one).directory == student_run(other).directory
+    with pytest.raises(UserError, match=r"made with other data than this run's: train_data_sha256"):
+        run_experiment(other)
+    tiny = [f"output_root={tmp_path}/outputs", "teacher=resnet8", "student=resnet8", "recipe.epochs=3"]
+    [job] = check_jobs([[*tiny, "recipe.warmup_epochs=1", "device=cpu", *packs[1]]])
+    assert job.run.directory == student_run(other).directory
+    [outcome] = run_jobs([job], display=Display(None))
+    assert (outcome.status, "made with other data" in outcome.reason) == ("failed", True)
+
+
+def test_an_interrupted_run_is_not_resumed_with_another_rhythm_of_evaluation(make_config, at_call):
+    config = make_config("method=ce", "run.evaluate_every=2")
+    at_call("ce", 4, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Interrupted):
+        run_experiment(config)
+    with pytest.raises(UserError, match=r"run\.evaluate_every: .*last\.ckpt was begun with 2, not 1"):
+        run_experiment(make_config("method=ce", "run.evaluate_every=1"))
+    assert run_experiment(config)["evaluate_every"] == 2
+
+
+def test_a_method_that_refuses_is_known_before_a_further_teacher_is_trained(make_config, monkeypatch):
+    config = make_config("method=exopd", "method.reference=resnet14")
+    run_experiment(make_config("method=kd"))  # the main teacher is there
+
+    def refuse(self, *args, **kwargs):
+        raise UserError("not with these")
+
+    monkeypatch.setattr(method_class("exopd"), "__init__", refuse)
+    with pytest.raises(UserError, match="not with these"):
+        run_experiment(config)
+    assert not teacher_run(config, config.further_teachers[0]).directory.exists()
 
 
 def test_a_student_that_cannot_be_built_is_known_before_a_teacher_is_trained(make_config):

@@ -8,11 +8,13 @@ import torch
 from torch import nn
 
 from ltkd.config import load_config
-from ltkd.engine import swag, trainer
+from ltkd.data import sampling
+from ltkd.engine import network, swag, trainer
 from ltkd.engine.network import new_model
 from ltkd.engine.run import run_experiment
 from ltkd.engine.swag import STATISTICS, WeightCollector, draw_weights, refresh_batch_norm, set_weights
 from ltkd.engine.teacher_store import find_or_train_teacher
+from ltkd.engine.trainer import fit
 from ltkd.engine.workplace import prepare
 from ltkd.errors import UserError
 from ltkd.identity import student_run, teacher_run
@@ -289,6 +291,50 @@ def test_swag_around_a_teacher_from_a_file(make_config, tmp_path):
     weights = teacher_run(trained).directory / "weights.safetensors"
     result = run_experiment(make_config(*SWAG, *TWO_EPOCHS, f"teacher.checkpoint={weights}", "study=file"))
     assert len(result["further_teacher_results"]) == 2
+
+
+def test_swag_around_a_file_is_another_for_what_it_is_trained_on_with(make_config, tmp_path):
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes(b"any")
+    common = [*SWAG, f"teacher.checkpoint={weights}"]
+    changes = [
+        [], ["++teacher.recipe.momentum=0.8"], ["teacher.task_loss=balanced_softmax"], ["run.step=compile"],
+        ["teacher.seed=1"],
+    ]  # fmt: skip
+    configs = [make_config(*common, *change) for change in changes]
+    assert len({teacher_run(config, config.further_teachers[0]).hash for config in configs}) == len(changes)
+    assert len({student_run(config).hash for config in configs}) == len(changes)
+    assert len({student_run(config).cell for config in configs}) == len(changes) - 1  # but for the seed
+
+
+def test_a_teacher_from_a_file_is_another_with_another_scale_of_its_logits(make_config, tmp_path):
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes(b"any")
+    ldam = "{name: ldam, scale: 15}"
+    runs = [
+        student_run(make_config("method=kd", f"teacher.checkpoint={weights}", *change))
+        for change in ([], ["teacher.task_loss=ldam"], [f"teacher.task_loss={ldam}"])
+    ]
+    assert len({run.hash for run in runs}) == 3
+    assert "task_loss" not in runs[0].identity["teacher"]  # identities of before stay what they were
+
+
+def test_a_collection_goes_on_where_the_training_ended(make_config, monkeypatch):
+    ldam = "{name: ldam, beta: 0.99}"
+    config = make_config(*SWAG, *TWO_EPOCHS, f"teacher.task_loss={ldam}", "++teacher.recipe.sampling=progressive")
+    betas, samplers, collected = [], [], WeightCollector.end_epoch
+
+    def watched(self, model):
+        betas.append(self.task_loss.beta.item())
+        collected(self, model)
+
+    monkeypatch.setattr(WeightCollector, "end_epoch", watched)
+    monkeypatch.setattr(
+        network, "fit", lambda training, *rest: samplers.append(training.sampler) or fit(training, *rest)
+    )
+    find_or_train_teacher(prepare(config), config.further_teachers[0])
+    assert betas == [0.99] * 3  # weights deferred to 0.8 of all epochs are in force
+    assert [type(one) for one in samplers[:2]] == [sampling.Progressive, sampling.ClassBalanced]
 
 
 # randomness

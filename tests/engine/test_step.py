@@ -328,6 +328,28 @@ def test_20_graphed_steps_are_20_eager_steps_bit_for_bit(make_cuda_config, name,
     assert torch.equal(eager_random, graphed_random)
 
 
+@pytest.mark.parametrize(
+    ("error", "raised", "text"),
+    [
+        (torch.OutOfMemoryError("no memory"), torch.OutOfMemoryError, "^no memory$"),
+        (
+            RuntimeError("it looks"),
+            UserError,
+            r"^student resnet8: the step of method ce cannot be captured \(it looks\);",
+        ),
+    ],
+)
+def test_what_keeps_a_step_from_being_captured_is_said(make_config, recorded_graphs, monkeypatch, error, raised, text):
+    def fail(self, given):
+        raise error
+
+    training = training_of(make_config("method=ce"))
+    monkeypatch.setattr(RecordedStep, "_capture", fail)
+    step = start(RecordedStep(training, make_optimizer(training)), training)
+    with pytest.raises(raised, match=text):
+        step.run(0)
+
+
 @needs_cuda
 def test_eager_steps_repeat_bit_for_bit_on_this_gpu(make_cuda_config):
     config = make_cuda_config("method=ltkd")

@@ -125,6 +125,7 @@ def method_of(name: str, student: nn.Module, teacher: nn.Module, **settings) -> 
             teacher=torch.no_grad()(lambda images, features=False: teacher(images, features=features)),
             student_classifier=student.classifier,
             teacher_classifier=teacher.classifier,
+            teacher_norms=teacher.preact_norms,
         ),
         num_further_teachers=len(values.further_teachers),
     )

@@ -120,3 +120,15 @@ def test_kd_may_be_added(pair):
     student, teacher = with_kd.outputs()
     expected = 2 * losses.kd(student.logits, teacher.logits, temperature=3.0)
     torch.testing.assert_close(with_kd.method(student, teacher, with_kd.batch)["kd"], expected)
+
+
+def test_the_first_occurrence_of_an_image_in_a_batch_is_what_is_remembered(pair):
+    method = pair.method
+    memory, before = method.student_memory, method.student_memory.clone()
+    rows = torch.randn(5, 128, generator=torch.Generator().manual_seed(2))
+    index = torch.tensor([2, 0, 2, 0, 2])
+    method._remember(memory, rows, index)
+    for image, position in ((2, 0), (0, 1)):
+        mixed = F.normalize(0.5 * before[image] + 0.5 * F.normalize(rows[position], dim=0), dim=0)
+        torch.testing.assert_close(memory[image], mixed)
+    assert torch.equal(memory[1], before[1])

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from functools import partial
 
 import pytest
 import torch
@@ -236,6 +237,65 @@ def test_catkd_is_zero_between_a_network_and_itself():
     assert pair.terms()["class_attention"].item() < 1e-12
 
 
+def over_stages(loss, s, t):
+    """The sum over the three stages of resnet14 and resnet8, after their activations."""
+    return loss(s.stages[0], t.stages[0]) + loss(s.stages[1], t.stages[1]) + loss(s.stages[2], t.stages[2])
+
+
+def of_regressed_stages(m, s, t):
+    return sum(
+        losses.variational_information(m.regressors[i](s.stages[i]), t.stages[i], m.log_scales[i], eps=0.02)
+        for i in (0, 1, 2)
+    )
+
+
+def of_classes(pair, s, t):
+    weights = pair.student.classifier.weight, pair.teacher.classifier.weight
+    return losses.class_attention(s.stages[-1], t.stages[-1], *weights, resolution=2, normalise=True)
+
+
+# name, settings, the terms written out for (pair, its method, outputs of student and teacher)
+TERMS = [
+    ("fitnet", {"weight": 7.0},
+     lambda p, m, s, t: {"hint": 7 * losses.mean_squared_error(m.regressor(s.stages[1]), t.stages[1])}),
+    ("fitnet", {"weight": 7.0, "stage": 3},
+     lambda p, m, s, t: {"hint": 7 * losses.mean_squared_error(m.regressor(s.stages[2]), t.stages[2])}),
+    ("at", {"weight": 7.0, "p": 3.0},
+     lambda p, m, s, t: {"attention": 7 * over_stages(partial(losses.attention_transfer, p=3), s, t)}),
+    ("nst", {"weight": 7.0}, lambda p, m, s, t: {"nst": 7 * over_stages(losses.nst, s, t)}),
+    ("vid", {"weight": 7.0, "eps": 0.02}, lambda p, m, s, t: {"vid": 7 * of_regressed_stages(m, s, t)}),
+    ("sp", {"weight": 7.0},
+     lambda p, m, s, t: {"similarity": 7 * losses.similarity_preserving(s.stages[2], t.stages[2])}),
+    ("rkd", {"distance_weight": 7.0, "angle_weight": 3.0},
+     lambda p, m, s, t: {
+         "rkd_distance": 7 * losses.relational_terms(s.embedding, t.embedding)[0],
+         "rkd_angle": 3 * losses.relational_terms(s.embedding, t.embedding)[1],
+     }),
+    ("pkt", {"weight": 7.0}, lambda p, m, s, t: {"pkt": 7 * losses.pkt(s.embedding, t.embedding)}),
+    ("cc", {"weight": 7.0, "form": "neighbours"},
+     lambda p, m, s, t: {"congruence": 7 * losses.correlation_congruence(
+         m.student_embedding(s.embedding), m.teacher_embedding(t.embedding))}),
+    ("cc", {"weight": 7.0, "form": "kernel", "gamma": 0.3, "order": 3},
+     lambda p, m, s, t: {"congruence": 7 * losses.correlation_congruence_kernel(
+         m.student_embedding(s.embedding), m.teacher_embedding(t.embedding), gamma=0.3, order=3)}),
+    ("simkd", {"weight": 7.0},
+     lambda p, m, s, t: {"projection": 7 * losses.mean_squared_error(
+         p.student.projector(p.student.backbone(p.batch.images, features=True).stages[2]), t.stages[2])}),
+    ("catkd", {"weight": 7.0, "resolution": 2, "normalise": True},
+     lambda p, m, s, t: {"class_attention": 7 * of_classes(p, s, t)}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "settings", "terms"), TERMS, ids=lambda value: value if type(value) is str else "")
+def test_terms_are_the_weighted_losses_of_what_is_paired(name, settings, terms):
+    pair = Pair(name, "resnet14", "resnet8", task_weight=0.5, **settings)
+    student, teacher = (net(pair.batch.images, features=True) for net in (pair.student, pair.teacher))
+    expected = {"task": 0.5 * losses.cross_entropy(student.logits, pair.batch.labels)}
+    expected |= terms(pair, pair.method, student, teacher)
+    assert all(value.abs() > 1e-6 for value in expected.values())  # a factor shows
+    torch.testing.assert_close(pair.method(student, teacher, pair.batch), expected, rtol=1e-5, atol=0)
+
+
 @pytest.mark.parametrize(
     ("method", "key", "expected"),
     [
@@ -246,6 +306,11 @@ def test_catkd_is_zero_between_a_network_and_itself():
         ("catkd", "resolution", {"resnet32x4-shufflenetv2": 4, "resnet50-mobilenetv2": 2, "resnet20-resnet8": 2}),
         ("catkd", "normalise", {"resnet50-mobilenetv2": True, "resnet32x4-resnet8x4": False}),
         ("ofd", "weight", {"resnet32x4-resnet8x4": 1e-3, "imagenet_resnet34-imagenet_resnet18": 1e-4}),
+        (
+            "ofd",
+            "weight",
+            {"resnet50-imagenet_resnet18": 1e-4, "timm-mobilenetv1": 1e-4, "imagenet_resnet50-resnet20": 1e-3},
+        ),
     ],
 )
 def test_settings_are_chosen_by_the_pair(method, key, expected):

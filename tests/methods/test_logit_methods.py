@@ -289,6 +289,12 @@ def test_mlkd_as_the_public_code_has_it_is_the_golden_value(context):
     assert gradient(value, student).norm().item() == pytest.approx(case["gradient_norm"], rel=1e-8)
 
 
+def test_mlkds_public_code_needs_two_temperatures(context):
+    with pytest.raises(UserError, match=r"method.temperatures: should have at least 2 entries .*got \[4.0\]"):
+        from_yaml("mlkd", context, public_code=True, temperatures=[4.0])
+    assert from_yaml("mlkd", context, temperatures=[4.0]).temperatures == [4.0]
+
+
 def make_batch(labels):
     size = len(labels)
     return Batch(torch.zeros(size, 1, 1, 1), labels, torch.arange(size), second_view=torch.ones(size, 1, 1, 1))

@@ -53,6 +53,8 @@ def test_mobile_networks_have_their_own_rate_in_one_recipe(role, network):
     rate = rates("recipe=mdistiller")
     assert (rate[own], rate[other]) == (0.01, 0.05)
     assert rates("recipe=mdistiller", f"{role}.recipe.learning_rate=0.02")[own] == 0.02
+    assert rates("recipe=mdistiller", "recipe.learning_rate=0.1") == ([0.02, 0.1] if own == 0 else [0.1, 0.02])
+    assert rates("recipe.learning_rate=0.1", f"{role}.recipe.learning_rate=0.03")[own] == 0.03
     assert rates("recipe=imagenet") == [0.2, 0.2]
     assert rates("recipe=ldam", "recipe.learning_rate=0.3", f"+{role}.recipe.epochs=3") == [0.3, 0.3]
 

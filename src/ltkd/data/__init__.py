@@ -6,7 +6,7 @@ from ltkd.data.groups import group_policy, make_groups
 from ltkd.data.load import load_data
 from ltkd.data.long_tail import LongTailSplit, class_counts, make_split
 from ltkd.data.manifest import check_manifest, write_manifest
-from ltkd.data.pack import pack_dataset_config, read_pack, write_pack
+from ltkd.data.pack import pack_data_sha256, pack_dataset_config, read_pack, write_pack
 from ltkd.data.sampling import Sampler, build_sampler, sampler_class
 from ltkd.data.second_view import SecondViews
 from ltkd.data.sources import Source, load_source, why_unavailable
@@ -30,6 +30,7 @@ __all__ = [
     "load_source",
     "make_groups",
     "make_split",
+    "pack_data_sha256",
     "pack_dataset_config",
     "read_pack",
     "sampler_class",

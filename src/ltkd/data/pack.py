@@ -101,6 +101,13 @@ def pack_dataset_config(path: Path) -> dict[str, Any]:
         return _dataset_config(_read_manifest(archive), path)
 
 
+def pack_data_sha256(path: Path) -> dict[str, str]:
+    """The manifest's hashes of the pixels and labels in a pack, as it states them: nothing is decoded."""
+    with _readable(path) as archive:
+        data = _read_manifest(archive)["data"]
+        return {key: data[key] for key in (f"{part}_data_sha256" for part in _PARTS)}
+
+
 def _dataset_config(manifest: dict[str, Any], path: Path) -> dict[str, Any]:
     return {**manifest["settings"], "source": "pack", "download": False, "path": str(path)}
 

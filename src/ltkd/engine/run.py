@@ -11,7 +11,7 @@ from ltkd.engine.network import make_method, new_method, new_model, train_networ
 from ltkd.engine.post_hoc import warn_of_other_tau
 from ltkd.engine.run_directory import Busy, finished_result, locked, recorded
 from ltkd.engine.teacher_store import find_or_train_teacher
-from ltkd.engine.workplace import agree_on_data, describe, prepare
+from ltkd.engine.workplace import agree_on_data, agree_on_pack, describe, prepare
 from ltkd.identity import student_run
 
 logger = logging.getLogger(__name__)
@@ -24,6 +24,7 @@ def run_experiment(config: Config) -> dict[str, Any] | None:
         with locked(run.directory, wait=False):
             result = finished_result(run.directory, run.identity)
             if result is not None:
+                agree_on_pack(run.directory, config.dataset)
                 logger.info("finished before, skipped")
                 if result["evaluate_every"] != config.run.evaluate_every:
                     logger.warning("it was evaluated every %d epochs", result["evaluate_every"])
@@ -42,6 +43,8 @@ def run_experiment(config: Config) -> dict[str, Any] | None:
                     # what does not go together is said before a teacher is trained
                     check = functools.partial(make_method, place, model, num_further_teachers=len(wanted))
                     teacher = find_or_train_teacher(place, check=check)
+                if wanted:  # a teacher that was there already was not checked
+                    make_method(place, model, teacher, len(wanted))
                 further = [find_or_train_teacher(place, one) for one in wanted]
                 method = new_method(place, model, teacher, len(further))
                 model = method.adapt_student(model).to(place.device, memory_format=torch.channels_last)

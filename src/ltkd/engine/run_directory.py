@@ -45,7 +45,8 @@ def locked(directory: Path, *, wait: bool) -> Iterator[None]:
                 raise Busy(str(directory)) from None
             logger.info("waiting: another process works on %s", directory)
             lock.acquire()
-        remove_partial_files(directory)
+        for folder in (directory, directory / RETRAINING):
+            remove_partial_files(folder)
     except OSError as error:
         raise UserError(f"{directory}: cannot be written ({error.strerror}); choose another output_root") from error
     try:
@@ -70,10 +71,10 @@ def recorded(directory: Path, info: dict[str, Any]) -> Iterator[None]:
         except UserError as failure:
             logger.warning("%s", failure)
 
-    write("running")
-    handler = _log_file(directory / "log.txt")
+    handler = _log_file(directory / "log.txt")  # first: where it cannot be opened nothing is "running"
     logging.getLogger().addHandler(handler)
     try:
+        write("running")
         yield
     except (Interrupted, KeyboardInterrupt) as stop:
         try_to_write("interrupted", getattr(stop, "signal_name", "SIGINT"))

@@ -210,8 +210,10 @@ class GraphedStep(Step):
         if size not in self._graphs:
             try:
                 self._graphs[size] = self._capture(given)
+            except torch.OutOfMemoryError:
+                raise  # with or without a graph: it says so itself
             except RuntimeError as error:
-                what = f"{self.training.label}: the step of method {self.training.method.name} cannot be captured"
+                what = f"{self.training.label}: the step of method {self.training.method.name}"
                 raise UserError(
                     f"{what} cannot be captured ({error}); run.step=eager trains without a graph"
                 ) from error

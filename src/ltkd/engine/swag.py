@@ -12,6 +12,7 @@ with the batch-normalisation statistics of its own pass over the training images
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,12 +28,14 @@ from ltkd.methods import MethodContext, TaskLoss, method_class
 STATISTICS = "swag.ckpt"
 
 
-def swag_training(teacher: Teacher) -> Teacher:
+def swag_training(teacher: Teacher, sampling: str | dict[str, Any]) -> Teacher:
     """The network with the recipe of its collection, or, for a sample, with nothing to be trained.
 
+    sampling: of the training, which the collection goes on with; a progressive one has come to classes alike.
     A retrained classifier is where the collection starts, and is trained on with the rest.
     """
     recipe = {
+        "sampling": "class_balanced" if sampling == "progressive" else sampling,
         "epochs": teacher.swag.epochs if teacher.swag.sample is None else 0,
         "learning_rate": teacher.swag.learning_rate,
         "schedule": "constant",
@@ -55,6 +58,9 @@ class WeightCollector(method_class("ce")):
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("squares", torch.zeros(size))  # sum of squared deviations from the mean (Welford)
         self.register_buffer("deviations", torch.zeros(swag.rank, size))
+
+    def start_epoch(self, epoch: int) -> None:
+        super().start_epoch(self.epochs + 1)  # all of them come after the training: what was deferred is in force
 
     @torch.no_grad()
     def end_epoch(self, model: nn.Module) -> None:

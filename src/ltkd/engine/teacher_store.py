@@ -64,7 +64,7 @@ def _train(place: Workplace, run: NetworkRun, model: nn.Module) -> dict[str, Any
     teacher = run.network
     if teacher.swag is None:
         return train_network(place, run, model, task_only(place, teacher), None)
-    run = replace(run, network=swag_training(teacher))
+    run = replace(run, network=swag_training(teacher, place.config.recipe_of(teacher).sampling))
     if teacher.swag.sample is None:
         trained = find_or_train_teacher(place, replace(teacher, swag=None))
         model.load_state_dict(trained.model.state_dict())

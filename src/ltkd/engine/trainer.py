@@ -239,6 +239,7 @@ def _save(t: Training, state: State, train_step: Step, directory: Path) -> None:
         directory / CHECKPOINT,
         {
             "identity": t.identity,
+            "evaluate_every": t.evaluate_every,
             "model": t.model.state_dict(),
             "method": t.method.state_dict(),
             **train_step.state_dict(),
@@ -255,6 +256,12 @@ def _resume(t: Training, path: Path, train_step: Step) -> State:
     if saved["identity"] != t.identity:
         raise UserError(
             f"{path}: belongs to another configuration ({saved['identity']}, not {t.identity}); move it away"
+        )
+    rhythm = saved.get("evaluate_every", t.evaluate_every)  # checkpoints of before do not say
+    if rhythm != t.evaluate_every:  # `best` and `selected` would be of neither rhythm
+        raise UserError(
+            f"run.evaluate_every: {path} was begun with {rhythm}, not {t.evaluate_every}; go on with {rhythm}, or move "
+            "the checkpoint away to start this training from the beginning"
         )
     t.model.load_state_dict(saved["model"])
     t.method.load_state_dict(saved["method"])

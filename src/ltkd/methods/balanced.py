@@ -1,8 +1,9 @@
 """Methods made for long-tailed data: soft labels re-weighted by class, and virtual examples."""
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Ge, Lt
 from torch import Tensor
 
 from ltkd import losses
@@ -31,7 +32,7 @@ class BKD(Method):
         task_weight: NonNegative,
         weight: NonNegative,
         temperature: Positive,
-        effective_number_beta: Fraction,
+        effective_number_beta: Annotated[float, Ge(0), Lt(1)],  # 1: weights of 0 / 0
         deferral_fraction: Fraction,
     ) -> None:
         super().__init__(context, task_loss, task_weight=task_weight)

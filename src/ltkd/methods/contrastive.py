@@ -93,7 +93,9 @@ class CRD(Method):
 
     @torch.no_grad()
     def _remember(self, memory: Tensor, embedding: Tensor, index: Tensor) -> None:
-        now = losses.unit_vectors(embedding.to(memory.dtype))
+        # A batch may hold an image twice (sampling by class): its first occurrence counts, whichever is written last.
+        first = (index.unsqueeze(1) == index).int().argmax(dim=1)
+        now = losses.unit_vectors(embedding.to(memory.dtype)).index_select(0, first)
         before = memory.index_select(0, index)
         memory.index_copy_(0, index, losses.unit_vectors(self.momentum * before + (1 - self.momentum) * now))
 

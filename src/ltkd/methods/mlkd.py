@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ltkd import losses
 from ltkd.data.batches import Batch
+from ltkd.errors import UserError
 from ltkd.methods.base import Method, MethodContext, Needs, NonNegative, Positive, register
 from ltkd.methods.task import TaskLoss
 from ltkd.models.output import ModelOutput
@@ -42,6 +43,11 @@ class MLKD(Method):
         public_code: bool,
     ) -> None:
         super().__init__(context, task_loss, task_weight=task_weight)
+        if public_code and len(temperatures) < 2:
+            raise UserError(
+                "method.temperatures: should have at least 2 entries with method.public_code=true, which treats the "
+                f"lowest and the highest apart; got {temperatures}"
+            )
         self.instance_weight = instance_weight
         self.batch_weight = batch_weight
         self.class_weight = class_weight

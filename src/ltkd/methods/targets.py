@@ -211,7 +211,8 @@ class SpeculativeKD(Method):
 
     variant:
         keep        task_weight * task + weight * KD on the images whose proposal is rejected. An accepted image keeps
-                    the student's own distribution as its target, which asks nothing of it.
+                    the student's own distribution as its target, which asks nothing of it. So KD fades as the student
+                    gets good: hardly any proposal is rejected then, and the task loss alone is left.
         curriculum  task_weight * task + weight * (KD on the accepted images + CE on the rejected ones towards a class
                     that the teacher chooses): images on which the student is far off learn a label first.
     Both parts are divided by the size of the whole batch.
@@ -221,7 +222,7 @@ class SpeculativeKD(Method):
     The paper distils language models: the student proposes tokens, those outside the teacher's top k are replaced by
     the teacher's, and KL is taken on the resulting sequence. An image has one "token", which never becomes an input:
     nothing is left of the sampling, and carried over is the acceptance rule alone. k (25 of a vocabulary there) and the
-    two variants are a choice.
+    two variants are a choice; nearest to the original is curriculum with sampled proposals.
     The share of accepted images, in all and by group, is logged as accepted.
     """
 
