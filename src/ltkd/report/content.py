@@ -14,6 +14,7 @@ from ltkd.statistics import PairedDifference, Summary, paired_difference, summar
 from ltkd.tables import TEACHER, Cell, Table, TableRun
 
 ALL = "all"
+NAMED_ROWS = 4  # that one of several teachers is told from the others by
 SPLIT_KEYS = ("dataset.split_seed", "teacher.dataset.split_seed")  # differ in a cell of several split seeds
 
 
@@ -248,7 +249,9 @@ def _teachers(
     for kind, teachers in kinds.items():
         name = f"teacher {next(iter(teachers.values())).result['teacher']}"
         if len(kinds) > 1:
-            name += f" of {'; '.join(dict.fromkeys(taught[kind]))}"
+            labels = list(dict.fromkeys(taught[kind]))
+            more = f" and {len(labels) - NAMED_ROWS} more" if len(labels) > NAMED_ROWS else ""
+            name += f" of {'; '.join(labels[:NAMED_ROWS])}{more}"
         rows.append(({first_axis: name, **dict.fromkeys(other_axes, "")}, TEACHER, list(teachers.values()), column))
     if not rows and table.published_at(column, TEACHER):
         rows.append(({first_axis: "teacher", **dict.fromkeys(other_axes, "")}, TEACHER, [], column))
