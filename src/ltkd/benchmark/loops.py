@@ -66,6 +66,11 @@ class EngineLoop:
         """Another order, other crops and flips, which no cache has yet."""
         self._plan = self._training.train.draw_epoch(torch.Generator().manual_seed(seed))
 
+    def whole_epoch(self) -> tuple[int, float]:
+        """(images, seconds) of all steps. What a teacher computed is stored window by window: only then all is kept."""
+        train = self._training.train
+        return len(train), self.run(train.num_batches(self._training.recipe.batch_size))
+
     def run(self, steps: int) -> float:
         """Seconds that the first `steps` steps of the epoch take, with all that is done before the first."""
         _wait(self.device)

@@ -145,8 +145,8 @@ def _work(connection: Connection, variant: Variant, overrides: Sequence[str], st
         }  # fmt: skip
         if loop.is_cached:
             loop.new_epoch(1)
-            first, again = loop.run(steps), loop.run(steps)
-            about["fill_images_per_second"] = steps * batch_size / (first - again) if first > again else None
+            (images, first), (_, again) = loop.whole_epoch(), loop.whole_epoch()
+            about["fill_images_per_second"] = images / (first - again) if first > again else None
         connection.send(about)
         while (order := connection.recv()) != "end":
             connection.send(loop.run(steps) if order == "run" else _gigabytes(loop.device))
