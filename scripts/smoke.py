@@ -28,6 +28,7 @@ from ltkd.errors import UserError
 from ltkd.files import write_text
 from ltkd.identity import student_run
 from ltkd.methods import list_methods
+from ltkd.sweep.arguments import split_own
 
 TEST_IMAGES = 100
 SETTINGS = [
@@ -38,8 +39,7 @@ SETTINGS = [
 
 
 def main(arguments: list[str]) -> int:
-    own = dict(a.split("=", 1) for a in arguments if a.startswith(("images=", "methods=")))
-    overrides = [a for a in arguments if not a.startswith(("images=", "methods="))]
+    own, overrides = split_own(arguments, ("images", "methods"))
     if not arguments or {"-h", "--help"} & set(arguments):
         sys.stdout.write(__doc__)
         return 0

@@ -1,7 +1,6 @@
 """Measurements as a table and as JSON."""
 
 import itertools
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -11,6 +10,7 @@ from tabulate import tabulate
 
 from ltkd.benchmark.measure import Measurement
 from ltkd.config import Config, resolve_device
+from ltkd.engine.result import device_name
 
 
 def markdown(title: str, rows: Sequence[Measurement], config: Config, num_views: int, num_train: int) -> str:
@@ -60,8 +60,7 @@ def _cache_cost(rows: Sequence[Measurement], num_views: int, num_train: int) -> 
 def as_json(
     rows: Sequence[Measurement], config: Config, overrides: Sequence[str], steps: int, rounds: int
 ) -> dict[str, Any]:
-    device = resolve_device(config.device)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})"
+    name = device_name(resolve_device(config.device))
     return {
         "overrides": list(overrides), "device": name, "torch": torch.__version__, "steps": steps, "rounds": rounds,
         "teacher": config.teacher.name, "student": config.student.name, "method": config.method_name,

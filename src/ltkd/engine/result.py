@@ -47,7 +47,7 @@ def write_result(
         "wall_seconds": wall_seconds,  # of this process; train_seconds is of all, with interruptions
         "train_seconds": fitted.train_seconds,
         "images_per_second": fitted.images_per_second,
-        "device": _device_name(place.device),
+        "device": device_name(place.device),
         "threads": torch.get_num_threads(),
         "versions": {
             "ltkd": ltkd.__version__, "python": platform.python_version(), "torch": torch.__version__,
@@ -71,8 +71,9 @@ def teacher_in_short(result: dict[str, Any]) -> dict[str, Any]:
     return {key: result[key] for key in keys} | {"post_hoc": result.get("post_hoc")}  # results of before have none
 
 
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})"
+def device_name(device: torch.device) -> str:
+    """As results and benchmarks call it."""
+    return torch.cuda.getdevice_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})"
 
 
 def _git() -> dict[str, Any] | None:
