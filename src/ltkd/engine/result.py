@@ -1,6 +1,8 @@
 """result.json: all that a table or a reader needs to know of a finished run, written last."""
 
+import contextlib
 import platform
+import re
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
@@ -72,8 +74,14 @@ def teacher_in_short(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def device_name(device: torch.device) -> str:
-    """As results and benchmarks call it."""
-    return torch.cuda.getdevice_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})"
+    """As results and benchmarks call it: "NVIDIA H100 80GB HBM3", "cpu (the processor's model)"."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    model = platform.machine()
+    with contextlib.suppress(OSError):  # not Linux: no such file
+        names = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+        model = names[1] if names else model
+    return f"cpu ({model})"
 
 
 def _git() -> dict[str, Any] | None:
