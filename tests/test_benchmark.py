@@ -1,5 +1,6 @@
 """The benchmark measures what it says. No test here looks at a time."""
 
+import dataclasses
 import itertools
 import json
 import sys
@@ -67,9 +68,11 @@ def measurement(name, speed, operations, fill=None):
 
 
 def test_table_has_ratios_share_of_peak_and_what_the_cache_costs(make_config):
-    config = make_config()
+    config = make_config("run.evaluate_every=5")
     rows = [measurement("plain loop", 100.0, 4_000_000), measurement("engine", 250.0, 4_000_000),
             measurement("+ teacher cache", 500.0, 1_000_000, fill=1000.0)]  # fmt: skip
+    beside = {"evaluation": 6.0, "saving": 1.0, "logging": 0.1}
+    rows[2] = dataclasses.replace(rows[2], between_epochs=beside)
     text = markdown("title", rows, config, 162, 10_000)
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
     assert lines[2] == ["plain loop", "100", "1.00", "640.00", "40.0 %", "0.50"]
@@ -78,6 +81,9 @@ def test_table_has_ratios_share_of_peak_and_what_the_cache_costs(make_config):
     assert "in 1,620 s" in text
     assert "An epoch takes 20.0 s less" in text
     assert "paid after 81 epochs" in text
+    # beside 5 epochs of 20 s: one evaluation; in each, saving is cut to 2 % of 20 s
+    assert "an evaluation 6.000 s, every 5 epochs; saving 1.000 s, for at most 2 % of the time" in text
+    assert "Together 7.8 % of a run." in text  # (6 / 5 + .4 + .1) / (20 + 1.7)
     written = as_json(rows, config, ["device=cpu"], 20, 3)
     assert json.loads(json.dumps(written))["rows"][2]["share_of_peak"] == pytest.approx(0.5)
 
@@ -90,6 +96,8 @@ def test_variants_are_measured_in_processes_of_their_own(make_config, tmp_path):
     assert [row.name for row in rows] == ["plain loop", "engine", "+ bfloat16", "+ teacher cache"]
     assert all(row.images_per_second > 0 for row in rows)
     assert all(row.gigabytes > 0.01 for row in rows)
+    assert rows[0].between_epochs is None
+    assert all(min(row.between_epochs.values()) > 0 for row in rows[1:])
     assert rows[0].operations_per_image == 4 / 3 * rows[3].operations_per_image  # the teacher is as large here
     assert said[-1] == "round 1 of 1"
 

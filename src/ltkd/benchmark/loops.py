@@ -2,8 +2,9 @@
 
 import dataclasses
 import itertools
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -12,13 +13,16 @@ from torch import Tensor, nn
 
 from ltkd.config import Config
 from ltkd.data import Batch
+from ltkd.engine.evaluate import evaluate
 from ltkd.engine.network import TrainedTeacher, make_training, new_method, new_model
 from ltkd.engine.step import make_step
 from ltkd.engine.teacher_logits import WINDOW
+from ltkd.engine.trainer import State, save_state
 from ltkd.engine.workplace import Workplace, made_up_place, prepare
 from ltkd.errors import UserError
 from ltkd.identity import student_run
 from ltkd.methods import Method
+from ltkd.tracking import Tracker
 
 WORKERS = 2  # of the plain loop's DataLoader: the field's number
 
@@ -49,6 +53,7 @@ class EngineLoop:
         place, batch_size = pair.place, config.recipe_of(config.student).batch_size
         self.device = place.device
         self._training = make_training(place, student_run(config), pair.student, pair.method, pair.teacher)
+        self._wandb = config.wandb
         self._step = make_step(self._training)
         whole_batches = len(place.train) // batch_size
         if not whole_batches:
@@ -78,6 +83,30 @@ class EngineLoop:
         self._step.start_epoch(1, self._plan, 1e-3)
         for number in range(steps):
             self._step.run(number)
+        _wait(self.device)
+        return time.perf_counter() - start
+
+    def between_epochs(self) -> dict[str, float]:
+        """Seconds of what a training does beside its steps: one evaluation, one saved state, one line of metrics."""
+        t = self._training
+
+        def log() -> None:
+            tracker.log(test.metrics("test"))
+
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            tracker = Tracker(folder, self._wandb, name="", group="", job_type="", tags=[], config={}, run_id="")
+            test = evaluate(t.model, t.test, t.split, t.autocast)  # for the first time: allocations, choice of kernels
+            return {
+                "evaluation": self._seconds(lambda: evaluate(t.model, t.test, t.split, t.autocast)),
+                "saving": self._seconds(lambda: save_state(t, State(), self._step, folder)),
+                "logging": self._seconds(log),
+            }
+
+    def _seconds(self, action: Callable[[], object]) -> float:
+        _wait(self.device)
+        start = time.perf_counter()
+        action()
         _wait(self.device)
         return time.perf_counter() - start
 

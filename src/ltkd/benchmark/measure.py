@@ -43,6 +43,7 @@ class Measurement:
     peak_operations: float  # the device's, measured for the number format that the variant computes in
     gigabytes: float  # of all jobs: peak device memory on a GPU, peak resident memory of the processes else
     fill_images_per_second: float | None  # how fast a teacher fills the cache, where there is one
+    between_epochs: dict[str, float] | None = None  # seconds of one evaluation, saving, logging; of the engine alone
 
     @property
     def share_of_peak(self) -> float:
@@ -99,11 +100,15 @@ class _Team:
         for connection in self.connections:
             connection.send("memory")
         gigabytes = sum(self._receive(connection) for connection in self.connections)
+        between_epochs = None
+        if not self.variant.plain and self.variant.jobs == 1:
+            self.connections[0].send("between epochs")
+            between_epochs = self._receive(self.connections[0])
         speed = median(speeds)
         return Measurement(
             self.variant.name, self.variant.jobs, self.about["batch_size"], speed, (min(speeds), max(speeds)),
             1000 * self.about["batch_size"] * self.variant.jobs / speed, self.about["operations_per_image"],
-            self.about["peak_operations"], gigabytes, self.about["fill_images_per_second"],
+            self.about["peak_operations"], gigabytes, self.about["fill_images_per_second"], between_epochs,
         )  # fmt: skip
 
     def close(self) -> None:
@@ -149,7 +154,12 @@ def _work(connection: Connection, variant: Variant, overrides: Sequence[str], st
             about["fill_images_per_second"] = images / (first - again) if first > again else None
         connection.send(about)
         while (order := connection.recv()) != "end":
-            connection.send(loop.run(steps) if order == "run" else _gigabytes(loop.device))
+            answers = {
+                "run": lambda: loop.run(steps),
+                "memory": lambda: _gigabytes(loop.device),
+                "between epochs": lambda: loop.between_epochs(),
+            }
+            connection.send(answers[order]())
     except UserError as error:
         connection.send(str(error))
     except Exception:  # noqa: BLE001  whatever it is, the parent tells it

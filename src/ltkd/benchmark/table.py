@@ -10,6 +10,7 @@ from tabulate import tabulate
 
 from ltkd.benchmark.measure import Measurement
 from ltkd.config import Config, resolve_device
+from ltkd.engine.checkpoint import SHARE_OF_THE_TIME
 from ltkd.engine.result import device_name
 
 
@@ -33,6 +34,7 @@ def markdown(title: str, rows: Sequence[Measurement], config: Config, num_views:
         f"Floating-point operations per image: {operations}."
     )
     lines += _cache_cost(rows, num_views, num_train)
+    lines += _between_epochs(rows, config, num_train)
     return "\n".join(lines)
 
 
@@ -55,6 +57,24 @@ def _cache_cost(rows: Sequence[Measurement], num_views: int, num_train: int) -> 
                 "epochs of all runs that share the teacher. Filled lazily it costs what the live teacher does."
             )
     return lines
+
+
+def _between_epochs(rows: Sequence[Measurement], config: Config, num_train: int) -> list[str]:
+    """What the fastest single run spends beside its steps."""
+    alone = [row for row in rows if row.between_epochs is not None]
+    if not alone:
+        return []
+    row = max(alone, key=lambda one: one.images_per_second)
+    seconds, rhythm, epoch = row.between_epochs, config.run.evaluate_every, num_train / row.images_per_second
+    beside = {"evaluation": seconds["evaluation"] / rhythm, "saving": seconds["saving"], "logging": seconds["logging"]}
+    beside["saving"] = min(beside["saving"], SHARE_OF_THE_TIME * epoch)
+    share, most = sum(beside.values()) / (epoch + sum(beside.values())), f"{100 * SHARE_OF_THE_TIME:g} %"
+    return [
+        "",
+        f"Beside the steps ({row.name}; an epoch's take {epoch:.2f} s): an evaluation {seconds['evaluation']:.3f} s, "
+        f"every {rhythm} epochs; saving {seconds['saving']:.3f} s, for at most {most} of the time; a line of "
+        f"metrics {seconds['logging']:.4f} s (without W&B). Together {100 * share:.1f} % of a run.",
+    ]
 
 
 def as_json(

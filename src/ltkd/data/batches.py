@@ -17,6 +17,8 @@ from torch.nn.functional import pad
 from ltkd.data.dataset import LongTailData
 from ltkd.errors import UserError
 
+FORWARD_BATCH = {"cpu": 64, "cuda": 512}  # images of a batch without gradients: on a CPU more of them leave its caches
+
 
 @dataclass
 class Batch:
@@ -158,8 +160,14 @@ class DeviceData:
         """uint8 [B, C, H, W], on any device, as the images of a batch are."""
         return self._normalise(images.to(self.device).permute(0, 2, 3, 1).contiguous())
 
-    def evaluation_batches(self, batch_size: int) -> Iterator[Batch]:
+    @property
+    def forward_batch(self) -> int:
+        """How many images to take at a time where no gradient is computed."""
+        return FORWARD_BATCH[self.device.type]
+
+    def evaluation_batches(self, batch_size: int | None = None) -> Iterator[Batch]:
         """All images in their order, neither cropped nor flipped; the last batch may be short."""
+        batch_size = batch_size or self.forward_batch
         for start in range(0, len(self), batch_size):
             part = slice(start, min(start + batch_size, len(self)))
             crops = self._crops[part, 0, self.crop_padding, self.crop_padding]

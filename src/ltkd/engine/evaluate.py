@@ -11,7 +11,6 @@ from ltkd.data import DeviceData, LongTailSplit
 from ltkd.errors import UserError
 from ltkd.losses import group_mass
 
-EVALUATION_BATCH = 500
 NUM_BINS = 15  # of the calibration error: the number that the field reports with
 
 
@@ -56,7 +55,7 @@ def predict_logits(model: nn.Module, data: DeviceData, autocast: Callable[[], Ab
     model.eval()
     with torch.inference_mode():
         logits = []
-        for batch in data.evaluation_batches(EVALUATION_BATCH):
+        for batch in data.evaluation_batches():
             with autocast():
                 logits.append(model(batch.images).logits.float())
     model.train(was_training)

@@ -12,7 +12,6 @@ from torch import nn
 
 from ltkd.config import Network, Teacher
 from ltkd.data import build_sampler
-from ltkd.engine.evaluate import EVALUATION_BATCH
 from ltkd.engine.post_hoc import post_hoc_figures
 from ltkd.engine.precision import autocast
 from ltkd.engine.result import teacher_in_short, write_result
@@ -71,7 +70,7 @@ def new_method(
     """
     method = make_method(place, model, teacher, num_further_teachers)
     if method.needs_teacher_statistics:
-        batches = place.train.evaluation_batches(EVALUATION_BATCH)
+        batches = place.train.evaluation_batches()
         logits = torch.cat([predict(place, teacher.model, batch.images).logits.float() for batch in batches])
         method.prepare(logits, place.train.labels)
     return method

@@ -28,7 +28,6 @@ from ltkd.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-BATCH = {"cpu": 64, "cuda": 512}  # of the teacher; a larger one is no faster on a CPU
 WINDOW = 4096  # images whose logits are on the device at a time
 FILL_BLOCK = 16384  # entries between two looks at what is there
 MAX_SILENCE = 60  # seconds between two lines of a fill without a bar
@@ -48,7 +47,7 @@ class TeacherLogits:
     ) -> None:  # fmt: skip
         self._model, self._data, self._autocast = model, data, autocast
         self.num_classes, self.storage = num_classes, storage
-        self.batch_size = BATCH[data.device.type]
+        self.batch_size = data.forward_batch
         self.cache: TeacherCache | None = None
         self._plan: EpochPlan | None = None
 

@@ -134,7 +134,7 @@ def _train_epoch(
             state.seconds = seconds_before + time.perf_counter() - start
             try:
                 _loss(state, train_step.totals, epoch, t)  # nothing broken is saved
-                _save(t, state, train_step, directory)
+                save_state(t, state, train_step, directory)
             except UserError as error:  # then the last checkpoint has to do; the request to stop holds
                 logger.warning("%s", error)
             logger.warning("%s: stopped in epoch %d; the same command resumes it", t.label, epoch)
@@ -218,7 +218,7 @@ def _finish_epoch(
     state.images = 0
     if last or pace.is_due():
         with pace.saving():
-            _save(t, state, train_step, directory)
+            save_state(t, state, train_step, directory)
     tracker.log(metrics)
     progress.epoch_done(epoch, loss, shown)
 
@@ -233,7 +233,9 @@ def _result(t: Training, state: State) -> FitResult:
     return FitResult(state.last, state.best, state.selected, state.seconds, _images_per_second(t, state))
 
 
-def _save(t: Training, state: State, train_step: Step, directory: Path) -> None:
+def save_state(training: Training, state: State, train_step: Step, directory: Path) -> None:
+    """Write <directory>/last.ckpt: all that a training goes on from."""
+    t = training
     cuda = t.device.type == "cuda"
     save_checkpoint(
         directory / CHECKPOINT,
