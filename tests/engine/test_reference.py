@@ -18,7 +18,7 @@ SETTINGS = [
     "method=dkd", "method.warmup_fraction=0.67", "method.alpha=1.5", "method.beta=2.5", "method.temperature=3",
     "student.task_loss=balanced_softmax", "teacher.task_loss=logit_adjusted", "seed=5", "recipe=mdistiller",
     "recipe.epochs=3", "recipe.warmup_epochs=1", "recipe.batch_size=100", "recipe.weight_decay=0.01",
-    "dataset.validation_per_class=2",
+    "dataset.validation_per_class=2", "run.evaluate_every=1",
 ]  # fmt: skip
 
 
