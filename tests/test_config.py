@@ -45,6 +45,7 @@ MISTAKES = {
     "dataset.groups=thirds": "unknown name 'thirds'",
     "dataset.groups={name: ranges}": "dataset.groups.boundaries: missing",
     "dataset.mean=[0.1,0.2]": "dataset.mean",
+    "student.name=torchvision/resnet19": "student.name: unknown name 'torchvision/resnet19'; did you mean one of: ",
     "student.name=resnet9": "unknown name 'resnet9' (did you mean",
     "teacher.name=resnet9": "unknown name 'resnet9' (did you mean",
     "+student.arguments.depth=9": "student.arguments.depth: unknown key",

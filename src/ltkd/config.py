@@ -146,6 +146,12 @@ class Config:
         return method_class(self.method_name).needs.teacher
 
     @property
+    def reads_stored_logits(self) -> bool:
+        """Whether logits of a teacher may come from a cache, rounded as cache.storage says."""
+        needs = method_class(self.method_name).needs
+        return needs.teacher and (needs.teacher_logits_only or bool(self.further_teachers))
+
+    @property
     def further_teachers(self) -> list[Teacher]:
         """The teachers that the method wants beside the main one."""
         method, sections = method_class(self.method_name), [dataclasses.asdict(n) for n in (self.teacher, self.student)]

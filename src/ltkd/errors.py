@@ -9,13 +9,10 @@ class UserError(ValueError):
 
 
 class UnknownName(UserError):
-    """A name that is not among the choices: says so under a key, lists the choices, guesses what was meant."""
+    """A name that is not among the choices; the message can be told again under another key."""
 
-    def __init__(self, key: str, name: object, choices: Iterable[str]) -> None:
-        choices = sorted(choices)
-        close = get_close_matches(str(name), choices, n=1)
-        guess = f" (did you mean {close[0]!r}?)" if close else ""
-        self._text = f"unknown name {name!r}{guess}; choose one of: {', '.join(choices)}"
+    def __init__(self, key: str, name: object, hint: str) -> None:
+        self._text = f"unknown name {name!r}{hint}"
         super().__init__(self.under(key))
 
     def under(self, key: str) -> str:
@@ -23,5 +20,9 @@ class UnknownName(UserError):
         return f"{key}: {self._text}"
 
 
-def unknown_name(key: str, name: object, choices: Iterable[str]) -> UserError:
-    return UnknownName(key, name, choices)
+def unknown_name(key: str, name: object, choices: Iterable[str]) -> UnknownName:
+    """The error that lists the choices and guesses which was meant."""
+    choices = sorted(choices)
+    close = get_close_matches(str(name), choices, n=1)
+    guess = f" (did you mean {close[0]!r}?)" if close else ""
+    return UnknownName(key, name, f"{guess}; choose one of: {', '.join(choices)}")

@@ -78,7 +78,7 @@ def student_run(config: Config) -> NetworkRun:
         "method": config.method,
         "teacher": _teacher_identity(config, config.teacher) if config.needs_teacher else None,
     }
-    if config.needs_teacher and config.cache.storage != "float32":
+    if config.reads_stored_logits and config.cache.storage != "float32":
         identity["teacher_logits"] = config.cache.storage
     if config.further_teachers:
         identity["further_teachers"] = [_teacher_identity(config, teacher) for teacher in config.further_teachers]

@@ -159,9 +159,21 @@ def test_a_log_that_cannot_be_opened_leaves_no_run_that_runs(make_config):
 def test_weights_from_a_file_are_a_teacher_as_they_are(make_config):
     run_experiment(make_config())
     weights = teacher_run(make_config()).directory / "weights.safetensors"
-    mine = run_experiment(make_config(f"teacher.checkpoint={weights}"))
-    assert mine["teacher_result"]["accuracy"]["last"]["all"] > 10
-    assert mine["teacher_result"]["accuracy"]["last"]["epoch"] == 0
+    mine = run_experiment(make_config(f"teacher.checkpoint={weights}", "dataset.validation_per_class=5"))
+    accuracy = mine["teacher_result"]["accuracy"]
+    assert accuracy["last"]["all"] > 10
+    assert accuracy["last"]["epoch"] == 0
+    assert accuracy["last"] == accuracy["best"] == accuracy["selected"]
+    assert accuracy["selected"]["validation"]["all"] > 10
+
+
+def test_a_device_that_is_full_is_not_the_networks_fault(make_config, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("ltkd.engine.network.predict", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        run_experiment(make_config("method=ce"))
 
 
 def test_weights_for_other_classes_are_refused(make_config, tmp_path):

@@ -275,6 +275,8 @@ def test_float16_is_part_of_the_identity(make_config):
     assert teacher_run(half).hash == teacher_run(make_config()).hash
     without = student_run(make_config("method=ce", "cache.storage=float16"))
     assert without.hash == student_run(make_config("method=ce")).hash
+    live = student_run(make_config("method=at", "cache.storage=float16"))
+    assert live.hash == student_run(make_config("method=at")).hash
 
 
 class Kill(BaseException):

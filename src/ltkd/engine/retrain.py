@@ -4,6 +4,7 @@ The features stay in eval mode. (The code of arXiv:1910.09217 leaves its frozen 
 batch normalisation drifts towards the second stage's sampling; here the features are the first stage's.)
 """
 
+import copy
 import dataclasses
 from pathlib import Path
 
@@ -46,7 +47,9 @@ def retrain(network: Network, first: Training, method: Method, directory: Path, 
     if scaling:
         set_classifier(model, ScaledClassifier(linear_classifier(model, "retraining=lws")))
     else:
-        model.classifier.reset_parameters()
+        fresh = copy.deepcopy(model.classifier).cpu()  # on the CPU: the same start on every device
+        fresh.reset_parameters()
+        model.classifier.load_state_dict(fresh.state_dict())
     model.requires_grad_(False)
     model.classifier.requires_grad_(True)
     second = dataclasses.replace(

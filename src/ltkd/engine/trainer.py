@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ltkd.engine.checkpoint import SavePace, load_checkpoint, save_checkpoint
-from ltkd.engine.evaluate import evaluate, named_groups
+from ltkd.engine.evaluate import Evaluation, evaluate, named_groups
 from ltkd.engine.interrupt import Interrupted, StopRequest
 from ltkd.engine.progress import Progress
 from ltkd.engine.schedule import learning_rate
@@ -106,7 +106,9 @@ def fit(training: Training, directory: Path, tracker: Tracker) -> FitResult:
     finally:
         progress.close()
         train_step.close()
-    return _result(t, state)
+    if state.last is None:  # no epoch at all: a pretrained network used as it is
+        _evaluate(t, state, directory)
+    return FitResult(state.last, state.best, state.selected, state.seconds, _images_per_second(t, state))
 
 
 def _train_epoch(
@@ -197,22 +199,11 @@ def _finish_epoch(
     metrics |= {f"train/repeats/{t.split.group_names[group]}": value for group, value in state.repeats.items()}
     loss = metrics["train/loss"] = sum(mean.item() for name, mean in means.items() if name.startswith("loss/"))
 
-    shown = None  # validation where there is one: who tunes should not look at the test part
+    shown = None  # the last: validation where there is one, who tunes should not look at the test part
     if last or epoch % t.evaluate_every == 0:
-        test = evaluate(t.model, t.test, t.split, t.autocast)
-        metrics |= test.metrics("test")
-        shown = test
-        record = state.last = {"epoch": epoch, **asdict(test)}
-        if state.best is None or test.all > state.best["all"]:
-            state.best = record
-        if t.validation is not None:
-            validation = evaluate(t.model, t.validation, t.split, t.autocast)
-            metrics |= validation.metrics("validation")
-            shown = validation
-            record["validation"] = asdict(validation)
-            if state.selected is None or validation.all > state.selected["validation"]["all"]:
-                state.selected = record
-                save_weights(t.model, directory / "selected.safetensors", {"epoch": str(epoch)})
+        for part, evaluation in _evaluate(t, state, directory).items():
+            metrics |= evaluation.metrics(part)
+            shown = evaluation
     metrics["images_per_second"] = _images_per_second(t, state)
     state.history.append(metrics)
     state.images = 0
@@ -223,14 +214,24 @@ def _finish_epoch(
     progress.epoch_done(epoch, loss, shown)
 
 
+def _evaluate(t: Training, state: State, directory: Path) -> dict[str, Evaluation]:
+    """The network as it is now, on the test part and then the validation split where there is one; noted in `state`."""
+    parts = {"test": t.test} | ({} if t.validation is None else {"validation": t.validation})
+    evaluations = {name: evaluate(t.model, part, t.split, t.autocast) for name, part in parts.items()}
+    test, validation = evaluations["test"], evaluations.get("validation")
+    record = state.last = {"epoch": state.epoch, **asdict(test)}
+    if state.best is None or test.all > state.best["all"]:
+        state.best = record
+    if validation is not None:
+        record["validation"] = asdict(validation)
+        if state.selected is None or validation.all > state.selected["validation"]["all"]:
+            state.selected = record
+            save_weights(t.model, directory / "selected.safetensors", {"epoch": str(state.epoch)})
+    return evaluations
+
+
 def _images_per_second(t: Training, state: State) -> float | None:
     return state.epoch * len(t.train) / state.seconds if state.seconds else None
-
-
-def _result(t: Training, state: State) -> FitResult:
-    if state.last is None or state.best is None:  # no epoch at all: a pretrained network used as it is
-        state.last = state.best = {"epoch": 0, **asdict(evaluate(t.model, t.test, t.split, t.autocast))}
-    return FitResult(state.last, state.best, state.selected, state.seconds, _images_per_second(t, state))
 
 
 def save_state(training: Training, state: State, train_step: Step, directory: Path) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ltkd.errors import UserError
+from ltkd.errors import UnknownName, UserError
 from ltkd.models.output import ModelOutput
 
 logger = logging.getLogger(__name__)
@@ -138,7 +138,7 @@ def library_factory(library: str, name: str) -> Callable[..., AdaptedModel]:
     if architecture not in names or (tag and library == "torchvision"):
         close = [f"{library}/{match}" for match in get_close_matches(name, names, n=5)]
         guess = f"did you mean one of: {', '.join(close)}?" if close else f"see list_models('{library}/*')"
-        raise UserError(f"model: unknown name '{library}/{name}'; {guess}")
+        raise UnknownName("model", f"{library}/{name}", f"; {guess}")
     build_network = {"timm": _build_timm, "torchvision": _build_torchvision}[library]
 
     def build(
