@@ -6,7 +6,8 @@
     python scripts/ledger.py --check                            exit code 1 where README.md and ledger differ
 
 A table stands in the README between <!-- table:NAME --> and <!-- end -->; <!-- table:NAME differences --> adds the
-differences to the best baseline with their intervals.
+differences to the best baseline with their intervals, <!-- table:NAME logit_adjusted --> has what that correction after
+training makes of the same runs.
 """
 
 import sys

@@ -1,8 +1,9 @@
 """The runs behind published numbers, small enough to be tracked, and the README's tables made from them.
 
 outputs/ledger/TABLE/*.json has one file per run: what its result.json says, less what no table needs. In the README a
-table stands between `<!-- table:NAME -->` and `<!-- end -->`, `<!-- table:NAME differences -->` for the differences to
-the best baseline as well. `python scripts/ledger.py --write-readme` writes what is between.
+table stands between `<!-- table:NAME -->` and `<!-- end -->`: `<!-- table:NAME differences -->` for the differences to
+the best baseline as well, `<!-- table:NAME logit_adjusted -->` for what that correction after training makes of the
+same runs. `python scripts/ledger.py --write-readme` writes what is between.
 """
 
 import re
@@ -12,14 +13,15 @@ from typing import Any
 from ltkd.errors import UserError
 from ltkd.files import write_json
 from ltkd.report.content import Entry, make_report
-from ltkd.report.text import readme_table
-from ltkd.results import read_result
+from ltkd.report.text import readme_correction, readme_table
+from ltkd.results import POST_HOC, read_result
 from ltkd.tables import Table, load_table
 
 PROJECT = Path(__file__).resolve().parents[2]
 LEDGER = PROJECT / "outputs" / "ledger"
 README = PROJECT / "README.md"
-MARKED = re.compile(r"(<!-- table:(\S+?)( differences)? -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+MARKED = re.compile(r"(<!-- table:(\S+?)(?: (\w+))? -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+SHOWN = ("differences", *POST_HOC)  # what may stand beside the name
 OPENING = "<!-- table:"
 
 KEPT = (
@@ -69,14 +71,17 @@ def with_tables(text: str, ledger: Path = LEDGER) -> str:
     """The text with every marked table made anew from the ledger."""
 
     def table(match: re.Match) -> str:
-        opening, name, differences, _, end = match.groups()
+        opening, name, shown, _, end = match.groups()
+        if shown not in (None, *SHOWN):
+            raise UserError(f"table {name}: {shown!r} beside its name; known: {', '.join(SHOWN)}")
         content = load_table(name)
         if not (ledger / content.name).is_dir():
             raise UserError(
                 f"table {name}: not in the ledger; python scripts/ledger.py table={name} puts its runs there"
             )
         report = make_report(content, ledger_entries(content, ledger))
-        return f"{opening}{readme_table(report, differences=bool(differences))}\n{end}"
+        text = readme_correction(report, shown) if shown in POST_HOC else readme_table(report, differences=bool(shown))
+        return f"{opening}{text}\n{end}"
 
     if len(MARKED.findall(text)) < text.count(OPENING):
         raise UserError("a marked table has no <!-- end -->, or its marker does not stand on a line of its own")

@@ -88,6 +88,10 @@ def test_marked_tables_are_written_and_the_rest_is_left_alone(recorded, tmp_path
     assert "with 3 pairs it is coarse" in second.lower()
     assert "reproduce.py table=mine` (cpu (test); commit 0123456789" in first
     assert with_tables(made, tmp_path / "ledger") == made
+    corrected = with_tables("<!-- table:mine logit_adjusted -->\n<!-- end -->\n", tmp_path / "ledger")
+    assert "| 59.00 ± 2.65 |" in corrected  # 7 more, see conftest
+    assert "logits adjusted post hoc" in corrected
+    assert "52.00" not in corrected
     write_result(runs[3], (99, *ACCURACY["KD"][0][1:]))
     record(table, entries_of(runs), tmp_path / "out", tmp_path / "ledger")
     assert with_tables(made, tmp_path / "ledger") != made
@@ -99,6 +103,7 @@ def test_marked_tables_are_written_and_the_rest_is_left_alone(recorded, tmp_path
         ("<!-- table:mine -->\n", "has no <!-- end -->"),
         ("<!-- table:mine -->\n<!-- table:mine -->\n<!-- end -->\n", "has no <!-- end -->"),
         ("<!-- table:mine -->\n<!-- end -->\n", "not in the ledger"),
+        ("<!-- table:mine difference -->\n<!-- end -->\n", "table mine: 'difference' beside its name; known"),
     ],
 )
 def test_a_mistake_in_the_marks_is_named(make_table, tmp_path, monkeypatch, text, message):
@@ -110,3 +115,10 @@ def test_a_mistake_in_the_marks_is_named(make_table, tmp_path, monkeypatch, text
 
 def test_text_without_a_table_is_as_it_was(tmp_path):
     assert with_tables("# Title\n", tmp_path) == "# Title\n"
+
+
+def test_a_correction_that_no_run_has_is_named(recorded, tmp_path, monkeypatch):
+    table, _, _ = recorded
+    monkeypatch.setattr(ledger, "load_table", lambda name: table)
+    with pytest.raises(UserError, match="table mine: none of its runs has tau_normalized figures"):
+        with_tables("<!-- table:mine tau_normalized -->\n<!-- end -->\n", tmp_path / "ledger")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tabulate import tabulate
 
+from ltkd.errors import UserError
 from ltkd.report.content import ALL, Column, Figure, Report, Row
 from ltkd.results import KINDS, NOT_AVAILABLE, POST_HOC, figure
 from ltkd.statistics import COVERAGE, Summary
@@ -185,6 +186,17 @@ def readme_table(report: Report, *, differences: bool) -> str:
         texts = [text for text in texts if text not in about_differences(report)]
     missing = [f"Missing runs: {len(report.missing)}."] if report.missing else []
     return "\n\n".join([*blocks, *texts, *missing, f"{command} ({place})"])
+
+
+def readme_correction(report: Report, kind: str) -> str:
+    """What a correction after training makes of the runs of `readme_table`; UserError where no run has it."""
+    blocks = []
+    for column in report.columns:
+        table = corrected_tables(report, column).get(kind)
+        blocks += [] if table is None else [f"**{column.label}**"] * bool(column.label) + [_github(table)]
+    if not blocks:
+        raise UserError(f"table {report.table.name}: none of its runs has {kind} figures")
+    return "\n\n".join([*blocks, sentence(f"{KINDS[kind]}; mean ± sample standard deviation over n runs")])
 
 
 def comma_separated(report: Report) -> str:
