@@ -1,6 +1,7 @@
 """result.json: all that a table or a reader needs to know of a finished run, written last."""
 
 import contextlib
+import functools
 import platform
 import re
 import subprocess
@@ -55,7 +56,7 @@ def write_result(
             "ltkd": ltkd.__version__, "python": platform.python_version(), "torch": torch.__version__,
             "numpy": numpy.__version__,
         },
-        "git": _git(),
+        "git": git_state(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "weights_sha256": file_sha256(directory / WEIGHTS),
         "identity": run.identity,
@@ -84,8 +85,12 @@ def device_name(device: torch.device) -> str:
     return f"cpu ({model})"
 
 
-def _git() -> dict[str, Any] | None:
-    """Commit and whether files differ from it; None outside a checkout."""
+@functools.cache
+def git_state() -> dict[str, Any] | None:
+    """Commit and whether files differ from it, as first asked for in this process; None outside a checkout.
+
+    The code that runs was read when the process started: what is committed later is not what made the numbers.
+    """
 
     def git(*arguments: str) -> str:
         folder = Path(__file__).parent

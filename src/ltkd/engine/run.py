@@ -9,6 +9,7 @@ import torch
 from ltkd.config import Config
 from ltkd.engine.network import make_method, new_method, new_model, train_network
 from ltkd.engine.post_hoc import warn_of_other_tau
+from ltkd.engine.result import git_state
 from ltkd.engine.run_directory import Busy, finished_result, locked, recorded
 from ltkd.engine.teacher_store import find_or_train_teacher
 from ltkd.engine.workplace import agree_on_data, agree_on_pack, describe, prepare
@@ -19,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 def run_experiment(config: Config) -> dict[str, Any] | None:
     """Run, resume or skip what `config` describes and return its result.json; None if another process is at it."""
+    git_state()  # now: the result, hours later, names the commit that the run started from
     run = student_run(config)
     try:
         with locked(run.directory, wait=False):
