@@ -6,16 +6,18 @@ the best baseline as well, `<!-- table:NAME logit_adjusted -->` for what that co
 same runs. `python scripts/ledger.py --write-readme` writes what is between.
 """
 
+import functools
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ltkd.errors import UserError
 from ltkd.files import write_json
-from ltkd.report.content import Entry, make_report
+from ltkd.report.content import Entry, Report, make_report
 from ltkd.report.text import readme_correction, readme_table
 from ltkd.results import POST_HOC, read_result
-from ltkd.tables import Table, load_table
+from ltkd.tables import Table, compose_runs, load_table
 
 PROJECT = Path(__file__).resolve().parents[2]
 LEDGER = PROJECT / "outputs" / "ledger"
@@ -35,11 +37,22 @@ KEPT_OF_ACCURACY = ("epoch", "all", "per_group", "validation")  # class by class
 
 
 def record(table: Table, entries: list[Entry], output_root: Path, ledger: Path = LEDGER) -> list[Path]:
-    """Write the finished entries' files. What was there for the same cell and seeds is replaced, other runs stay."""
+    """Write the finished entries' files. What was there for the same cell and seeds is replaced, other runs stay.
+
+    UserError, before anything is written, for runs that are not what the table's file says: the command that stands
+    below a published table is its name alone.
+    """
     folder, written = ledger / table.name, []
+    contents = [(entry, _stripped(entry, output_root)) for entry in entries if entry.result is not None]
+    hashes = _hashes(table, (content for _, content in contents))
+    for entry, content in contents:
+        if content["hash"] != hashes[_place(content)]:
+            raise UserError(
+                f"table {table.name}, {entry.cell.label} seed {entry.seed}: its run is not what the table's file says; "
+                "put what was changed into a table file of your own"
+            )
     before = {_place(result): path for path, result in _read(folder)}
-    for entry in (entry for entry in entries if entry.result is not None):
-        content = _stripped(entry, output_root)
+    for entry, content in contents:
         path = folder / f"{_file_name(entry.cell.label)}-{entry.directory.name}.json"
         write_json(path, content)
         written.append(path)
@@ -54,32 +67,54 @@ def _file_name(label: str) -> str:
 
 
 def ledger_entries(table: Table, ledger: Path = LEDGER) -> list[Entry]:
-    """One entry for each seed of each cell, as from the runs' own folders. UserError where the ledger has more."""
+    """One entry for each seed of each cell, as from the runs' own folders.
+
+    UserError where the ledger has more, and where what it has is no longer what the table's file says.
+    """
     found = {_place(result): (path, result) for path, result in _read(ledger / table.name)}
+    hashes = _hashes(table, (result for _, result in found.values()))
     entries = []
     for cell in (cell for cell in table.cells if cell.overrides is not None):
         for seeds in table.seed_values():
             place = _key(cell.row, cell.column, seeds["dataset.split_seed"], seeds["seed"])
-            _, result = found.pop(place, (None, None))
+            path, result = found.pop(place, (None, None))
+            if result and result["hash"] != hashes[place]:
+                raise UserError(
+                    f"{path}: is a run of another configuration than table {table.name} has now; run it again"
+                )
             entries.append(Entry(cell, seeds["seed"], seeds["dataset.split_seed"], result, "not in the ledger"))
     for path, _ in found.values():
         raise UserError(f"{path}: the table {table.name} has no such cell or seed; remove the file or change the table")
     return entries
 
 
+def _hashes(table: Table, results: Iterable[dict[str, Any]]) -> dict[tuple, str]:
+    """By place, the hash of the run that the table's file describes. Only of the results' cells: composing is slow."""
+    wanted = [result["cell_of_table"] for result in results]
+    cells = [cell for cell in table.cells if {"row": cell.row, "column": cell.column} in wanted]
+    return {
+        _key(run.cell.row, run.cell.column, run.split_seed, run.seed): run.student.hash
+        for run in compose_runs(table, cells=cells)
+    }
+
+
 def with_tables(text: str, ledger: Path = LEDGER) -> str:
     """The text with every marked table made anew from the ledger."""
 
-    def table(match: re.Match) -> str:
-        opening, name, shown, _, end = match.groups()
-        if shown not in (None, *SHOWN):
-            raise UserError(f"table {name}: {shown!r} beside its name; known: {', '.join(SHOWN)}")
+    @functools.cache  # a table may stand there several times
+    def report_of(name: str) -> Report:
         content = load_table(name)
         if not (ledger / content.name).is_dir():
             raise UserError(
                 f"table {name}: not in the ledger; python scripts/ledger.py table={name} puts its runs there"
             )
-        report = make_report(content, ledger_entries(content, ledger))
+        return make_report(content, ledger_entries(content, ledger))
+
+    def table(match: re.Match) -> str:
+        opening, name, shown, _, end = match.groups()
+        if shown not in (None, *SHOWN):
+            raise UserError(f"table {name}: {shown!r} beside its name; known: {', '.join(SHOWN)}")
+        report = report_of(name)
         text = readme_correction(report, shown) if shown in POST_HOC else readme_table(report, differences=bool(shown))
         return f"{opening}{text}\n{end}"
 

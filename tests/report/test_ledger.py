@@ -7,16 +7,18 @@ import pytest
 
 from ltkd import ledger
 from ltkd.errors import UserError
-from ltkd.ledger import LEDGER, README, ledger_entries, record, with_tables
+from ltkd.ledger import LEDGER, OPENING, README, ledger_entries, record, with_tables
 from ltkd.report import entries_of, make_report
 from ltkd.report.text import markdown
+from ltkd.tables import compose_runs
 
-from .conftest import ACCURACY, write_result
+from .conftest import ACCURACY, TABLE, write_result
 
 
 def test_readme_and_ledger_agree():
     """Every marked table of the README is what the ledger makes of it: python scripts/ledger.py --write-readme."""
     text = README.read_text(encoding="utf-8")
+    assert OPENING in text  # or nothing would be compared
     assert with_tables(text) == text
 
 
@@ -58,6 +60,30 @@ def test_recording_again_replaces_the_same_cell_and_keeps_the_others(recorded, t
     assert len(list(written[3].parent.glob("*.json"))) == 9
     values = [e.result["accuracy"]["last"]["all"] for e in ledger_entries(table, tmp_path / "ledger")]
     assert values == [40, 42, 41, 99, 51, 55, 53, 55, 58]
+
+
+def test_runs_of_other_settings_than_the_tables_are_not_recorded(finished, tmp_path):
+    table, runs = finished
+    changed = compose_runs(table, [f"output_root={tmp_path}/out", "recipe.epochs=5", "run.threads=1", "device=cpu"])
+    write_result(changed[3], (99, 99, 99, 99))
+    entries = entries_of([*runs[:3], changed[3], *runs[4:]])
+    with pytest.raises(UserError, match="table mine, KD seed 0: its run is not what the table's file says"):
+        record(table, entries, tmp_path / "out", tmp_path / "ledger")
+    assert not (tmp_path / "ledger").exists()
+
+
+def test_kept_runs_of_another_configuration_than_the_tables_are_an_error(recorded, make_table, tmp_path, monkeypatch):
+    _, _, written = recorded
+    changed = make_table(TABLE.replace("method.temperature=2", "method.temperature=3"))
+    with pytest.raises(
+        UserError, match=f"{written[3].name}: is a run of another configuration than table mine has now"
+    ):
+        ledger_entries(changed, tmp_path / "ledger")
+    monkeypatch.setattr(ledger, "load_table", lambda name: changed)
+    with pytest.raises(UserError, match="run it again"):
+        with_tables("<!-- table:mine -->\n<!-- end -->\n", tmp_path / "ledger")
+    only_in_words = make_table(TABLE.replace("Of no consequence.", "Other words."))
+    assert len(ledger_entries(only_in_words, tmp_path / "ledger")) == 9
 
 
 def test_what_the_table_does_not_know_is_an_error_and_what_it_lacks_is_missing(recorded, make_table, tmp_path):
