@@ -13,7 +13,7 @@ from ltkd.composition import CONFIGURATION, compose_values
 from ltkd.errors import UserError
 from ltkd.files import write_json
 from ltkd.results import SCHEMA_VERSION
-from ltkd.tuning import check_output, check_preset, choose, make_tuning, preset_text, write_preset
+from ltkd.tuning import check_output, check_preset, choose, make_tuning, preset_name, preset_text, write_preset
 
 from .conftest import PROJECT
 
@@ -76,16 +76,24 @@ def test_the_highest_mean_on_validation_is_chosen_and_the_test_part_is_not_asked
         "method.temperature": "2",
     }  # worst on the test part
     assert [one.mean for one in choice.judged] == [47.0, 45.0, 42.5, 40.5, 39.0, 37.0]
-    third = choice.judged[2]
+    second, third = choice.judged[1:3]
     assert third.differences == [-5.0, -4.0]
-    assert third.standard_error == pytest.approx(0.5)  # std of -5, -4 is .7071, over sqrt(2)
-    assert choice.judged[1].standard_error == 0.0
-    assert choice.sampling_error == pytest.approx(100 * (0.47 * 0.53 / 100) ** 0.5)
-    assert choice.as_good == []
+    # the standard error is .5 (std of -5, -4 is .7071, over sqrt(2)), Student's t of one degree of freedom 12.706
+    assert third.seed_margin == pytest.approx(6.353, abs=0.001)
+    images = 196 * ((0.47 * 0.53 + 0.425 * 0.575) / 100) ** 0.5
+    assert choice.image_margin(third) == pytest.approx(images, rel=1e-4)
+    assert choice.margin(third) == pytest.approx((6.353**2 + images**2) ** 0.5, rel=1e-4)
+    # seeds that happen to agree leave the images: 45 and 47 of 100 are no difference
+    assert second.differences == [-2.0, -2.0]
+    assert second.seed_margin == 0.0
+    assert choice.margin(second) == choice.image_margin(second) > 13
+    assert choice.as_good == choice.judged[1:]
     assert choice.at_the_edge == ["method.weight"]  # of two temperatures one is always an edge
     text = "\n".join(choice.lines())
     assert "100 validation images" in text
-    assert "-4.50 ± 0.50" in text
+    assert f"-4.50 ± {choice.margin(third):.2f}" in text
+    assert "The interval has the seeds' (Student's t) and the sampling error of the images, as if each setting" in text
+    assert "Not told from the chosen one by that interval: 5 of 5 others." in text
     assert "method.weight: the chosen one is at the edge" in text
 
 
@@ -94,10 +102,29 @@ def test_of_equal_settings_the_first_is_chosen_and_one_seed_leaves_the_sampling_
     write_results(tuning, lambda weight, temperature, seed: 50 - 20 * (weight == 4) - 5 * (temperature == 4))
     choice = choose(tuning)
     assert choice.chosen.values == {"method.weight": "1", "method.temperature": "2"}
-    # two standard errors of a difference of two accuracies of 50 % on 100 images are 14 %
+    # 1.96 standard errors of a difference of two accuracies of 50 % on 100 images are 14 %
     assert [one.mean for one in choice.as_good] == [45.0]
+    assert "The interval has the sampling error of the images" in "\n".join(choice.lines())
     write_results(tuning, lambda weight, temperature, seed: 50)
     assert choose(tuning).chosen is tuning.settings[0]
+
+
+def test_seeds_that_agree_tell_settings_apart_where_the_images_are_enough(make):
+    tuning = make(*GRID)
+    write_results(tuning, lambda weight, temperature, seed: 90 - 20 * (weight != 9) - (temperature == 4) + seed)
+    choice = choose(tuning)
+    assert [one.mean for one in choice.as_good] == [89.5]
+
+
+def test_the_presets_name_has_data_set_pair_and_method(make):
+    names = {
+        preset_name(make("method=kd", "method.weight=1,4", "dataset.validation_per_class=10", *overrides))
+        for overrides in ([], ["student=resnet14"], ["teacher=resnet14"], ["dataset.imbalance_factor=12.5"])
+    }
+    assert names == {
+        "tuned_digits_lt_if20_resnet8_resnet8_kd", "tuned_digits_lt_if20_resnet8_resnet14_kd",
+        "tuned_digits_lt_if20_resnet14_resnet8_kd", "tuned_digits_lt_if12_5_resnet8_resnet8_kd",
+    }  # fmt: skip
 
 
 def test_a_missing_result_is_no_choice(make):

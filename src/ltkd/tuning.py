@@ -7,11 +7,12 @@ highest mean validation accuracy after the last epoch is chosen and written as a
 import contextlib
 import itertools
 import math
+import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import NormalDist, mean
 
 import yaml
 from hydra import initialize_config_dir
@@ -28,7 +29,8 @@ from ltkd.engine.run_directory import RESULT
 from ltkd.errors import UserError
 from ltkd.files import write_text
 from ltkd.identity import student_run
-from ltkd.results import read_result
+from ltkd.results import figure, read_result
+from ltkd.statistics import CONFIDENCE, student_t_interval, summarize
 from ltkd.sweep import Job, check_jobs
 
 # What a preset does not say: where and how it is run, and what is for tuning alone.
@@ -137,10 +139,16 @@ class Judged:
         return mean(self.accuracies)
 
     @property
-    def standard_error(self) -> float | None:
-        """Of the mean difference, over the seeds; None with one seed."""
-        n = len(self.differences)
-        return stdev(self.differences) / math.sqrt(n) if n > 1 else None
+    def difference(self) -> float:
+        return mean(self.differences)
+
+    @property
+    def seed_margin(self) -> float:
+        """Half of Student's 95 % interval of the difference over the seeds, on these images; 0 with one seed."""
+        if len(self.differences) < 2:
+            return 0.0
+        low, high = student_t_interval(self.differences)
+        return (high - low) / 2
 
 
 @dataclass(frozen=True)
@@ -154,18 +162,25 @@ class Choice:
     def chosen(self) -> Setting:
         return self.judged[0].setting
 
-    @property
-    def sampling_error(self) -> float:
-        """Standard error of an accuracy for the validation images being a sample: sqrt(p (1 - p) / N), in %."""
-        share = self.judged[0].mean / 100
-        return 100 * math.sqrt(share * (1 - share) / self.tuning.num_images)
+    def image_margin(self, one: Judged) -> float:
+        """Half of the 95 % interval of the difference to the chosen one for the validation images being a sample, in %.
+
+        1.96 sqrt((p (1 - p) + q (1 - q)) / N) of the two accuracies p and q, as if each were on N images of its own.
+        That is too much for networks that err alike, as those of one method do. All seeds are judged by the same
+        images, so it does not shrink with their number.
+        """
+        shares = [other.mean / 100 for other in (self.judged[0], one)]
+        variance = sum(share * (1 - share) for share in shares) / self.tuning.num_images
+        return 100 * NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * math.sqrt(variance)
+
+    def margin(self, one: Judged) -> float:
+        """Of both: seeds and images are independent, so their squares add up."""
+        return math.hypot(one.seed_margin, self.image_margin(one))
 
     @property
     def as_good(self) -> list[Judged]:
-        """Those that the evidence does not tell from the chosen one: within two standard errors of it."""
-        alone = math.sqrt(2) * self.sampling_error  # what one seed leaves: two accuracies as if on different images
-        errors = {id(one): alone if one.standard_error is None else one.standard_error for one in self.judged[1:]}
-        return [one for one in self.judged[1:] if -mean(one.differences) <= 2 * errors[id(one)]]
+        """Those that the evidence does not tell from the chosen one."""
+        return [one for one in self.judged[1:] if -one.difference <= self.margin(one)]
 
     @property
     def at_the_edge(self) -> list[str]:
@@ -184,18 +199,23 @@ class Choice:
         tuning = self.tuning
         seeds = f"seed {tuning.seeds[0]}" if len(tuning.seeds) == 1 else f"seeds {', '.join(tuning.seeds)}"
         short = [key.removeprefix("method.") for key in tuning.keys]
-        body = [
-            [*one.setting.values.values(), _plus_minus(one.accuracies, stdev), _plus_minus(one.differences, _error)]
-            for one in self.judged
-        ]
-        body[0][-1] = "chosen"
+        body = []
+        for one in self.judged:
+            accuracies = summarize(one.accuracies)
+            difference = "chosen" if one is self.judged[0] else figure(one.difference, self.margin(one))
+            body.append([*one.setting.values.values(), figure(accuracies.mean, accuracies.deviation), difference])
         table = tabulate(body, headers=[*short, "validation", "difference"], tablefmt="github", disable_numparse=True)
+        of_seeds = "the seeds' (Student's t) and " if len(tuning.seeds) > 1 else ""
+        interval = [
+            f"The interval has {of_seeds}the sampling error of the images, as if each setting had been judged by",
+            "images of its own: too much for networks that err alike, and no less with more seeds, which share them.",
+        ]
         return [
             f"Accuracy in % on {tuning.num_images:,} validation images after the last epoch, {seeds}: mean ± standard",
-            "deviation; difference to the chosen one, paired by seed, ± its standard error. No test image was used.",
+            "deviation; difference to the chosen one, paired by seed, ± half of its 95 % interval. No test image used.",
             *table.splitlines(),
-            f"That the images are a sample adds a standard error of {self.sampling_error:.2f} to each accuracy.",
-            f"Within two standard errors of the chosen one: {len(self.as_good)} of {len(self.judged) - 1} others.",
+            *interval,
+            f"Not told from the chosen one by that interval: {len(self.as_good)} of {len(self.judged) - 1} others.",
             *(f"{key}: the chosen one is at the edge of the values tried." for key in self.at_the_edge),
         ]
 
@@ -218,12 +238,10 @@ def _validation_accuracy(job: Job) -> float:
     return read_result(job.run.directory / RESULT)["accuracy"]["last"]["validation"]["all"]
 
 
-def _error(values: list[float]) -> float:
-    return stdev(values) / math.sqrt(len(values))
-
-
-def _plus_minus(values: list[float], spread: Callable[[list[float]], float]) -> str:
-    return f"{mean(values):.2f}" + (f" ± {spread(values):.2f}" if len(values) > 1 else "")
+def preset_name(tuning: Tuning) -> str:
+    """The default: of data set, pair and method, so that tuning for another pair replaces nothing."""
+    label = tuning.jobs[0].run.names["label"]
+    return f"tuned_{re.sub(r'[^A-Za-z0-9_]+', '_', label)}"  # a dot or a slash would be no part of a file's name
 
 
 def preset_text(choice: Choice, name: str, command: str) -> str:
