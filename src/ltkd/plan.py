@@ -21,7 +21,8 @@ from ltkd.files import read_json
 from ltkd.identity import NetworkRun
 from ltkd.results import files_below, read_result
 from ltkd.sweep import Job
-from ltkd.tables import Table, TableRun
+from ltkd.sweep.display import latest_metrics
+from ltkd.tables import Table, TableRun, compose_runs
 
 STATES = ("done", "to resume", "to run", "no data")
 MANY_CELLS = 60  # a plan of more has a line for each column
@@ -53,7 +54,16 @@ class Plan:
     def jobs(self) -> list[Job]:
         return [job_of(self.table, run) for run in self.left]
 
-    def text(self, seconds: "Speeds") -> str:
+    def other_runs(self, overrides: Iterable[str]) -> list[TableRun]:
+        """The table's runs beside these, with the same overrides where a cell takes them."""
+        overrides, planned = list(overrides), {_place(run) for run in self.runs}
+        others = []
+        for cell in self.table.cells:
+            with contextlib.suppress(UserError):  # what is set for the chosen cells need not be for this one
+                others += compose_runs(self.table, overrides, cells=[cell])
+        return [run for run in others if _place(run) not in planned]
+
+    def text(self, seconds: "Speeds", num_at_a_time: int = 1) -> str:
         """For the screen: how much of each cell is done, and an estimate."""
         counts: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(STATES, 0))
         cells = {run.cell.label for run in self.runs}
@@ -69,7 +79,7 @@ class Plan:
         absent = {why: None for run in self.runs if (why := why_unavailable(run.config.dataset))}
         lines += absent
         if self.networks_left:
-            lines.append(seconds.estimate(self.networks_left))
+            lines.append(seconds.estimate(self.networks_left, min(num_at_a_time, len(self.left))))
         return "\n".join(lines)
 
 
@@ -102,6 +112,10 @@ def wandb_sweep(table: Table, arguments: list[str], wandb: Wandb) -> dict[str, A
     }
 
 
+def _place(run: TableRun) -> tuple:
+    return run.cell.label, run.split_seed, run.seed
+
+
 def _state(run: TableRun) -> str:
     try:
         if run.result() is not None:
@@ -111,6 +125,12 @@ def _state(run: TableRun) -> str:
     if why_unavailable(run.config.dataset):
         return "no data"
     return "to resume" if (run.student.directory / CHECKPOINT).exists() else "to run"
+
+
+def _epochs_left(run: NetworkRun) -> int:
+    """Of a run to resume those that its metrics lack. They may be a little ahead of its checkpoint."""
+    latest = latest_metrics(run.directory) if (run.directory / CHECKPOINT).exists() else None
+    return run.config.recipe_of(run.network).epochs - (latest["epoch"] if latest else 0)
 
 
 def _missing(teachers: Iterable[NetworkRun]) -> list[NetworkRun]:
@@ -150,11 +170,11 @@ class Speeds:
         return device.startswith("cpu") == self.on_cpu
 
     def of(self, run: NetworkRun) -> float | None:
-        """Of the whole run: by runs of the same data, networks and method, else of another method."""
+        """Of what is left of the run: by runs of the same data, networks and method, else of another method."""
         names = run.names
         pair = names["dataset"], names["teacher"], names["student"]
         epoch = self.seconds.get((*pair, names["method"])) or self.seconds.get(pair)
-        return None if epoch is None else epoch * run.config.recipe_of(run.network).epochs
+        return None if epoch is None else epoch * _epochs_left(run)
 
     def benchmarked(self, run: NetworkRun) -> float | None:
         """The same by the benchmark of the pair, with any method."""
@@ -164,9 +184,9 @@ class Speeds:
             return None
         n_max = IMAGES_PER_CLASS[dataset.source]
         images = class_counts(dataset.imbalance, dataset.imbalance_factor, n_max, dataset.num_classes).sum()
-        return run.config.recipe_of(run.network).epochs * float(images) / speed
+        return _epochs_left(run) * float(images) / speed
 
-    def estimate(self, runs: list[NetworkRun]) -> str:
+    def estimate(self, runs: list[NetworkRun], num_at_a_time: int = 1) -> str:
         finished = {id(run): seconds for run in runs if (seconds := self.of(run)) is not None}
         others = [run for run in runs if id(run) not in finished]
         benchmarked = [seconds for run in others if (seconds := self.benchmarked(run)) is not None]
@@ -174,7 +194,11 @@ class Speeds:
         text = f"{len(runs)} networks to train"
         if unknown == len(runs):
             return f"{text}; how long that takes is unknown: none of the kind has finished here, nor been benchmarked"
-        text += f", about {tqdm.format_interval(sum([*finished.values(), *benchmarked]))} one after the other"
+        known = [*finished.values(), *benchmarked]
+        text += f", about {tqdm.format_interval(sum(known))} one after the other"
+        if num_at_a_time > 1:
+            side_by_side = max(sum(known) / num_at_a_time, *known)  # the longest is not divided
+            text += f", {tqdm.format_interval(side_by_side)} with {num_at_a_time} at a time if none slowed another down"
         if benchmarked:
             text += f" ({len(benchmarked)} of them by the benchmark's slowest engine)"
         return f"{text}, and {unknown} of a kind that has not finished here yet" if unknown else text

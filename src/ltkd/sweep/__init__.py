@@ -2,7 +2,7 @@
 
 from ltkd.sweep.display import Display, summary
 from ltkd.sweep.jobs import Job, JobOutcome, check_jobs, expand_overrides
-from ltkd.sweep.runner import exit_code, run_jobs, run_sweep
+from ltkd.sweep.runner import exit_code, num_at_a_time, run_jobs, run_sweep
 
 __all__ = [
     "Display",
@@ -11,6 +11,7 @@ __all__ = [
     "check_jobs",
     "exit_code",
     "expand_overrides",
+    "num_at_a_time",
     "run_jobs",
     "run_sweep",
     "summary",

@@ -66,7 +66,7 @@ def run_jobs(
     gpus = _visible_gpus(devices)
     outcomes = {job.run.directory: outcome for job in jobs if (outcome := _ended_before(job)) is not None}
     waiting = list({job.run.directory: job for job in jobs if job.run.directory not in outcomes}.values())
-    num_workers = min(num_workers or len(gpus) or num_cores(), max(len(waiting), 1))
+    num_workers = min(num_at_a_time(num_workers, devices), max(len(waiting), 1))
     display = display or Display()
     display.begin(list(outcomes.values()), waiting, num_workers)
     running: list[Worker] = []
@@ -107,6 +107,11 @@ def exit_code(outcomes: Iterable[JobOutcome]) -> int:
     if any(outcome.status == "stopped" for outcome in outcomes):
         return 128 + signal.SIGINT
     return 0 if all(outcome.complete for outcome in outcomes) else 1
+
+
+def num_at_a_time(num_workers: int | None = None, devices: Sequence[int] | None = None) -> int:
+    """How many jobs `run_jobs` would run side by side, if there are as many."""
+    return num_workers or len(_visible_gpus(devices)) or num_cores()
 
 
 def num_cores() -> int:
