@@ -13,32 +13,34 @@ training makes of the same runs.
 import sys
 from pathlib import Path
 
+from ltkd.arguments import split_arguments
 from ltkd.errors import UserError
-
-OPTIONS = {"--write-readme", "--check"}
 
 
 def main(arguments: list[str]) -> int:
-    options, arguments = set(arguments) & OPTIONS, [a for a in arguments if a not in OPTIONS]
-    if not (options or arguments) or {"-h", "--help"} & set(arguments):
+    if not arguments or {"-h", "--help"} & set(arguments):
         sys.stdout.write(__doc__)
         return 0
     try:
-        if arguments:
-            _record(arguments)
-        return _readme(options) if options else 0
+        own, overrides = split_arguments(arguments, ("table",), ("--write-readme", "--check"))
+        if "--check" in own and len(arguments) > 1:
+            raise UserError(
+                "--check: writes nothing and stands alone; leave it out to put a table's runs in the ledger"
+            )
+        if "table" in own or overrides:
+            _record(own.get("table"), overrides)
+        return _readme(write="--write-readme" in own) if {"--write-readme", "--check"} & own.keys() else 0
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
 
 
-def _record(arguments: list[str]) -> None:
+def _record(name: str | None, overrides: list[str]) -> None:
     from ltkd.ledger import record  # here: --help needs no torch
     from ltkd.report import entries_of, make_report
-    from ltkd.tables import compose_runs, load_table, split_arguments
+    from ltkd.tables import compose_runs, load_table
 
-    own, overrides = split_arguments(arguments, ["table"])
-    table = load_table(own["table"])
+    table = load_table(name)
     runs = compose_runs(table, overrides)
     entries = entries_of(runs)
     report = make_report(table, entries)  # nothing is published that could not be put into a table
@@ -49,7 +51,7 @@ def _record(arguments: list[str]) -> None:
     sys.stdout.write("\n".join(lines) + "\n")
 
 
-def _readme(options: set[str]) -> int:
+def _readme(*, write: bool) -> int:
     from ltkd.files import write_text
     from ltkd.ledger import README, with_tables
 
@@ -58,7 +60,7 @@ def _readme(options: set[str]) -> int:
     if made == text:
         sys.stdout.write(f"{README.name} and the ledger agree\n")
         return 0
-    if "--write-readme" in options:
+    if write:
         write_text(README, made)
         sys.stdout.write(f"{README.name}: tables written\n")
         return 0

@@ -11,6 +11,7 @@ are named, with the command for each, and make the exit code 1.
 import sys
 from pathlib import Path
 
+from ltkd.arguments import split_arguments
 from ltkd.errors import UserError
 
 
@@ -20,11 +21,11 @@ def main(arguments: list[str]) -> int:
         return 0
     from ltkd.report import entries_of, make_report, write_report  # here: --help needs no torch
     from ltkd.report.text import markdown
-    from ltkd.tables import compose_runs, load_table, split_arguments
+    from ltkd.tables import compose_runs, load_table
 
     try:
-        own, overrides = split_arguments(arguments, ["table", "output"])
-        table = load_table(own["table"])
+        own, overrides = split_arguments(arguments, ("table", "output"))
+        table = load_table(own.get("table"))
         runs = compose_runs(table, overrides)
         report = make_report(table, entries_of(runs))
         folder = Path(own.get("output") or Path(runs[0].config.output_root) / "report" / table.name)

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
+from ltkd.arguments import split_arguments
 from ltkd.composition import compose_values
 from ltkd.config import load_config
 from ltkd.data import LongTailData, load_data, write_pack
@@ -28,7 +29,6 @@ from ltkd.errors import UserError
 from ltkd.files import write_text
 from ltkd.identity import student_run
 from ltkd.methods import list_methods
-from ltkd.sweep.arguments import split_own
 
 TEST_IMAGES = 100
 SETTINGS = [
@@ -39,12 +39,12 @@ SETTINGS = [
 
 
 def main(arguments: list[str]) -> int:
-    own, overrides = split_own(arguments, ("images", "methods"))
     if not arguments or {"-h", "--help"} & set(arguments):
         sys.stdout.write(__doc__)
         return 0
     logging.getLogger("ltkd").setLevel(logging.ERROR)
     try:
+        own, overrides = split_arguments(arguments, ("images", "methods"))
         config = load_config(compose_values(*SETTINGS, *overrides))
         if not own.get("images", "1").isdigit():
             raise UserError(f"images: should be a whole number, got {own['images']!r}")

@@ -6,7 +6,7 @@
 
 What has several values is tried; where only the seed has, the grid is conf/tuning/METHOD.yaml. Other settings are those
 of train.py. The choice is written as a preset with its evidence (output=FILE.yaml, by default
-conf/experiment/tuned_METHOD_DATASET.yaml): python src/train.py experiment=tuned_METHOD_DATASET.
+conf/experiment/tuned_DATASET_TEACHER_STUDENT_METHOD.yaml): python src/train.py experiment=tuned_...
 jobs: runs at a time; devices: the GPUs to use. --dry-run lists the grid. Repeat the command to resume. A
 file that tuning did not write is left alone unless --overwrite is given.
 """
@@ -15,6 +15,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from ltkd.arguments import split_arguments, worker_options
 from ltkd.errors import UserError
 
 
@@ -24,17 +25,14 @@ def main(arguments: list[str]) -> int:
         return 0
     # here: --help needs no torch
     from ltkd.composition import CONFIGURATION
-    from ltkd.identity import dataset_label
     from ltkd.sweep import exit_code, run_jobs, summary
-    from ltkd.sweep.arguments import split_own, worker_options
-    from ltkd.tuning import check_output, choose, make_tuning, write_preset
+    from ltkd.tuning import check_output, choose, make_tuning, preset_name, write_preset
 
     try:
-        own, overrides = split_own(arguments, ("output", "jobs", "devices", "--dry-run", "--overwrite"))
+        own, overrides = split_arguments(arguments, ("output", "jobs", "devices"), ("--dry-run", "--overwrite"))
+        workers = worker_options(own)
         tuning = make_tuning(overrides)
-        config = tuning.jobs[0].config
-        default = f"tuned_{config.method_name}_{dataset_label(config.dataset)}"
-        output = Path(own.get("output") or CONFIGURATION / "experiment" / f"{default}.yaml")
+        output = Path(own.get("output", CONFIGURATION / "experiment" / f"{preset_name(tuning)}.yaml"))
         if output.suffix != ".yaml":
             raise UserError(f"output: should be a .yaml file, got {output}")
         sys.stdout.write(f"{len(tuning.settings)} settings, {len(tuning.seeds)} seeds each\n")
@@ -42,7 +40,7 @@ def main(arguments: list[str]) -> int:
             sys.stdout.write("".join(f"  {setting.label}\n" for setting in tuning.settings))
             return 0
         check_output(output, overwrite="--overwrite" in own)
-        outcomes = run_jobs(tuning.jobs, **worker_options(own))
+        outcomes = run_jobs(tuning.jobs, **workers)
         if not all(outcome.complete for outcome in outcomes):
             sys.stdout.write(f"{summary(outcomes)}\nnothing is chosen before all settings have finished\n")
             return exit_code(outcomes)

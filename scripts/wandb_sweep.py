@@ -15,6 +15,7 @@ from pathlib import Path
 
 import yaml
 
+from ltkd.arguments import split_arguments
 from ltkd.errors import UserError
 
 
@@ -25,11 +26,11 @@ def main(arguments: list[str]) -> int:
     # here: --help needs no torch
     from ltkd.files import write_text
     from ltkd.plan import wandb_sweep
-    from ltkd.tables import compose_runs, load_table, split_arguments
+    from ltkd.tables import compose_runs, load_table
 
     try:
-        own, overrides = split_arguments(arguments, ["table", "output"])
-        table = load_table(own["table"])
+        own, overrides = split_arguments(arguments, ("table", "output"))
+        table = load_table(own.get("table"))
         runs = compose_runs(table, overrides)
         config = runs[0].config
         output = Path(own.get("output") or Path(config.output_root) / "wandb" / f"{table.name}.yaml")

@@ -94,6 +94,16 @@ def test_the_estimate_is_of_finished_runs_of_the_same_kind(table_file, runs_of, 
     assert Speeds(tmp_path / "out", "cpu").of(teacher) is None
     write_result(teacher, seconds=8)
     assert Speeds(tmp_path / "out", "cpu").of(teacher) == 8
+    assert Speeds(tmp_path / "out", "cpu").estimate(students, 2) == (
+        "6 networks to train, about 41:20 one after the other, 20:40 with 2 at a time if none slowed another down"
+    )
+    assert ", 10:00 with 9 at a time" in Speeds(tmp_path / "out", "cpu").estimate(students, 9)  # one takes that long
+    half_done = runs[3].student.directory
+    half_done.mkdir(parents=True)
+    (half_done / "metrics.jsonl").write_text('{"epoch": 1}\n')
+    assert Speeds(tmp_path / "out", "cpu").of(runs[3].student) == 600  # nothing to resume from: all over again
+    (half_done / "last.ckpt").write_bytes(b"")
+    assert Speeds(tmp_path / "out", "cpu").of(runs[3].student) == 300
     write_result(ce.student, seconds=1000, device="NVIDIA H100")  # says nothing of a CPU
     assert Speeds(tmp_path / "out", "cpu").of(ce.student) is None
 
@@ -173,9 +183,29 @@ def test_from_plan_to_table_with_a_cell_that_fails(table_file, tmp_path):
     again = execute("cell=CE | 20", "seed=0")
     assert again.returncode == 0, again.stdout + again.stderr
     assert "started:" not in again.stdout
-    refused = execute("cell=nothing")
-    assert refused.returncode == 2
-    assert "its cells: CE | 20; KD | 20; broken | 20" in refused.stderr
+
+    # the table at the end has what had finished before, also where an override is not for its cell
+    other = execute("cell=KD*", "seed=0", "method.temperature=4")
+    assert other.returncode == 0, other.stdout + other.stderr
+    assert "| KD " in other.stdout
+    shown = execute("cell=KD*", "seed=0")
+    assert any(
+        f"{result['accuracy']['last']['all']:.2f}" in line for line in shown.stdout.split("\n") if "| CE " in line
+    )
+    assert "CE | 20 seed 1" not in shown.stdout  # not asked for, so not missing
+
+
+def test_a_cell_or_seed_that_the_table_has_not_is_refused_with_those_that_it_has(table_file):
+    command = [sys.executable, "scripts/reproduce.py", f"table={table_file}", "--dry-run"]
+    for argument, message in {
+        "cell=nothing": "its cells: CE | 20; KD | 20; broken | 20",
+        "seed=7": "seed: the table has no 7; its seeds: 0, 1",
+        "seed=0,9": "seed: the table has no 9; its seeds: 0, 1",
+        "split_seed=3": "split_seed: the table has no 3; its split_seeds: 0",
+    }.items():
+        refused = subprocess.run([*command, argument], capture_output=True, text=True, cwd=PROJECT, timeout=120)
+        assert refused.returncode == 2
+        assert message in refused.stderr
 
 
 def test_a_table_whose_data_set_is_not_there_yet_can_be_planned(tmp_path):

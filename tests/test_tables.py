@@ -187,6 +187,15 @@ def test_what_does_not_compose_is_told_with_its_cell(write_table):
             compose_runs(table)
 
 
+def test_figures_of_validation_images_need_some(write_table):
+    for accuracy in ("validation", "selected"):
+        content = f"{TABLE}accuracy: {accuracy}\n"
+        with pytest.raises(UserError, match=f"accuracy: {accuracy} needs held-out images.* the table's base"):
+            compose_runs(load_table(write_table(content)))
+        held_out = content.replace("base: [", "base: [dataset.validation_per_class=2, ")
+        assert compose_runs(load_table(write_table(held_out)))
+
+
 def test_seeds_and_study_are_the_tables_own(write_table):
     table = load_table(write_table())
     for override in ("seed=3", "study=elsewhere", "dataset.split_seed=1", "++seed=3"):

@@ -1,18 +1,34 @@
-"""Key=value arguments that a script takes for itself; the others are overrides."""
+"""What a script's own arguments are; all others are overrides, as for train.py."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ltkd.errors import UserError
+from ltkd.errors import UserError, unknown_name
 
 
-def split_own(arguments: Iterable[str], own: Iterable[str]) -> tuple[dict[str, str], list[str]]:
-    """The values of the script's `own` keys (of a flag such as --dry-run: ""), and the overrides."""
+def split_arguments(
+    arguments: Iterable[str], own: Iterable[str], flags: Iterable[str] = ()
+) -> tuple[dict[str, str], list[str]]:
+    """The values of the script's `own` keys and its `flags` (value ""), and the overrides.
+
+    jobs=2, --jobs=2 and --jobs 2 are the same. UserError for an own key without a value and for an unknown option.
+    """
+    own, flags = list(own), list(flags)
     values, overrides = {}, []
+    arguments = iter(arguments)
     for argument in arguments:
-        key, _, value = argument.partition("=")
-        if key in own:
+        name, equals, value = argument.partition("=")
+        key = name.removeprefix("--")
+        if argument in flags:
+            values[argument] = ""
+        elif key in own:
+            if not equals and name != key:
+                value = next(arguments, "")
+            if not value or value.startswith("--"):
+                raise UserError(f"{key}: has no value; write {key}=VALUE")
             values[key] = value
+        elif argument.startswith("-"):
+            raise unknown_name("option", name, [*flags, *(f"--{one}" for one in own)])
         else:
             overrides.append(argument)
     return values, overrides
@@ -27,7 +43,7 @@ def worker_options(own: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _numbers(own: Mapping[str, str], key: str) -> list[int] | None:
-    if own.get(key) is None:
+    if key not in own:
         return None
     parts = own[key].split(",")
     if not all(part.isdecimal() for part in parts):

@@ -47,6 +47,7 @@ from ltkd.results import KINDS, read_result
 
 ROLE = "role"  # beside the axes, in `at` of a published value
 TEACHER = "teacher"
+OF_VALIDATION = ("validation", "selected")  # accuracies that only runs with held-out images have
 OF_THE_TABLE = ("study", "seed", "dataset.split_seed")  # keys that nobody else may set
 
 Axes = dict[str, Annotated[dict[str, str | list[str] | None], MinLen(1)]]
@@ -178,11 +179,14 @@ def list_tables() -> list[str]:
     return sorted(path.stem for path in (CONFIGURATION / "table").glob("*.yaml"))
 
 
-def load_table(name: str) -> Table:
+def load_table(name: str | None) -> Table:
     """The table of conf/table/NAME.yaml, or of a file of your own given by its path (ending in .yaml).
 
-    UserError with all that is wrong in the file, a line each; overrides are checked by `compose_runs`.
+    UserError where no name is given, and with all that is wrong in the file, a line each; overrides are checked by
+    `compose_runs`.
     """
+    if not name:
+        raise UserError(f"table: missing; add table=NAME, one of: {', '.join(list_tables())}")
     path = Path(name) if name.endswith(".yaml") else CONFIGURATION / "table" / f"{name}.yaml"
     if not path.is_file():
         raise unknown_name("table", name, list_tables())
@@ -221,7 +225,13 @@ def compose_runs(table: Table, overrides: Iterable[str] = (), *, cells: Iterable
             try:
                 for seed, values in zip(seeds, compose_variants(without_seeds, seeds), strict=True):
                     all_overrides = [*without_seeds, *(f"{key}={value}" for key, value in seed.items())]
-                    runs.append(TableRun(cell, all_overrides, load_config(values)))
+                    config = load_config(values)
+                    if table.accuracy in OF_VALIDATION and config.dataset.validation_per_class == 0:
+                        raise UserError(
+                            f"accuracy: {table.accuracy} needs held-out images, and dataset.validation_per_class is 0; "
+                            "add dataset.validation_per_class=20 to the table's base"
+                        )
+                    runs.append(TableRun(cell, all_overrides, config))
             except UserError as error:
                 raise UserError(f"table {table.name}, {cell.label}: {error}") from error
     return runs
@@ -328,17 +338,3 @@ def _each_warning_once(logger: logging.Logger) -> Iterator[None]:
         yield
     finally:
         logger.removeFilter(is_new)
-
-
-def split_arguments(arguments: Iterable[str], own: Iterable[str]) -> tuple[dict[str, str], list[str]]:
-    """A script's own key=value arguments, and the rest, which are overrides. UserError when `table` is not given."""
-    values, overrides = {}, []
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if equals and key in own:
-            values[key] = value
-        else:
-            overrides.append(argument)
-    if not values.get("table"):
-        raise UserError(f"table: missing; add table=NAME, one of: {', '.join(list_tables())}")
-    return values, overrides

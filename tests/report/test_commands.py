@@ -85,6 +85,13 @@ def test_bad_input_is_one_message(script):
             assert message in errors
 
 
+def test_a_check_is_not_mixed_with_what_writes(script):
+    for others in (["table=digits_components"], ["--write-readme"], ["recipe.epochs=2"]):
+        code, output, errors = script("ledger", "--check", *others)
+        assert (code, output) == (2, "")
+        assert "--check: writes nothing and stands alone" in errors
+
+
 def test_help_needs_no_torch(tmp_path):
     (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
     for name in ("report", "ledger"):
