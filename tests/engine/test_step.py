@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import gc
 import logging
 from types import SimpleNamespace
 
@@ -276,7 +277,7 @@ def recorded_graphs(monkeypatch):
         "graph_pool_handle": lambda: None, "Stream": lambda device: stream, "current_stream": lambda device: stream,
         "stream": lambda stream: contextlib.nullcontext(), "CUDAGraph": Graph, "graph": capture,
         "synchronize": lambda device: None, "get_rng_state": lambda device: None,
-        "set_rng_state": lambda state, device: None,
+        "set_rng_state": lambda state, device: None, "set_stream": lambda stream: None,
     }.items():  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, fake)
     return sizes
@@ -333,18 +334,18 @@ def test_20_graphed_steps_are_20_eager_steps_bit_for_bit(make_cuda_config, name,
     [
         (torch.OutOfMemoryError("no memory"), torch.OutOfMemoryError, "^no memory$"),
         (
-            RuntimeError("it looks"),
+            RuntimeError("it looks\nFor debugging consider passing CUDA_LAUNCH_BLOCKING=1"),
             UserError,
             r"^student resnet8: the step of method ce cannot be captured \(it looks\);",
         ),
     ],
 )
 def test_what_keeps_a_step_from_being_captured_is_said(make_config, recorded_graphs, monkeypatch, error, raised, text):
-    def fail(self, given):
+    def fail(self, buffers):
         raise error
 
     training = training_of(make_config("method=ce"))
-    monkeypatch.setattr(RecordedStep, "_capture", fail)
+    monkeypatch.setattr(RecordedStep, "_record", fail)
     step = start(RecordedStep(training, make_optimizer(training)), training)
     with pytest.raises(raised, match=text):
         step.run(0)
@@ -409,15 +410,18 @@ def test_graph_and_eager_runs_are_one_run_and_resume_into_each_other(make_cuda_c
 
 @needs_cuda
 def test_a_closed_step_gives_its_memory_back(make_cuda_config):
-    training = training_of(make_cuda_config("method=kd"))
-    torch.cuda.empty_cache()
-    before = torch.cuda.memory_reserved()
-    step = start(make_step(training), training)
-    for number in range(5):
-        step.run(number)
-    step.close()
-    torch.cuda.empty_cache()
-    assert torch.cuda.memory_reserved() <= before + 8 * 2**20
+    reserved = []
+    for _ in range(3):  # after the first, libraries have the workspaces that they keep
+        training = training_of(make_cuda_config("method=kd"))
+        step = start(make_step(training), training)
+        for number in range(5):
+            step.run(number)
+        step.close()
+        del training, step
+        gc.collect()
+        torch.cuda.empty_cache()
+        reserved.append(torch.cuda.memory_reserved())
+    assert reserved[2] <= reserved[1]
 
 
 @needs_cuda

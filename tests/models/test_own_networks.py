@@ -8,6 +8,7 @@ from torch import nn
 
 from ltkd.errors import UserError
 from ltkd.models import build_model, count_multiply_adds, count_parameters, list_models, model_factory
+from ltkd.models.shufflenet import shuffle
 
 from .comparison import after_training
 
@@ -235,3 +236,11 @@ def test_factory_signatures_can_be_bound():
         parameters = inspect.signature(model_factory(name)).parameters
         assert list(parameters) == ["num_classes", "in_channels"]
         assert {parameter.kind for parameter in parameters.values()} == {inspect.Parameter.KEYWORD_ONLY}
+
+
+def test_shuffle_moves_whole_maps_and_keeps_them_channels_last():
+    maps = torch.arange(6.0).view(1, 6, 1, 1).expand(2, 6, 3, 3).contiguous(memory_format=torch.channels_last)
+    shuffled = shuffle(maps, 2)
+    assert shuffled[0, :, 0, 0].tolist() == [0, 3, 1, 4, 2, 5]
+    assert torch.equal(shuffled, maps[:, [0, 3, 1, 4, 2, 5]])
+    assert shuffled.is_contiguous(memory_format=torch.channels_last)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -190,8 +191,9 @@ def _wait(device: torch.device) -> None:
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating-point operations per second of the best of some large matrix products: what the device can do here."""
-    size = 8192 if device.type == "cuda" else 2048
+    """Floating-point operations per second of the best of some large matrix products: what the whole device can do."""
+    size, threads = (8192 if device.type == "cuda" else 2048), torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)
     a, b = torch.randn(2, size, size, device=device).to(dtype)
     best = float("inf")
     for _ in range(6):
@@ -200,4 +202,5 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
         a @ b
         _wait(device)
         best = min(best, time.perf_counter() - start)
+    torch.set_num_threads(threads)
     return 2 * size**3 / best

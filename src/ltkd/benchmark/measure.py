@@ -137,6 +137,7 @@ def _work(connection: Connection, variant: Variant, overrides: Sequence[str], st
         loop = (PlainLoop if variant.plain else EngineLoop)(config, folder, made_up=variant.made_up)
         steps = loop.steps or steps
         loop.run(steps)  # allocations, captured steps, compiled kernels
+        on_gpu = None if loop.device.type == "cpu" else torch.cuda.max_memory_allocated(loop.device) / 1e9
         batch_size = config.recipe_of(config.student).batch_size
         student, teacher = (_multiply_adds(config, network) for network in (config.student, config.teacher))
         live = config.needs_teacher and not loop.is_cached
@@ -149,6 +150,7 @@ def _work(connection: Connection, variant: Variant, overrides: Sequence[str], st
             "fill_images_per_second": None,
         }  # fmt: skip
         if loop.is_cached:
+            loop.whole_epoch()  # the short last batch, too, is captured once
             loop.new_epoch(1)
             (images, first), (_, again) = loop.whole_epoch(), loop.whole_epoch()
             about["fill_images_per_second"] = images / (first - again) if first > again else None
@@ -156,7 +158,7 @@ def _work(connection: Connection, variant: Variant, overrides: Sequence[str], st
         while (order := connection.recv()) != "end":
             answers = {
                 "run": lambda: loop.run(steps),
-                "memory": lambda: _gigabytes(loop.device),
+                "memory": lambda: on_gpu or _resident_gigabytes(),
                 "between epochs": lambda: loop.between_epochs(),
             }
             connection.send(answers[order]())
@@ -175,8 +177,6 @@ def _multiply_adds(config: Config, network: Network) -> int:
     return count_multiply_adds(model, (dataset.channels, dataset.image_size, dataset.image_size))
 
 
-def _gigabytes(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e9
+def _resident_gigabytes() -> float:
     unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

@@ -74,8 +74,10 @@ class DeviceData:
         self._memory_format = memory_format
         height, width = images.shape[2:]
         margin = (crop_padding,) * 2
-        padded = pad(images.permute(0, 2, 3, 1).contiguous(), (0, 0, *margin, *margin))  # [N, H + 2p, W + 2p, C]
+        padded = pad(images.permute(0, 2, 3, 1), (0, 0, *margin, *margin)).contiguous()  # [N, H + 2p, W + 2p, C]
+        del images  # a large data set is on the device as few times as possible
         variants = torch.stack([padded, padded.flip(2)] if horizontal_flip else [padded], dim=1)
+        del padded
         # Element [row, mirrored, top, left] is the crop [H, W, C].
         self._crops = variants.unfold(2, height, 1).unfold(3, width, 1).permute(0, 1, 2, 3, 5, 6, 4)
         # Whole pixel rows [W * C]: in the inner loop of a three-channel image a vector of three is slow.
@@ -158,7 +160,7 @@ class DeviceData:
 
     def normalised(self, images: Tensor) -> Tensor:
         """uint8 [B, C, H, W], on any device, as the images of a batch are."""
-        return self._normalise(images.to(self.device).permute(0, 2, 3, 1).contiguous())
+        return self._normalise(to_device(images, self.device).permute(0, 2, 3, 1).contiguous())
 
     @property
     def forward_batch(self) -> int:
@@ -178,6 +180,12 @@ class DeviceData:
         rows = crops.flatten(2).to(torch.float32)  # [B, H, W * C]
         rows.div_(self._white).sub_(self._mean).div_(self._std)
         return rows.view(crops.shape).permute(0, 3, 1, 2).contiguous(memory_format=self._memory_format)
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A copy that does not wait for the device."""
+    from_cpu_to_gpu = device.type == "cuda" and tensor.device.type == "cpu"
+    return tensor.pin_memory().to(device, non_blocking=True) if from_cpu_to_gpu else tensor.to(device)
 
 
 def device_data(

@@ -5,6 +5,7 @@ same numbers. The choice is made once for a training: `make_step`.
 """
 
 import copy
+import functools
 import logging
 from dataclasses import dataclass
 from typing import Any
@@ -191,6 +192,12 @@ class Step:
         return figures
 
 
+@functools.cache
+def _capture_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all trainings of the process: cuBLAS keeps a workspace of megabytes for every stream that it meets."""
+    return torch.cuda.Stream(device)
+
+
 class GraphedStep(Step):
     """The whole step as one CUDA graph: at these sizes a GPU waits most of the time for the next launch.
 
@@ -202,21 +209,13 @@ class GraphedStep(Step):
         super().__init__(training, optimizer, compiled=compiled)
         self._graphs: dict[int, tuple[StepInput, torch.cuda.CUDAGraph]] = {}
         self._pool = torch.cuda.graph_pool_handle()  # no step needs what another left in it: one pool serves all sizes
-        self._stream = torch.cuda.Stream(training.device)
+        self._stream = _capture_stream(training.device)
 
     def run(self, number: int) -> int:
         part = self.training.train.step_slice(number, self.training.recipe.batch_size)
         given, size = self._input(number, part), part.stop - part.start
         if size not in self._graphs:
-            try:
-                self._graphs[size] = self._capture(given)
-            except torch.OutOfMemoryError:
-                raise  # with or without a graph: it says so itself
-            except RuntimeError as error:
-                what = f"{self.training.label}: the step of method {self.training.method.name}"
-                raise UserError(
-                    f"{what} cannot be captured ({error}); run.step=eager trains without a graph"
-                ) from error
+            self._graphs[size] = self._capture(given)
         buffers, graph = self._graphs[size]
         for buffer, value in zip(buffers.tensors(), given.tensors(), strict=True):
             buffer.copy_(value, non_blocking=True)
@@ -252,11 +251,24 @@ class GraphedStep(Step):
         torch.cuda.set_rng_state(random[1], device)
         self.optimizer.zero_grad(set_to_none=True)  # so that the captured backward pass allocates them in the pool
 
-        graph = torch.cuda.CUDAGraph()
-        # thread_local: what other threads (trackers) ask of the driver meanwhile is none of the graph's business
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
-            self._update(buffers)
-        return buffers, graph
+        try:
+            return buffers, self._record(buffers)
+        except torch.OutOfMemoryError:
+            raise  # with or without a graph: it says so itself
+        except RuntimeError as error:
+            what = f"{self.training.label}: the step of method {self.training.method.name} cannot be captured"
+            reason = str(error).partition("\n")[0]  # the lines below it advise on debugging CUDA
+            raise UserError(f"{what} ({reason}); run.step=eager trains without a graph") from error
+
+    def _record(self, buffers: StepInput) -> torch.cuda.CUDAGraph:
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self.training.device)
+        try:
+            # thread_local: what other threads (trackers) ask of the driver meanwhile is none of the graph's business
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+                self._update(buffers)
+        finally:
+            torch.cuda.set_stream(stream)  # a capture that fails leaves its own behind
+        return graph
 
     def _make_momentum(self) -> None:
         """Momentum buffers of 0, with which the first step is as without any: they must exist before a capture."""

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from ltkd.config import Cache
 from ltkd.data import DeviceData, EpochPlan
+from ltkd.data.batches import to_device
 from ltkd.engine.progress import shown_as
 from ltkd.engine.teacher_cache import TeacherCache, record_type
 from ltkd.errors import UserError
@@ -78,12 +79,12 @@ class TeacherLogits:
             there = np.zeros(len(entries), dtype=bool)
         else:
             logits, there = self.cache.read(entries)
-            self._table = _to_device(torch.from_numpy(logits.astype(np.float32)), device)
+            self._table = to_device(torch.from_numpy(logits.astype(np.float32)), device)
         self._missing = self._window.start + np.flatnonzero(~there)  # positions of the epoch
         self._next = 0
 
     def _compute(self, positions: np.ndarray) -> None:
-        where = _to_device(torch.from_numpy(positions), self._data.device)
+        where = to_device(torch.from_numpy(positions), self._data.device)
         plan = EpochPlan(*(choice[where] for choice in vars(self._plan).values()))
         self._table[where - self._window.start] = self._forward(plan)
 
@@ -235,8 +236,3 @@ def use_cache(
         logits.fill(label, progress)
     else:
         logger.info("%s: %s: each is computed when first needed and kept", label, plan.reason)
-
-
-def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A copy that does not wait for the device."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

@@ -17,8 +17,11 @@ from ltkd.models.output import ModelOutput
 
 
 def shuffle(x: Tensor, groups: int) -> Tensor:
-    """Channels [group 0, group 1, ...] become the groups' first channels, then their second ones, and so on."""
-    return x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
+    """Channels [group 0, group 1, ...] become the groups' first channels, then their second ones, and so on.
+
+    Done on the last axis of a channels-last map, so that the next convolution finds one.
+    """
+    return x.permute(0, 2, 3, 1).unflatten(3, (groups, -1)).transpose(3, 4).flatten(3).permute(0, 3, 1, 2)
 
 
 class GroupedBottleneck(nn.Module):
