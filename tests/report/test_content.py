@@ -48,7 +48,7 @@ def test_differences_are_to_the_best_baseline_in_each_figure_paired_by_seed(fini
 def test_only_pairs_of_the_same_seed_are_compared(finished):
     table, runs = finished
     for run in runs:
-        if (run.cell.row_label, run.seed) in (("KD", 0), ("LTKD 100%", 2)):
+        if (run.cell.row_label, run.seed) in (("CE", 0), ("KD", 0), ("LTKD 100%", 2)):
             (run.student.directory / "result.json").unlink()
     difference = rows_of(table, runs)["LTKD 100%"].figures["all"].difference
     assert (difference.paired.n, difference.paired.mean, difference.paired.bootstrap) == (1, 4.0, None)
@@ -143,3 +143,98 @@ def test_a_table_without_a_finished_run_still_says_what_is_missing(make_table, m
     assert report.facts["data"] == "nothing finished yet"
     assert [row.label for row in report.columns[0].rows] == ["teacher", "CE", "KD", "paper", "LTKD 100%"]
     assert report.columns[0].groups == ["tail"]  # which the published values name
+
+
+def test_splits_share_one_kind_of_teacher_and_count_once(make_table, tmp_path):
+    table = make_table(TABLE.replace("seeds: [0, 1, 2]", "seeds: [0, 1]\nsplit_seeds: [0, 1, 2]"))
+    runs = compose_runs(table, [f"output_root={tmp_path}/out"])
+    for run in runs:  # 2 apart on a split, 10 from split to split
+        write_result(run, (40 + 10 * run.split_seed + 2 * run.seed, 60, 40, 20))
+    rows = rows_of(table, runs)
+    assert [label for label, row in rows.items() if row.role == "teacher"] == ["teacher resnet14"]
+    teacher = rows["teacher resnet14"]
+    assert (teacher.n, teacher.splits, teacher.figures["tail"].published) == (3, 3, [(15.28, 1)])
+    summary = rows["KD"].figures["all"].summary
+    assert (summary.n, summary.mean, summary.deviation) == (3, 51.0, pytest.approx(10.0))
+
+
+def test_a_baseline_with_a_single_run_is_not_the_best_where_others_have_more(finished):
+    table, runs = finished
+    write_result(runs[0], (70, 60, 40, 20))  # CE, by far the best: but its only run
+    for run in runs[1:3]:
+        (run.student.directory / "result.json").unlink()
+    [column] = make_report(table, entries_of(runs)).columns
+    assert column.candidates["all"] == ["KD"]
+    assert [row.label for row in column.left_out] == ["CE"]
+    [ltkd] = [row for row in column.rows if row.role == "method"]
+    assert ltkd.figures["all"].difference.against == "KD"
+    assert ltkd.figures["all"].to_each["CE"].n == 1
+
+
+def test_a_strong_baseline_that_lacks_a_run_is_still_the_best(finished):
+    table, runs = finished
+    (runs[3].student.directory / "result.json").unlink()  # KD, seed 0
+    difference = rows_of(table, runs)["LTKD 100%"].figures["all"].difference
+    assert (difference.against, difference.paired.n) == ("KD", 2)
+
+
+def test_a_published_teacher_is_that_of_the_rows_published_with_it(make_table, make_runs):
+    def published(change, *, method):
+        table = make_table(
+            TABLE.replace("LTKD 100%: method=ltkd", f"LTKD 100%: {change}").replace("method: KD", method)
+        )
+        runs = make_runs(table)
+        for run in runs:
+            write_result(run, ACCURACY[run.cell.row_label][run.seed])
+        return {
+            label: row.figures["tail"].published for label, row in rows_of(table, runs).items() if "teacher" in label
+        }
+
+    other = "[method=ltkd, teacher=resnet20]"
+    assert published(other, method="method: KD") == {
+        "teacher resnet14 of KD": [(15.28, 1)],
+        "teacher resnet20 of LTKD 100%": [],
+    }
+    # published rows of both teachers: whose the figure is cannot be told
+    both = TABLE.replace("LTKD 100%: method=ltkd", f"LTKD 100%: {other}").replace(
+        "    - {at: {method: paper}", "    - {at: {method: LTKD 100%}, all: 51}\n    - {at: {method: paper}"
+    )
+    table = make_table(both)
+    runs = make_runs(table)
+    for run in runs:
+        write_result(run, ACCURACY[run.cell.row_label][run.seed])
+    teachers = [row for label, row in rows_of(table, runs).items() if "teacher" in label]
+    assert [row.figures["tail"].published for row in teachers] == [[], []]
+
+
+@pytest.mark.parametrize(
+    ("lines", "fact"),
+    [
+        ("", "one teacher for all"),
+        ("teachers: per_seed\n", "a teacher for each seed"),
+    ],
+)
+def test_who_shares_a_teacher_is_said_as_the_runs_are(make_table, make_runs, lines, fact):
+    table = make_table(TABLE + lines)
+    runs = make_runs(table)
+    for run in runs:
+        write_result(run, ACCURACY[run.cell.row_label][run.seed])
+    assert make_report(table, entries_of(runs)).facts["seeds"] == f"0, 1, 2; {fact}; split seed 0"
+
+
+def test_rows_of_different_teachers_do_not_share_one(make_table, make_runs):
+    table = make_table(TABLE.replace("LTKD 100%: method=ltkd", "LTKD 100%: [method=ltkd, teacher=resnet20]"))
+    runs = make_runs(table)
+    for run in runs:
+        write_result(run, ACCURACY[run.cell.row_label][run.seed])
+    assert make_report(table, entries_of(runs)).facts["seeds"] == "0, 1, 2; a teacher for each row; split seed 0"
+
+
+def test_damaged_curves_cost_only_themselves(finished):
+    table, runs = finished
+    (runs[3].student.directory / "metrics.jsonl").write_text('{"epoch": 1}\n{"epo')
+    report = make_report(table, entries_of(runs))
+    [line] = report.missing
+    assert line.startswith("curves of KD seed 0: ")
+    assert "metrics.jsonl: cannot be read" in line
+    assert {row.label: row.n for row in report.columns[0].rows}["KD"] == 3

@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 import itertools
+import json
 import re
 from html.parser import HTMLParser
 from xml.etree import ElementTree
@@ -15,7 +16,8 @@ from ltkd.report import entries_of, make_report, write_report
 from ltkd.report.curves import curve
 from ltkd.report.drawing import spread
 from ltkd.report.figures import draw_column
-from ltkd.report.text import comma_separated, latex, markdown, signed
+from ltkd.report.latex import latex
+from ltkd.report.text import comma_separated, markdown, signed
 
 from .conftest import ACCURACY, GROUPS, TABLE, write_result
 
@@ -85,8 +87,14 @@ def test_latex_escapes_and_marks_the_best_student(report):
     assert r"\caption{A table of A \& B $\rightarrow$ C. " in text
     assert r"LTKD 100\% & 3 & \textbf{55.33 $\pm$ 2.52} & 71.00 $\pm$ 1.00 &" in text
     assert r"KD & 3 & 52.00 $\pm$ 2.65 & \textbf{82.00 $\pm$ 2.65}" in text
-    assert text.count(r"\midrule") == 3  # below the head, the teacher and the baselines
-    assert text.count("&") - text.count(r"\&") == 5 * 7 + 7
+    figures, differences = text.split(r"\end{table}")[:2]
+    assert figures.count(r"\midrule") == 3  # below the head, the teacher and the baselines
+    assert figures.count("&") - figures.count(r"\&") == 5 * 7 + 7
+    assert "51.00 [1]" in figures
+    assert r"{\footnotesize [1] a paper\par}" in figures
+    assert r"\caption{A table of A \& B $\rightarrow$ C. Differences to the best baseline.}" in differences
+    assert r"LTKD 100\% & 3 & \shortstack[r]{+3.33\\{}[+3.00, +4.00]\\{}t [+1.90, +4.77]} &" in differences
+    assert "all, to KD" in differences
 
 
 class Page(HTMLParser):
@@ -173,7 +181,7 @@ def test_nothing_finished_is_a_report_too(make_table, make_runs, tmp_path):
     table = make_table(TABLE[: TABLE.index("published:")])
     report = make_report(table, entries_of(make_runs(table)))
     [page, *_] = write_report(report, tmp_path / "report")
-    assert "Missing runs: 9" in page.read_text()
+    assert "Missing: 9" in page.read_text()
     assert latex(report)
 
 
@@ -203,3 +211,71 @@ def test_a_curve_has_the_epochs_that_all_runs_have():
     assert drawn.thinned(4) == drawn
     assert curve(histories, "b") is None
     assert curve([], "a") is None
+
+
+def test_what_an_interval_does_not_say_is_said(finished, make_table, make_runs):
+    table, runs = finished
+    text = markdown(make_report(table, entries_of(runs)))
+    assert "The baseline is the best of several on these very runs" in text
+    assert "Each interval is for itself" not in text  # there is one row of them
+    assert "All students that have a teacher have the same one" in text
+    one = make_table(TABLE.replace("baselines: [CE, KD, paper]", "baselines: [KD]"))  # CE is compared, too
+    text = markdown(make_report(one, entries_of(make_runs(one))))
+    assert "best of several" not in text
+    assert "Each interval is for itself: among many, some miss by chance." in text
+    (runs[1].student.directory / "result.json").unlink()
+    (runs[2].student.directory / "result.json").unlink()
+    text = markdown(make_report(table, entries_of(runs)))
+    assert "as others have two runs or more: CE (1 run)." in text
+
+
+def test_pairs_are_counted_in_the_cell_where_they_are_fewer(finished):
+    table, runs = finished
+    for run in runs[6:8]:  # of LTKD's runs two have no tail figure
+        path = run.student.directory / "result.json"
+        result = json.loads(path.read_text())
+        result["accuracy"]["last"]["per_group"]["tail"] = None
+        path.write_text(json.dumps(result))
+    text = markdown(make_report(table, entries_of(runs)))
+    assert "| +10.00; n/a; n = 1 |" in text
+    assert "With a single pair there is no interval (n/a)" in text
+    assert "With 3 pairs it is coarse" in text
+
+
+def test_the_csv_has_the_difference_to_each_baseline(report):
+    [ltkd] = [row for row in csv.DictReader(io.StringIO(comma_separated(report))) if row["method"] == "LTKD 100%"]
+    assert float(ltkd["all difference to CE"]) == pytest.approx(43 / 3)
+    assert float(ltkd["all difference to KD"]) == pytest.approx(10 / 3)
+    assert float(ltkd["all bootstrap low to CE"]) == 13.0
+    assert ltkd["all pairs to CE"] == "3"
+
+
+def test_only_cells_of_differences_have_lines_of_their_own(make_table, make_runs, tmp_path):
+    table = make_table(
+        TABLE.replace("    CE: method=ce\n", "    CE: method=ce\n    DKD: method=dkd\n").replace(
+            "LTKD 100%: method=ltkd", "LTKD 100%: [method=ltkd, teacher=resnet20]"
+        )
+    )
+    runs = make_runs(table)
+    for run in runs:
+        write_result(run, ACCURACY.get(run.cell.row_label, ACCURACY["KD"])[run.seed])
+    [page, *_] = write_report(make_report(table, entries_of(runs)), tmp_path / "report")
+    assert "teacher resnet14 of DKD; KD<" in page.read_text()
+    assert "+3.33<br>[+3.00, +4.00]<br>t [+1.90, +4.77]" in page.read_text()
+
+
+def test_the_teachers_own_training_is_drawn_where_it_is_there(finished):
+    table, runs = finished
+    before = draw_column(report := make_report(table, entries_of(runs)), report.columns[0])[3]
+    assert "in its own training" not in before.caption
+    folder = runs[3].teachers[0].directory
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [
+        {"epoch": epoch} | {f"{part}/{group}": 30.0 + epoch for part in ("test/group_mass", "train/group_mass/student")
+                            for group in GROUPS}
+        for epoch in (1, 2, 3)
+    ]  # fmt: skip
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    after = draw_column(report := make_report(table, entries_of(runs)), report.columns[0])[3]
+    assert "With crosses is the teacher in its own training, over its own epochs." in after.caption
+    assert b"in training" in after.svg

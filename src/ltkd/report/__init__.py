@@ -1,6 +1,6 @@
 """From a table's results to what is read: numbers with intervals, figures, one page.
 
-content: what there is to say, as numbers;  text: Markdown, CSV, LaTeX;  figures: matplotlib;  page: HTML.
+content: what there is to say, as numbers;  text: Markdown, CSV;  latex;  figures: matplotlib;  page: HTML.
 """
 
 from ltkd.report.content import Column, Difference, Entry, Figure, Report, Row, entries_of, make_report

@@ -2,20 +2,22 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from ltkd.engine.run_directory import STATUS
 from ltkd.errors import UserError
-from ltkd.identity import without_seeds
+from ltkd.identity import digest, without_seeds
+from ltkd.report.curves import read_metrics
+from ltkd.report.facts import facts_of
 from ltkd.results import POST_HOC, accuracy, flatten, how_it_ended, teacher_of
 from ltkd.statistics import PairedDifference, Summary, paired_difference, summarize
-from ltkd.tables import TEACHER, Cell, Table, TableRun
+from ltkd.tables import TEACHER, Cell, Published, Table, TableRun
 
 ALL = "all"
 NAMED_ROWS = 4  # that one of several teachers is told from the others by
-SPLIT_KEYS = ("dataset.split_seed", "teacher.dataset.split_seed")  # differ in a cell of several split seeds
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Difference:
-    """To the baseline that has the highest mean in this figure among those of the column."""
+    """To the best baseline of the column in this figure, see `_best_baseline`."""
 
     against: str
     paired: PairedDifference
@@ -51,6 +53,7 @@ class Figure:
     values: dict[tuple[int, int], float]  # (split seed, seed) -> accuracy
     published: list[tuple[float, int]]  # value, number of its source
     difference: Difference | None = None
+    to_each: dict[str, PairedDifference] = field(default_factory=dict)  # baseline -> difference to it
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class Row:
     entries: list[Entry]  # finished ones; of a teacher one for each teacher
     figures: dict[str, Figure]  # "all" and the groups
     corrected: dict[str, "Corrected"]  # by kind, where results have it
+    is_run: bool = True  # or is there for its published values only
 
     @property
     def label(self) -> str:
@@ -79,12 +83,17 @@ class Row:
     def n(self) -> int:
         return len(self.entries)
 
+    @property
+    def splits(self) -> int:
+        return len({entry.split_seed for entry in self.entries})
+
 
 @dataclass(frozen=True)
 class Column:
     names: dict[str, str]
     groups: list[str]
     rows: list[Row]
+    candidates: dict[str, list[str]]  # figure -> the baselines that the best one was chosen from
 
     @property
     def label(self) -> str:
@@ -93,6 +102,17 @@ class Column:
     @property
     def figure_names(self) -> list[str]:
         return [ALL, *self.groups]
+
+    @property
+    def teacher_hashes(self) -> set[str]:
+        return {entry.result["hash"] for row in self.rows if row.role == TEACHER for entry in row.entries}
+
+    @property
+    def left_out(self) -> list[Row]:
+        """Baselines that were to be run, but have too few runs for the best one to be chosen from them."""
+        some = {name: names for name, names in self.candidates.items() if names}
+        rows = [row for row in self.rows if row.role == "baseline" and row.is_run]
+        return [row for row in rows if any(row.label not in names for names in some.values())]
 
 
 @dataclass(frozen=True)
@@ -130,7 +150,7 @@ def _quoted(override: str) -> str:
 
 def make_report(table: Table, entries: Iterable[Entry]) -> Report:
     """UserError when runs of one cell differ in more than their seeds."""
-    entries = list(entries)
+    entries, damaged = _with_readable_curves(entries)
     for cell in table.cells:
         refuse_mixture(cell, [entry for entry in entries if entry.cell is cell and entry.result], table)
     sources = list(table.published)
@@ -144,7 +164,26 @@ def make_report(table: Table, entries: Iterable[Entry]) -> Report:
         for entry in entries
         if entry.result is None
     ]
-    return Report(table, columns, sources, _facts(table, [e.result for e in entries if e.result]), missing)
+    missing += damaged
+    return Report(table, columns, sources, facts_of(table, [entry for entry in entries if entry.result]), missing)
+
+
+def _with_readable_curves(entries: Iterable[Entry]) -> tuple[list[Entry], list[str]]:
+    """The entries without folders whose metrics.jsonl is damaged, and what is: their numbers count without curves."""
+    readable, damaged = [], {}
+    for entry in entries:
+        folders = {"directory": entry.directory, "teacher_directory": entry.teacher_directory}
+        for key, folder in folders.items() if entry.result else ():
+            if folder not in damaged:
+                try:
+                    read_metrics(folder)
+                    damaged[folder] = ""
+                except UserError as error:
+                    damaged[folder] = f"curves of {entry.cell.label} seed {entry.seed}: {error}"
+            if damaged[folder]:
+                entry = replace(entry, **{key: None})
+        readable.append(entry)
+    return readable, [line for line in damaged.values() if line]
 
 
 def refuse_mixture(cell: Cell, entries: list[Entry], table: Table) -> None:
@@ -167,14 +206,20 @@ def refuse_mixture(cell: Cell, entries: list[Entry], table: Table) -> None:
 
 def _comparable(result: dict[str, Any], table: Table) -> dict[str, Any]:
     """All that runs of a cell must agree in, flat."""
-    identity = flatten(without_seeds(result["identity"]))
-    if len(table.split_seeds) > 1:
-        identity = {key: value for key, value in identity.items() if key not in SPLIT_KEYS}
+    identity = without_seeds(result["identity"])
+    identity = flatten(_without_split_seeds(identity) if len(table.split_seeds) > 1 else identity)
     measured = ("schema_version", "evaluate_every", "group_names", "groups", "class_counts", "split_sha256")
     if table.accuracy in POST_HOC and (figures := (result.get("post_hoc") or {}).get(table.accuracy)):
         chosen_by = figures["chosen_by"]
         identity["tau"] = chosen_by if chosen_by == "validation" else f"{figures['tau']} ({chosen_by})"
     return identity | {key: result[key] for key in measured}
+
+
+def _without_split_seeds(value: Any) -> Any:
+    """An identity that says nothing of the draw of the images, neither the network's nor its teachers'."""
+    if isinstance(value, dict):
+        return {key: _without_split_seeds(inner) for key, inner in value.items() if key != "split_seed"}
+    return [_without_split_seeds(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _short(values: dict[str, Any], key: str) -> str:
@@ -194,156 +239,130 @@ def _column(table: Table, names: dict[str, str], cells: list[Cell], entries: lis
     ]
     groups = list(dict.fromkeys([group for entry in finished for group in entry.result["group_names"]] or published))
 
-    def row(row_names: dict[str, str], role: str, of_the_row: list[Entry], at: dict[str, str]) -> Row:
+    def row(row_names: dict[str, str], role: str, of_the_row: list[Entry], known: list[Published], is_run: bool) -> Row:
         figures = {}
         for name in (ALL, *groups):
             group = None if name == ALL else name
             values = {entry.pair: accuracy(entry.result, table.accuracy, group) for entry in of_the_row}
             values = {pair: value for pair, value in values.items() if value is not None}
-            known = [
-                (one.values[name], sources.index(one.source) + 1)
-                for one in table.published_at(at, TEACHER if role == TEACHER else None)
-                if name in one.values
-            ]
-            figures[name] = Figure(summarize(list(values.values())), values, known)
-        return Row(row_names, role, of_the_row, figures, _corrected([entry.result for entry in of_the_row], groups))
+            numbered = [(one.values[name], sources.index(one.source) + 1) for one in known if name in one.values]
+            figures[name] = Figure(summarize(independent(values, table)), values, numbered)
+        return Row(row_names, role, of_the_row, figures, _corrected(of_the_row, groups, table), is_run)
 
-    rows = [row(*one) for one in _teachers(table, names, finished)]
+    rows = [row(row_names, TEACHER, *one, True) for row_names, *one in _teachers(table, names, finished)]
     for cell in cells:
         of_the_cell = [entry for entry in finished if entry.cell is cell]
-        rows.append(row(cell.row, "baseline" if cell.is_baseline else "method", of_the_cell, cell.row | cell.column))
-    return Column(names, groups, _with_differences(rows, table))
+        known = table.published_at(cell.row | cell.column)
+        role = "baseline" if cell.is_baseline else "method"
+        rows.append(row(cell.row, role, of_the_cell, known, cell.overrides is not None))
+    candidates = {name: _candidates(rows, name) for name in (ALL, *groups)}
+    labels = {name: [row.label for row in found] for name, found in candidates.items()}
+    return Column(names, groups, _with_differences(rows, candidates, table), labels)
 
 
-def _corrected(results: list[dict[str, Any]], groups: list[str]) -> dict[str, Corrected]:
+def independent(values: dict[tuple[int, int], float], table: Table) -> list[float]:
+    """(split seed, seed) -> value, as values that are independent: of runs or, with several splits, means of a split.
+
+    Runs on one split have its images in common and are no independent evidence about other splits.
+    """
+    if len(table.split_seeds) == 1:
+        return [values[pair] for pair in sorted(values)]
+    return [mean(values[pair] for pair in values if pair[0] == split) for split in sorted({pair[0] for pair in values})]
+
+
+def _corrected(entries: list[Entry], groups: list[str], table: Table) -> dict[str, Corrected]:
     """Only of rows all of whose runs have it: a mean over other seeds than the table's would not compare."""
     corrected = {}
     for kind in POST_HOC:
-        found = [(result.get("post_hoc") or {}).get(kind) for result in results]
+        found = [(entry.result.get("post_hoc") or {}).get(kind) for entry in entries]
         if found and all(found):
             names = {ALL: None} | {group: group for group in groups}
-            values = {name: [accuracy(result, kind, group) for result in results] for name, group in names.items()}
+            values = {
+                name: {
+                    entry.pair: value for entry in entries if (value := accuracy(entry.result, kind, group)) is not None
+                }
+                for name, group in names.items()
+            }
             corrected[kind] = Corrected(
                 sorted({(one["tau"], one["chosen_by"]) for one in found}),
-                {name: summarize([v for v in one if v is not None]) for name, one in values.items()},
+                {name: summarize(independent(one, table)) for name, one in values.items()},
             )
     return corrected
 
 
 def _teachers(
     table: Table, column: dict[str, str], finished: list[Entry]
-) -> list[tuple[dict[str, str], str, list[Entry], dict[str, str]]]:
+) -> list[tuple[dict[str, str], list[Entry], list[Published]]]:
     """The distinct teachers of a column's students; where there are several kinds, with the rows that each taught."""
     first_axis, *other_axes = table.rows
     kinds: dict[str, dict[str, Entry]] = {}
-    taught: dict[str, list[str]] = {}
+    taught: dict[str, list[Cell]] = {}
     for entry in finished:
         if entry.result.get("teacher_result"):
             teacher = teacher_of(entry.result)
-            split_seed = entry.result["split_seed"]
-            kinds.setdefault(teacher["cell"], {})[teacher["hash"]] = replace(
-                entry, seed=teacher["seed"], split_seed=split_seed, result=entry.result | {"post_hoc": None} | teacher
+            kind = _kind_of(teacher)
+            kinds.setdefault(kind, {})[teacher["hash"]] = replace(
+                entry, seed=teacher["seed"], result=entry.result | {"post_hoc": None} | teacher
             )
-            taught.setdefault(teacher["cell"], []).append(entry.cell.row_label)
+            taught.setdefault(kind, []).append(entry.cell)
+    # a published figure is of one teacher: the only one there is, or the one of the rows that were published with it
+    published = table.published_at(column, TEACHER)
+    theirs = [kind for kind in kinds if any(table.published_at(cell.row | cell.column) for cell in taught[kind])]
+    owner = next(iter(kinds), None) if len(kinds) == 1 else theirs[0] if len(theirs) == 1 else None
     rows = []
     for kind, teachers in kinds.items():
         name = f"teacher {next(iter(teachers.values())).result['teacher']}"
         if len(kinds) > 1:
-            labels = list(dict.fromkeys(taught[kind]))
+            labels = list(dict.fromkeys(cell.row_label for cell in taught[kind]))
             more = f" and {len(labels) - NAMED_ROWS} more" if len(labels) > NAMED_ROWS else ""
             name += f" of {'; '.join(labels[:NAMED_ROWS])}{more}"
-        rows.append(({first_axis: name, **dict.fromkeys(other_axes, "")}, TEACHER, list(teachers.values()), column))
-    if not rows and table.published_at(column, TEACHER):
-        rows.append(({first_axis: "teacher", **dict.fromkeys(other_axes, "")}, TEACHER, [], column))
+        known = published if kind == owner else []
+        rows.append(({first_axis: name, **dict.fromkeys(other_axes, "")}, list(teachers.values()), known))
+    if not rows and published:
+        rows.append(({first_axis: "teacher", **dict.fromkeys(other_axes, "")}, [], published))
     return rows
 
 
-def _with_differences(rows: list[Row], table: Table) -> list[Row]:
-    """Each method's rows compared, figure by figure, with the baseline that is best in that figure."""
-    names = rows[0].figures if rows else {}
-    best: dict[str, Row] = {}
-    for name in names:
-        candidates = [row for row in rows if row.role == "baseline" and row.figures[name].summary]
-        if candidates:
-            best[name] = max(candidates, key=lambda row: row.figures[name].summary.mean)
+def _kind_of(teacher: dict[str, Any]) -> str:
+    """The same for teachers that differ in seeds and split seeds alone; its `cell` tells splits apart."""
+    settings = _without_split_seeds(without_seeds(teacher["identity"]))
+    return digest({**settings, "evaluate_every": teacher["evaluate_every"]})
+
+
+def _candidates(rows: list[Row], name: str) -> list[Row]:
+    """The baselines that can be the best in a figure: they share a run with a method.
+
+    One with a single run is left out where others have more: it is high by chance more often than a mean, and its
+    difference would have no interval. Two are enough: to leave out a strong one that lacks a run would flatter the
+    methods.
+    """
+    in_methods = {pair for row in rows if row.role == "method" for pair in row.figures[name].values}
+    paired = [row for row in rows if row.role == "baseline" and in_methods & row.figures[name].values.keys()]
+    most = max((len(row.figures[name].values) for row in paired), default=0)
+    return [row for row in paired if len(row.figures[name].values) >= min(2, most)]
+
+
+def _with_differences(rows: list[Row], candidates: dict[str, list[Row]], table: Table) -> list[Row]:
+    """Each method's rows compared, figure by figure, with every baseline and with the best of the candidates."""
+    best = {
+        name: max(found, key=lambda row: row.figures[name].summary.mean) for name, found in candidates.items() if found
+    }
+    baselines = [row for row in rows if row.role == "baseline"]
     compared = []
     for row in rows:
         figures = dict(row.figures)
-        if row.role == "method":
-            for name, baseline in best.items():
-                paired = _paired(figures[name], baseline.figures[name], table)
-                if paired is not None:
-                    figures[name] = replace(figures[name], difference=Difference(baseline.label, paired))
+        for name, one in row.figures.items() if row.role == "method" else ():
+            found = {baseline.label: _paired(one, baseline.figures[name], table) for baseline in baselines}
+            to_each = {label: paired for label, paired in found.items() if paired is not None}
+            against = best[name].label if name in best else None
+            difference = Difference(against, to_each[against]) if against in to_each else None
+            figures[name] = replace(one, difference=difference, to_each=to_each)
         compared.append(replace(row, figures=figures))
     return compared
 
 
 def _paired(figure: Figure, baseline: Figure, table: Table) -> PairedDifference | None:
-    """Pairs are runs of the same split seed and seed; with several splits a pair is a split, its seeds averaged.
-
-    Runs on one split have its images in common and are no independent evidence about other splits.
-    """
-    pairs = sorted(figure.values.keys() & baseline.values.keys())
-    if len(table.split_seeds) > 1:
-        splits = [[pair for pair in pairs if pair[0] == split] for split in sorted({split for split, _ in pairs})]
-    else:
-        splits = [[pair] for pair in pairs]
-    first, second = (
-        [sum(one.values[pair] for pair in split) / len(split) for split in splits] for one in (figure, baseline)
-    )
+    """Pairs are runs of the same split seed and seed; with several splits a pair is a split, its seeds averaged."""
+    pairs = figure.values.keys() & baseline.values.keys()
+    first, second = (independent({pair: one.values[pair] for pair in pairs}, table) for one in (figure, baseline))
     return paired_difference(first, second)
-
-
-def _facts(table: Table, results: list[dict[str, Any]]) -> dict[str, str]:
-    """What was run, on what, when: each once, however many runs share it."""
-
-    def all_of(texts: Iterable[str]) -> str:
-        return "; ".join(dict.fromkeys(texts)) or "nothing finished yet"
-
-    finished = sorted(result["finished"][:10] for result in results)
-    hours = sum(result["train_seconds"] for result in results) / 3600
-    commits = (result["git"] for result in results)
-    return {
-        "data": all_of(_data_fact(result) for result in results),
-        "recipe": all_of(_recipe_fact(result["identity"]) for result in results),
-        "seeds": _seeds_fact(table),
-        "hardware": all_of(result["device"] for result in results),
-        "software": all_of(f"torch {r['versions']['torch']}, ltkd {r['versions']['ltkd']}" for r in results),
-        "commit": all_of(
-            "unknown" if git is None else f"{git['commit'][:10]}{', with changes' if git['modified'] else ''}"
-            for git in commits
-        ),
-        "finished": " to ".join(dict.fromkeys(finished[:1] + finished[-1:])) or "nothing finished yet",
-        "training time": f"{hours:.2f} hours in {len(results)} students" if results else "none yet",
-    }
-
-
-def _data_fact(result: dict[str, Any]) -> str:
-    dataset = result["identity"]["dataset"]
-    images = dict.fromkeys(result["group_names"], 0)
-    classes = dict.fromkeys(result["group_names"], 0)
-    for group, count in zip(result["groups"], result["class_counts"], strict=True):
-        images[result["group_names"][group]] += count
-        classes[result["group_names"][group]] += 1
-    shape = "balanced" if dataset["imbalance"] == "none" else (
-        f"{dataset['imbalance']} imbalance, factor {dataset['imbalance_factor']:g}"
-    )  # fmt: skip
-    groups = ", ".join(f"{name} {classes[name]} classes with {images[name]:,}" for name in images)
-    held_out = dataset["validation_per_class"]
-    validation = f", {held_out} per class held out for validation" if held_out else ""
-    return f"{dataset['name']}, {shape}: {sum(images.values()):,} training images ({groups}){validation}"
-
-
-def _recipe_fact(identity: dict[str, Any]) -> str:
-    recipe, precision = identity["recipe"], identity["precision"]
-    return (
-        f"{recipe['name']}, {recipe['epochs']} epochs, batch {recipe['batch_size']}, learning rate "
-        f"{recipe['learning_rate']:g} ({recipe['schedule']}), weight decay {recipe['weight_decay']:g}, "
-        f"{precision['autocast']}{' with TF32' if precision['tf32'] else ''}"
-    )
-
-
-def _seeds_fact(table: Table) -> str:
-    teachers = "a teacher for each seed" if table.teachers == "per_seed" else "one teacher for all"
-    splits = f"split seed{'s' if len(table.split_seeds) > 1 else ''} {', '.join(map(str, table.split_seeds))}"
-    return f"{', '.join(map(str, table.seeds))}; {teachers}; {splits}"

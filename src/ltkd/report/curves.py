@@ -32,7 +32,10 @@ def read_metrics(directory: Path | None) -> list[dict[str, Any]]:
     if path is None or not path.exists():
         return []
     try:
-        return [json.loads(line) for line in path.read_text().splitlines()]
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        if not all(isinstance(line, dict) and "epoch" in line for line in lines):
+            raise ValueError("a line has no epoch")
+        return lines
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}); delete its run's folder to run it again") from error
 

@@ -31,6 +31,7 @@ COLOURS = ["#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"]
 LINES = ["-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2))]
 MARKERS = ["o", "s", "^", "D", "v", "P"]
 TEACHER_LOOK = {"color": "#000000", "linestyle": (0, (3, 2)), "marker": "x"}
+TRAINED_LOOK = {"color": "#000000", "linestyle": "-", "linewidth": 0.9}  # the teacher's level, without a marker
 REFERENCE_LOOK = {"color": "#777777", "linestyle": ":", "linewidth": 1.2}
 LINE_HEIGHT = 11  # points between two labels
 

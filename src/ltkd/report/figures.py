@@ -1,6 +1,7 @@
 """The figures of a report: groups, classes, learning curves, and the bias of teacher and students over training."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +11,7 @@ from ltkd.report.curves import Curve, curve
 from ltkd.report.drawing import (
     REFERENCE_LOOK,
     STYLE,
-    TEACHER_LOOK,
+    TRAINED_LOOK,
     End,
     Picture,
     Series,
@@ -44,7 +45,7 @@ def draw_column(report: Report, column: Column) -> list[Picture]:
     series = choose_series(column)
     with mpl.rc_context(STYLE):
         drawn = [
-            group_bars(column),
+            group_bars(report, column),
             class_accuracy(report, column, series),
             learning_curves(report, column, series),
             group_masses(column, series),
@@ -52,7 +53,7 @@ def draw_column(report: Report, column: Column) -> list[Picture]:
     return [one for one in drawn if one is not None]
 
 
-def group_bars(column: Column) -> Picture | None:
+def group_bars(report: Report, column: Column) -> Picture | None:
     """A panel for each figure, a bar for each row; deviations as lines, runs as dots, published values as diamonds."""
     rows = [row for row in column.rows if any(one.summary or one.published for one in row.figures.values())]
     if not rows:
@@ -70,9 +71,10 @@ def group_bars(column: Column) -> Picture | None:
         panel.tick_params(axis="y", length=0)
         panel.locator_params(axis="x", nbins=4)
     panels[0].set_yticks(list(positions), [row.label for row in rows])
+    between = " between splits" if len(report.table.split_seeds) > 1 else ""
     caption = (
         "Who pays at the head for a gain at the tail. Blue: the methods that are compared; grey: baselines; hatched: "
-        "the teacher. Lines are standard deviations, dots are single runs; the numbers are means."
+        f"the teacher. Lines are standard deviations{between}, dots are single runs; the numbers are means."
     )
     if any(one.published for row in rows for one in row.figures.values()):
         caption += " A diamond is the published figure."
@@ -91,7 +93,7 @@ def _bar(panel: "Axes", position: int, row: Row, name: str) -> float:
     panel.barh(position, mean, height=0.68, linewidth=0.8, **BAR_LOOKS[row.role])
     if one.summary.n > 1:
         panel.errorbar(mean, position, xerr=deviation, color="black", linewidth=1, capsize=2)
-        panel.plot(list(one.values.values()), [position] * one.summary.n, "o", **RUN_LOOK)
+        panel.plot(list(one.values.values()), [position] * len(one.values), "o", **RUN_LOOK)
     # in a column at the right and not at the bar's end, where it would look like the published value's
     panel.text(1.0, position, f"{mean:.1f}", transform=panel.get_yaxis_transform(), ha="right", va="center", fontsize=8)
     return max(end, mean + deviation)
@@ -194,16 +196,21 @@ def group_masses(column: Column, series: list[Series]) -> Picture | None:
     groups = column.groups[:MAX_GROUPS]
     parts = {"training images": "train/group_mass/student", "test images": "test/group_mass"}
     students = [one for one in series if not one.is_teacher]
-    curves = _curves(students, [f"{metric}/{group}" for metric in parts.values() for group in groups])
-    if not curves:
+    metrics = [f"{metric}/{group}" for metric in parts.values() for group in groups]
+    if not _curves(students, metrics):
         return None
+    curves = _curves(series, metrics)  # to itself a teacher is a student
+    teachers_learn = any((one.row.label, metric) in curves for one in series if one.is_teacher for metric in metrics)
     shares = _shares(students[0].row)
     drawing = new_figure(4.6)
     axes = drawing.subplots(2, len(groups), squeeze=False, sharex=True)
     for index, (part, metric) in enumerate(parts.items()):
         for axis, group in zip(axes[index], groups, strict=True):
             ends = _plot_curves(axis, students, curves, f"{metric}/{group}")
-            ends += _plot_teachers(axis, series, part, group)
+            teachers = [one for one in series if one.is_teacher]
+            learning = _plot_curves(axis, teachers, curves, f"{metric}/{group}")
+            ends += [replace(end, label=f"{end.label}, in training") for end in learning]
+            ends += _plot_trained_teachers(axis, series, part, group)
             axis.axhline(shares[part][group], **REFERENCE_LOOK)
             ends.append(End(shares[part][group], f"the {part}", REFERENCE_LOOK))
             axis.margins(x=0.01, y=0.1)
@@ -219,30 +226,31 @@ def group_masses(column: Column, series: list[Series]) -> Picture | None:
     caption = (
         "The bias of teacher and students: the mean probability that a network gives to the classes of a group, above "
         "on the batches it is trained on, below on the test part. Dotted is what is there: the group's share of the "
-        "images. A line below the dotted one at the tail, on the test part, is a network biased against it. There the "
-        "teacher is as it was after its own training."
+        "images. A line below the dotted one at the tail, on the test part, is a network biased against it. The thin "
+        "line is the teacher after its own training: above on the students' batches, below on the test part."
     )
+    if teachers_learn:
+        caption += " With crosses is the teacher in its own training, over its own epochs."
     title = "Probability given to the groups over training"
     return picture(drawing, "bias", title, caption + about_choice(column, series))
 
 
-def _plot_teachers(axis: "Axes", series: list[Series], part: str, group: str) -> list[End]:
+def _plot_trained_teachers(axis: "Axes", series: list[Series], part: str, group: str) -> list[End]:
     """On training images from its students' metrics, which have it on the same batches; on the test part its level."""
     ends = []
     for teacher in (one for one in series if one.is_teacher):
-        metric = f"train/group_mass/teacher/{group}"
-        taught = [h for one in series if not one.is_teacher for h in one.histories if metric in h[-1]]
         if part == "training images":
+            metric = f"train/group_mass/teacher/{group}"
+            taught = [h for one in series if not one.is_teacher for h in one.histories if metric in h[-1]]
             given = curve(taught, metric)
             if given is None:
                 continue
-            given = given.thinned(MAX_POINTS)
-            axis.plot(given.epochs, given.means, markevery=_every(given), **TEACHER_LOOK)
+            axis.plot(given.epochs, given.means, **TRAINED_LOOK)
             end = given.means[-1]
         else:
             end = np.mean([entry.result["accuracy"]["last"]["group_mass"][group] for entry in teacher.row.entries])
-            axis.axhline(end, color=TEACHER_LOOK["color"], linestyle=TEACHER_LOOK["linestyle"])
-        ends.append(End(end, teacher.row.label, TEACHER_LOOK))
+            axis.axhline(end, **TRAINED_LOOK)
+        ends.append(End(end, f"{teacher.row.label}, trained", TRAINED_LOOK))
     return ends
 
 

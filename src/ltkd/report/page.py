@@ -6,7 +6,6 @@ from html import escape
 from ltkd.report.content import Column, Report
 from ltkd.report.drawing import Picture
 from ltkd.report.text import (
-    INTERVAL_SEPARATOR,
     TextTable,
     about_overview,
     corrected_tables,
@@ -56,7 +55,7 @@ def html(report: Report, pictures: list[list[Picture]]) -> str:
     facts = "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in report.facts.items())
     parts = [f"<h1>{_name(report.table.title)}</h1>", f'<dl class="facts">{facts}</dl>']
     if report.missing:
-        count = f"<strong>Missing runs: {len(report.missing)}</strong>"
+        count = f"<strong>Missing: {len(report.missing)}</strong>"
         parts.append(f'<p class="notes">{count}, listed at the end.</p>')
     overview = overview_table(report)
     if overview is not None:
@@ -115,18 +114,17 @@ def _figure(picture: Picture) -> str:
 
 def _table(table: TextTable) -> str:
     """In a box that scrolls where the screen is too narrow; a line between teacher, baselines and methods."""
-    head = "".join(_cell("th", text, i < table.names) for i, text in enumerate(table.headers))
+    head = "".join(_cell("th", [text], i < table.names) for i, text in enumerate(table.headers))
     rows, previous = [], None
     for texts, role in zip(table.body, table.roles, strict=True):
         section = " section" if previous not in (None, role) else ""
-        cells = "".join(_cell("td", text, i < table.names) for i, text in enumerate(texts))
+        cells = "".join(_cell("td", table.lines(text, i), i < table.names) for i, text in enumerate(texts))
         rows.append(f'<tr class="{role}{section}">{cells}</tr>')
         previous = role
     body = "\n".join(rows)
     return f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>'
 
 
-def _cell(tag: str, text: str, names_the_row: bool) -> str:
+def _cell(tag: str, lines: list[str], names_the_row: bool) -> str:
     kind = ' class="name"' if names_the_row else ""
-    lines = _name(text).replace(INTERVAL_SEPARATOR, "<br>")
-    return f"<{tag}{kind}>{lines}</{tag}>"
+    return f"<{tag}{kind}>{'<br>'.join(map(_name, lines))}</{tag}>"

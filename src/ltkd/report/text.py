@@ -1,4 +1,4 @@
-"""A report as Markdown, CSV and LaTeX; the cells of its tables as text, for the page too."""
+"""A report as Markdown and CSV; the cells of its tables as text, for the page and LaTeX too."""
 
 import csv
 import io
@@ -9,8 +9,8 @@ from tabulate import tabulate
 from ltkd.errors import UserError
 from ltkd.report.content import ALL, Column, Figure, Report, Row
 from ltkd.results import KINDS, NOT_AVAILABLE, POST_HOC, figure
-from ltkd.statistics import COVERAGE, Summary
-from ltkd.tables import TEACHER, Table
+from ltkd.statistics import COVERAGE, PairedDifference, Summary
+from ltkd.tables import TEACHER
 
 NOTHING = "–"
 INTERVAL_SEPARATOR = "; "  # in a cell of differences
@@ -24,23 +24,41 @@ class TextTable:
     body: list[list[str]]
     roles: list[str]
     names: int  # leading columns that name the row
+    in_lines: bool = False  # INTERVAL_SEPARATOR parts what stands in lines of their own, where a page has room
+
+    def lines(self, text: str, column: int) -> list[str]:
+        return text.split(INTERVAL_SEPARATOR) if self.in_lines and column >= self.names else [text]
 
 
 def main_table(report: Report, column: Column) -> TextTable:
     """Mean ± standard deviation and n for each row; published values beside ours where there are any."""
     axes = list(report.table.rows)
     published = [name for name in column.figure_names if any(row.figures[name].published for row in column.rows)]
-    headers = [*axes, "n", *column.figure_names, *(f"{name}, published" for name in published)]
+    headers = [*axes, *_counts(report), *column.figure_names, *(f"{name}, published" for name in published)]
     body = [
         [
             *(row.names[axis] or NOTHING for axis in axes),
-            str(row.n),
+            *_counts(report, row),
             *(_mean(row.figures[name].summary) for name in column.figure_names),
             *(_published(row.figures[name]) for name in published),
         ]
         for row in column.rows
     ]
     return TextTable(headers, body, [row.role for row in column.rows], len(axes))
+
+
+def _counts(report: Report, row: Row | None = None) -> list[str]:
+    """How many values a row's mean is of, or the headers of that: several splits are what counts, not their runs."""
+    if len(report.table.split_seeds) > 1:
+        return ["splits", "runs"] if row is None else [str(row.splits), str(row.n)]
+    return ["n"] if row is None else [str(row.n)]
+
+
+def _over(report: Report) -> str:
+    """What a mean and a deviation are taken over."""
+    if len(report.table.split_seeds) > 1:
+        return "over the splits, the runs on a split averaged first: they have its images in common"
+    return "over n runs"
 
 
 def corrected_tables(report: Report, column: Column) -> dict[str, TextTable]:
@@ -52,13 +70,13 @@ def corrected_tables(report: Report, column: Column) -> dict[str, TextTable]:
             body = [
                 [
                     *(row.names[axis] or NOTHING for axis in axes),
-                    str(row.n),
+                    *_counts(report, row),
                     _tau(row.corrected[kind].taus),
                     *(_mean(row.corrected[kind].summaries[name]) for name in column.figure_names),
                 ]
                 for row in rows
             ]
-            headers = [*axes, "n", "tau", *column.figure_names]
+            headers = [*axes, *_counts(report), "tau", *column.figure_names]
             tables[kind] = TextTable(headers, body, [row.role for row in rows], len(axes))
     return tables
 
@@ -74,16 +92,13 @@ def difference_table(report: Report, column: Column) -> TextTable | None:
     if not rows:
         return None
     axes = list(report.table.rows)
-    headers = [*axes, "pairs", *(f"{name}, to {_against(rows, name)}" for name in column.figure_names)]
-    body = [
-        [
-            *(row.names[axis] or NOTHING for axis in axes),
-            str(max(one.difference.paired.n for one in row.figures.values() if one.difference)),
-            *(difference_text(row.figures[name]) for name in column.figure_names),
-        ]
-        for row in rows
-    ]
-    return TextTable(headers, body, [row.role for row in rows], len(axes))
+    headers = [*axes, "pairs", *(f"{name}{_against(rows, name)}" for name in column.figure_names)]
+    body = []
+    for row in rows:
+        pairs = max(one.difference.paired.n for one in row.figures.values() if one.difference)
+        differences = [difference_text(row.figures[name], pairs) for name in column.figure_names]
+        body.append([*(row.names[axis] or NOTHING for axis in axes), str(pairs), *differences])
+    return TextTable(headers, body, [row.role for row in rows], len(axes), in_lines=True)
 
 
 def overview_table(report: Report) -> TextTable | None:
@@ -114,40 +129,87 @@ def explanations(report: Report) -> list[str]:
     """What a reader must know of the figures, a paragraph each."""
     table = report.table
     kind = sentence(KINDS[table.accuracy]).removesuffix(".")
-    lines = [f"{kind}; mean ± sample standard deviation over n runs.", *about_differences(report)]
+    lines = [f"{kind}; mean ± sample standard deviation {_over(report)}."]
+    if any(one.summary is None for column in report.columns for row in column.rows for one in row.figures.values()):
+        lines.append(f"{NOT_AVAILABLE}: no run has that figure.")
+    lines += about_differences(report)
     lines += [f"[{number}] {source}" for number, source in enumerate(report.sources, 1)]
     return [*lines, *([table.notes] if table.notes else [])]
 
 
 def about_differences(report: Report) -> list[str]:
     """What is compared and how sure it is; empty where nothing is compared."""
-    rows = [row for column in report.columns for row in column.rows]
-    pairs = [one.difference.paired.n for row in rows for one in row.figures.values() if one.difference]
-    if not pairs:
+    columns = [column for column in report.columns if difference_table(report, column)]
+    rows = [row for column in columns for row in column.rows]
+    differences = [one.difference for row in rows for one in row.figures.values() if one.difference]
+    if not differences:
         return []
     several = len(report.table.split_seeds) > 1
     unit = "splits, the seeds on a split averaged" if several else "runs of the same seed"
     return [
         f"Differences are in points, to the baseline with the highest mean in that figure, paired by {unit}. In "
         "brackets is a 95 % bootstrap interval of their mean, which resamples these pairs with replacement.",
-        *_cautions(max(pairs), report.table),
+        *_cautions([one.paired.n for one in differences]),
+        *_about_choice(columns),
+        *_about_teachers(report, columns),
     ]
 
 
-def _cautions(pairs: int, table: Table) -> list[str]:
-    """What the intervals do not say."""
-    lines = []
-    if pairs < 2:
+def _cautions(pairs: list[int]) -> list[str]:
+    """What the intervals of so many pairs do not say: of the fewest, where there are more and less."""
+    lines, enough = [], [n for n in pairs if n > 1]
+    if len(enough) < len(pairs):
         lines.append(f"With a single pair there is no interval ({NOT_AVAILABLE}).")
-    elif pairs < max(COVERAGE):
-        known = COVERAGE[max(n for n in COVERAGE if n <= pairs)]
-        lines.append(
-            f"With {pairs} pairs it is coarse: it holds the true difference in about {known} of 100 tables, not in 95 "
-            "(of normal differences). The t interval after it, Student's, holds in 95 if differences are normal."
+    if enough:
+        fewest = min(enough)
+        known = COVERAGE[max(n for n in COVERAGE if n <= fewest)]
+        coarse = (
+            f"With {fewest} pairs{', the fewest,' if fewest < max(enough) else ''} it is coarse: it holds the true "
+            f"difference in about {known} of 100 tables, not in 95 (of normal differences). "
         )
-    if table.teachers == "shared":
-        lines.append("All students have the same teacher, so nothing is said about other teachers.")
+        student_t = "The t interval after it, Student's, holds in 95 if differences are normal."
+        if fewest >= max(COVERAGE):
+            coarse, student_t = "", student_t.replace("in 95", "in 95 of 100 tables")
+        lines.append(coarse + student_t)
     return lines
+
+
+def _about_choice(columns: list[Column]) -> list[str]:
+    """That the baseline was chosen, between which, and that there are many intervals."""
+    lines = []
+    left_out = {
+        column.label: ", ".join(f"{row.label} ({_counted(row.n, 'run')})" for row in column.left_out)
+        for column in columns
+    }
+    named = [f"{label}: {rows}" if label else rows for label, rows in left_out.items() if rows]
+    if named:
+        lines.append(f"Left out of the choice of the baseline, as others have two runs or more: {'; '.join(named)}.")
+    if any(len(names) > 1 for column in columns for names in column.candidates.values()):
+        lines.append(
+            "The baseline is the best of several on these very runs, and partly so by chance: differences to it are if "
+            "anything too small, and intervals hold less often than said here."
+        )
+    with_interval = [
+        row for column in columns for row in column.rows
+        if any(one.difference and one.difference.paired.bootstrap for one in row.figures.values())
+    ]  # fmt: skip
+    if len(with_interval) > 1:
+        lines.append("Each interval is for itself: among many, some miss by chance.")
+    return lines
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number or 'no'} {what}{'' if number == 1 else 's'}"
+
+
+def _about_teachers(report: Report, columns: list[Column]) -> list[str]:
+    alone = [column.label for column in columns if len(column.teacher_hashes) == 1]
+    if not alone:
+        return []
+    where = "" if len(report.columns) == 1 else " of a column"
+    if len(alone) < len(columns):
+        where = f" of {'; '.join(alone)}"
+    return [f"All students{where} that have a teacher have the same one, so nothing is said about other teachers."]
 
 
 def markdown(report: Report) -> str:
@@ -196,7 +258,7 @@ def readme_correction(report: Report, kind: str) -> str:
         blocks += [] if table is None else [f"**{column.label}**"] * bool(column.label) + [_github(table)]
     if not blocks:
         raise UserError(f"table {report.table.name}: none of its runs has {kind} figures")
-    return "\n\n".join([*blocks, sentence(f"{KINDS[kind]}; mean ± sample standard deviation over n runs")])
+    return "\n\n".join([*blocks, sentence(f"{KINDS[kind]}; mean ± sample standard deviation {_over(report)}")])
 
 
 def comma_separated(report: Report) -> str:
@@ -205,6 +267,7 @@ def comma_separated(report: Report) -> str:
     for column in report.columns:
         for row in column.rows:
             line = {**column.names, **row.names, "role": row.role, "accuracy": report.table.accuracy, "n": row.n}
+            line["splits"] = row.splits
             line["runs"] = " ".join(f"{entry.split_seed}/{entry.seed}" for entry in row.entries)  # split seed / seed
             for name, one in row.figures.items():
                 line |= {f"{name}{key}": value for key, value in _numbers(one).items()}
@@ -220,77 +283,45 @@ def comma_separated(report: Report) -> str:
 
 
 def _numbers(one: Figure) -> dict[str, object]:
-    paired = one.difference.paired if one.difference else None
-    bootstrap, student_t = (
-        (paired.bootstrap or (None, None), paired.student_t or (None, None)) if paired else ((None,) * 2,) * 2
-    )
-    return {
+    """Differences to the best baseline and to each: one that is chosen before the runs has honest intervals."""
+    chosen = one.difference
+    numbers = {
         "": one.summary.mean if one.summary else None,
         " std": one.summary.deviation if one.summary else None,
-        " difference": paired.mean if paired else None,
-        " against": one.difference.against if one.difference else None,
+        " against": chosen and chosen.against,
+        **_of_difference(chosen and chosen.paired),
+        " published": " ".join(str(value) for value, _ in one.published) or None,
+    }
+    for baseline, paired in one.to_each.items():
+        numbers |= {f"{key} to {baseline}": value for key, value in _of_difference(paired).items()}
+    return numbers
+
+
+def _of_difference(paired: PairedDifference | None) -> dict[str, object]:
+    bootstrap = (paired and paired.bootstrap) or (None, None)
+    student_t = (paired and paired.student_t) or (None, None)
+    return {
+        " difference": paired and paired.mean, " pairs": paired and paired.n,
         " bootstrap low": bootstrap[0], " bootstrap high": bootstrap[1],
         " t low": student_t[0], " t high": student_t[1],
-        " published": " ".join(str(value) for value, _ in one.published) or None,
     }  # fmt: skip
 
 
-def latex(report: Report) -> str:
-    """booktabs tables, one per column; the best mean of students in each figure is bold."""
-    return "\n\n".join(_latex_table(report, column) for column in report.columns) + "\n"
+def difference_text(one: Figure, pairs: int) -> str:
+    """+2.31; [+1.20, +3.40]; t [−0.51, +5.13], bootstrap and Student's; a single pair has no interval: +2.31; n/a.
 
-
-def _latex_table(report: Report, column: Column) -> str:
-    table = main_table(report, column)
-    first_figure = table.names + 1
-    best = {name: max(means) for name in column.figure_names if (means := _means(column, name))}
-    lines, previous = [], None
-    for row, cells in zip(column.rows, table.body, strict=True):
-        texts = [_latex(cell) for cell in cells]
-        for index, name in enumerate(column.figure_names, first_figure):
-            summary = row.figures[name].summary
-            if row.role != TEACHER and summary and summary.mean == best.get(name):
-                texts[index] = rf"\textbf{{{texts[index]}}}"
-        if previous is not None and row.role != previous:
-            lines.append(r"\midrule")
-        previous = row.role
-        lines.append(" & ".join(texts) + r" \\")
-    caption = ". ".join(filter(None, [report.table.title, column.label]))
-    return "\n".join(
-        [
-            r"\begin{table}", r"\centering",
-            rf"\caption{{{_latex(caption)}. {_latex(explanations(report)[0])}}}",
-            rf"\begin{{tabular}}{{{'l' * table.names}{'r' * (len(table.headers) - table.names)}}}", r"\toprule",
-            " & ".join(map(_latex, table.headers)) + r" \\", r"\midrule", *lines, r"\bottomrule",
-            r"\end{tabular}", r"\end{table}",
-        ]
-    )  # fmt: skip
-
-
-def _latex(text: str) -> str:
-    for character in "&%$#_{}":
-        text = text.replace(character, f"\\{character}")
-    for character, command in {
-        "±": r"$\pm$",
-        "–": "--",
-        "−": "$-$",
-        "->": r"$\rightarrow$",
-        "<": "$<$",
-        ">": "$>$",
-    }.items():
-        text = text.replace(character, command)
-    return text
-
-
-def difference_text(one: Figure) -> str:
-    """+2.31; [+1.20, +3.40]; t [−0.51, +5.13], bootstrap and Student's; a single pair has no interval: +2.31; n/a."""
+    Where there are other than `pairs` pairs, that is said too: +2.31; n/a; n = 1.
+    """
     if one.difference is None:
         return NOTHING
     paired = one.difference.paired
     if paired.bootstrap is None:
-        return f"{signed(paired.mean)}{INTERVAL_SEPARATOR}{NOT_AVAILABLE}"
-    bootstrap, student_t = (", ".join(map(signed, interval)) for interval in (paired.bootstrap, paired.student_t))
-    return INTERVAL_SEPARATOR.join([signed(paired.mean), f"[{bootstrap}]", f"t [{student_t}]"])
+        intervals = [NOT_AVAILABLE]
+    else:
+        bootstrap, student_t = (", ".join(map(signed, interval)) for interval in (paired.bootstrap, paired.student_t))
+        intervals = [f"[{bootstrap}]", f"t [{student_t}]"]
+    number = [] if paired.n == pairs else [f"n = {paired.n}"]
+    return INTERVAL_SEPARATOR.join([signed(paired.mean), *intervals, *number])
 
 
 def signed(value: float) -> str:
@@ -311,16 +342,13 @@ def _published(one: Figure) -> str:
 
 
 def _against(rows: list[Row], name: str) -> str:
-    return next((row.figures[name].difference.against for row in rows if row.figures[name].difference), "none")
+    against = next((row.figures[name].difference.against for row in rows if row.figures[name].difference), None)
+    return "" if against is None else f", to {against}"
 
 
 def _overview(row: Row, column: Column) -> str:
     names = [ALL, *column.groups[-1:]]
     return " / ".join(f"{one.mean:.2f}" if (one := row.figures[name].summary) else NOT_AVAILABLE for name in names)
-
-
-def _means(column: Column, name: str) -> list[float]:
-    return [row.figures[name].summary.mean for row in column.rows if row.role != TEACHER and row.figures[name].summary]
 
 
 def _github(table: TextTable) -> str:

@@ -1,0 +1,86 @@
+"""The head of a report: what was run, on what, when, and who shares a teacher."""
+
+import itertools
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from ltkd.tables import Table
+
+if TYPE_CHECKING:  # content imports this file
+    from ltkd.report.content import Entry
+
+
+def facts_of(table: Table, finished: list["Entry"]) -> dict[str, str]:
+    """Each once, however many runs share it."""
+    results = [entry.result for entry in finished]
+
+    def all_of(texts: Iterable[str]) -> str:
+        return "; ".join(dict.fromkeys(texts)) or "nothing finished yet"
+
+    dates = sorted(result["finished"][:10] for result in results)
+    hours = sum(result["train_seconds"] for result in results) / 3600
+    commits = (result["git"] for result in results)
+    return {
+        "data": all_of(_data_fact(result) for result in results),
+        "recipe": all_of(_recipe_fact(result["identity"]) for result in results),
+        "seeds": _seeds_fact(table, finished),
+        "hardware": all_of(result["device"] for result in results),
+        "software": all_of(f"torch {r['versions']['torch']}, ltkd {r['versions']['ltkd']}" for r in results),
+        "commit": all_of(
+            "unknown" if git is None else f"{git['commit'][:10]}{', with changes' if git['modified'] else ''}"
+            for git in commits
+        ),
+        "finished": " to ".join(dict.fromkeys(dates[:1] + dates[-1:])) or "nothing finished yet",
+        "training time": f"{hours:.2f} hours in {len(results)} students" if results else "none yet",
+    }
+
+
+def _data_fact(result: dict[str, Any]) -> str:
+    dataset = result["identity"]["dataset"]
+    images = dict.fromkeys(result["group_names"], 0)
+    classes = dict.fromkeys(result["group_names"], 0)
+    for group, count in zip(result["groups"], result["class_counts"], strict=True):
+        images[result["group_names"][group]] += count
+        classes[result["group_names"][group]] += 1
+    shape = "balanced" if dataset["imbalance"] == "none" else (
+        f"{dataset['imbalance']} imbalance, factor {dataset['imbalance_factor']:g}"
+    )  # fmt: skip
+    groups = ", ".join(f"{name} {classes[name]} classes with {images[name]:,}" for name in images)
+    held_out = dataset["validation_per_class"]
+    validation = f", {held_out} per class held out for validation" if held_out else ""
+    return f"{dataset['name']}, {shape}: {sum(images.values()):,} training images ({groups}){validation}"
+
+
+def _recipe_fact(identity: dict[str, Any]) -> str:
+    recipe, precision = identity["recipe"], identity["precision"]
+    return (
+        f"{recipe['name']}, {recipe['epochs']} epochs, batch {recipe['batch_size']}, learning rate "
+        f"{recipe['learning_rate']:g} ({recipe['schedule']}), weight decay {recipe['weight_decay']:g}, "
+        f"{precision['autocast']}{' with TF32' if precision['tf32'] else ''}"
+    )
+
+
+def _seeds_fact(table: Table, finished: list["Entry"]) -> str:
+    splits = f"split seed{'s' if len(table.split_seeds) > 1 else ''} {', '.join(map(str, table.split_seeds))}"
+    return "; ".join(filter(None, [", ".join(map(str, table.seeds)), _teachers_fact(finished), splits]))
+
+
+def _teachers_fact(finished: list["Entry"]) -> str:
+    """Who shares a teacher, by the teachers' hashes: the fewest things that tell which teacher a student had."""
+    taught = [entry for entry in finished if entry.result.get("teacher_result")]
+    if not taught:
+        return "no teacher" if finished else ""
+    places = [
+        {
+            "column": tuple(entry.cell.column.items()), "split": entry.split_seed, "seed": entry.seed,
+            "row": tuple(entry.cell.row.items()),
+        }
+        for entry in taught
+    ]  # fmt: skip
+    hashes = [entry.result["teacher_result"]["hash"] for entry in taught]
+    for number in range(len(places[0])):
+        for known in itertools.combinations(places[0], number):
+            chosen = [tuple(place[key] for key in known) for place in places]
+            if len(set(zip(chosen, hashes, strict=True))) == len(set(chosen)):
+                return f"a teacher for each {' and '.join(known)}" if known else "one teacher for all"
+    return "a teacher for each run"

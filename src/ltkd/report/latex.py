@@ -1,0 +1,80 @@
+"""A report's tables for a paper: booktabs, with sources and notes below."""
+
+from collections.abc import Container
+
+from ltkd.report.content import Column, Report
+from ltkd.report.text import TextTable, about_differences, difference_table, explanations, main_table
+from ltkd.tables import TEACHER
+
+LINE_BREAK = r"\\{}"  # without the braces the bracket of an interval would be an argument of the line break
+
+
+def latex(report: Report) -> str:
+    """booktabs tables, for each column its figures and its differences; the best mean of students is bold."""
+    tables = []
+    for column in report.columns:
+        caption = ". ".join(filter(None, [report.table.title, column.label]))
+        figures, differences = main_table(report, column), difference_table(report, column)
+        about, *notes = explanations(report)
+        compared = about_differences(report)
+        below = [note for note in notes if note not in compared]
+        tables.append(_latex_table(figures, f"{caption}. {about}", below, bold=_best(column, figures)))
+        if differences is not None:
+            tables.append(_latex_table(differences, f"{caption}. Differences to the best baseline.", compared))
+    return "\n\n".join(tables) + "\n"
+
+
+def _best(column: Column, table: TextTable) -> set[tuple[int, int]]:
+    """Places (line, column of the table) of the highest mean of a student in each figure."""
+    best = {name: max(means) for name in column.figure_names if (means := _means(column, name))}
+    return {
+        (line, table.headers.index(name, table.names))
+        for line, row in enumerate(column.rows)
+        for name, highest in best.items()
+        if row.role != TEACHER and (summary := row.figures[name].summary) and summary.mean == highest
+    }
+
+
+def _latex_table(table: TextTable, caption: str, notes: list[str], bold: Container[tuple[int, int]] = ()) -> str:
+    """`notes` stand below it, in small print."""
+    lines, previous = [], None
+    for line, (role, cells) in enumerate(zip(table.roles, table.body, strict=True)):
+        texts = [_latex_cell(table.lines(cell, index)) for index, cell in enumerate(cells)]
+        texts = [rf"\textbf{{{text}}}" if (line, index) in bold else text for index, text in enumerate(texts)]
+        if previous not in (None, role):
+            lines.append(r"\midrule")
+        previous = role
+        lines.append(" & ".join(texts) + r" \\")
+    return "\n".join(
+        [
+            r"\begin{table}", r"\centering", rf"\caption{{{_latex(caption)}}}",
+            rf"\begin{{tabular}}{{{'l' * table.names}{'r' * (len(table.headers) - table.names)}}}", r"\toprule",
+            " & ".join(map(_latex, table.headers)) + r" \\", r"\midrule", *lines, r"\bottomrule",
+            r"\end{tabular}", *(rf"\par{{\footnotesize {_latex(note)}\par}}" for note in notes), r"\end{table}",
+        ]
+    )  # fmt: skip
+
+
+def _latex_cell(lines: list[str]) -> str:
+    """Lines above each other."""
+    first, *others = map(_latex, lines)
+    return rf"\shortstack[r]{{{LINE_BREAK.join([first, *others])}}}" if others else first
+
+
+def _latex(text: str) -> str:
+    for character in "&%$#_{}":
+        text = text.replace(character, f"\\{character}")
+    for character, command in {
+        "±": r"$\pm$",
+        "–": "--",
+        "−": "$-$",
+        "->": r"$\rightarrow$",
+        "<": "$<$",
+        ">": "$>$",
+    }.items():
+        text = text.replace(character, command)
+    return text
+
+
+def _means(column: Column, name: str) -> list[float]:
+    return [row.figures[name].summary.mean for row in column.rows if row.role != TEACHER and row.figures[name].summary]
