@@ -35,7 +35,8 @@ def main(arguments: list[str]) -> int:
         output = Path(own.get("output", CONFIGURATION / "experiment" / f"{preset_name(tuning)}.yaml"))
         if output.suffix != ".yaml":
             raise UserError(f"output: should be a .yaml file, got {output}")
-        sys.stdout.write(f"{len(tuning.settings)} settings, {len(tuning.seeds)} seeds each\n")
+        seeds = f"{len(tuning.seeds)} seed{'s' * (len(tuning.seeds) > 1)} each"
+        sys.stdout.write(f"{len(tuning.settings)} settings, {seeds}\n")
         if "--dry-run" in own:
             sys.stdout.write("".join(f"  {setting.label}\n" for setting in tuning.settings))
             return 0
