@@ -54,7 +54,9 @@ def main(arguments: list[str]) -> int:
             raise UserError(f"no run of the table is of that cell; its cells: {labels}")
         plan, config = Plan(table, runs), runs[0].config
         speeds = Speeds(Path(config.output_root), config.device)
-        sys.stdout.write(f"{plan.text(speeds, num_at_a_time(**workers))}\n")
+        # a plan for GPUs can be read where they are not
+        at_a_time = workers["num_workers"] or len(workers["devices"] or ()) or num_at_a_time()
+        sys.stdout.write(f"{plan.text(speeds, at_a_time)}\n")
         if "--dry-run" in own:
             return 0
         outcomes = run_jobs(plan.jobs(), **workers) if plan.left else []

@@ -128,9 +128,14 @@ def _state(run: TableRun) -> str:
 
 
 def _epochs_left(run: NetworkRun) -> int:
-    """Of a run to resume those that its metrics lack. They may be a little ahead of its checkpoint."""
-    latest = latest_metrics(run.directory) if (run.directory / CHECKPOINT).exists() else None
-    return run.config.recipe_of(run.network).epochs - (latest["epoch"] if latest else 0)
+    """Of a run to resume those that its metrics lack. They may be a little ahead of its checkpoint.
+
+    Of a training in two stages all: how far it is in which of them is not looked at.
+    """
+    resumed = (run.directory / CHECKPOINT).exists() and run.network.retraining is None
+    latest = latest_metrics(run.directory) if resumed else None
+    done = latest.get("epoch", 0) if isinstance(latest, dict) else 0
+    return run.config.recipe_of(run.network).epochs - done
 
 
 def _missing(teachers: Iterable[NetworkRun]) -> list[NetworkRun]:
@@ -198,7 +203,7 @@ class Speeds:
         text += f", about {tqdm.format_interval(sum(known))} one after the other"
         if num_at_a_time > 1:
             side_by_side = max(sum(known) / num_at_a_time, *known)  # the longest is not divided
-            text += f", {tqdm.format_interval(side_by_side)} with {num_at_a_time} at a time if none slowed another down"
+            text += f", {tqdm.format_interval(side_by_side)} or more with {num_at_a_time} at a time"
         if benchmarked:
             text += f" ({len(benchmarked)} of them by the benchmark's slowest engine)"
         return f"{text}, and {unknown} of a kind that has not finished here yet" if unknown else text

@@ -239,7 +239,10 @@ def _validation_accuracy(job: Job) -> float:
 
 
 def preset_name(tuning: Tuning) -> str:
-    """The default: of data set, pair and method, so that tuning for another pair replaces nothing."""
+    """The default: of data set, pair and method, so that tuning for another pair replaces nothing.
+
+    Where these are tried out themselves it has the first.
+    """
     label = tuning.jobs[0].run.names["label"]
     return f"tuned_{re.sub(r'[^A-Za-z0-9_]+', '_', label)}"  # a dot or a slash would be no part of a file's name
 

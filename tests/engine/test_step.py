@@ -342,7 +342,10 @@ def test_20_graphed_steps_are_20_eager_steps_bit_for_bit(make_cuda_config, name,
 )
 def test_what_keeps_a_step_from_being_captured_is_said(make_config, recorded_graphs, monkeypatch, error, raised, text):
     def fail(self, buffers):
-        raise error
+        try:
+            raise error
+        finally:  # as torch.cuda.graph does where it ends a capture that has failed
+            raise RuntimeError("operation failed due to a previous error during capture")
 
     training = training_of(make_config("method=ce"))
     monkeypatch.setattr(RecordedStep, "_record", fail)

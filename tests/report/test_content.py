@@ -171,6 +171,28 @@ def test_a_baseline_with_a_single_run_is_not_the_best_where_others_have_more(fin
     assert ltkd.figures["all"].to_each["CE"].n == 1
 
 
+def test_a_baseline_with_one_pair_is_not_the_best_however_many_runs_it_has(finished):
+    table, runs = finished
+    for run in runs[:2]:
+        write_result(run, (70, 60, 40, 20))  # CE, of the seeds 0 and 1
+    (runs[2].student.directory / "result.json").unlink()
+    (runs[6].student.directory / "result.json").unlink()  # LTKD, seed 0
+    difference = rows_of(table, runs)["LTKD 100%"].figures["all"].difference
+    assert (difference.against, difference.paired.n) == ("KD", 2)
+
+
+def test_a_baseline_on_one_split_is_not_the_best_where_others_have_more(make_table, tmp_path):
+    table = make_table(TABLE.replace("seeds: [0, 1, 2]", "seeds: [0, 1]\nsplit_seeds: [0, 1, 2]"))
+    runs = compose_runs(table, [f"output_root={tmp_path}/out"])
+    for run in runs:
+        if run.cell.row_label != "CE":
+            write_result(run, (40, 60, 40, 20))
+        elif run.split_seed == 0:
+            write_result(run, (70, 60, 40, 20))
+    difference = rows_of(table, runs)["LTKD 100%"].figures["all"].difference
+    assert (difference.against, difference.paired.n) == ("KD", 3)
+
+
 def test_a_strong_baseline_that_lacks_a_run_is_still_the_best(finished):
     table, runs = finished
     (runs[3].student.directory / "result.json").unlink()  # KD, seed 0

@@ -143,6 +143,13 @@ def test_text_without_a_table_is_as_it_was(tmp_path):
     assert with_tables("# Title\n", tmp_path) == "# Title\n"
 
 
+def test_a_correction_that_the_table_itself_has_is_named(recorded, make_table, tmp_path, monkeypatch):
+    corrected = make_table(TABLE + "accuracy: logit_adjusted\n")
+    monkeypatch.setattr(ledger, "load_table", lambda name: corrected)
+    with pytest.raises(UserError, match="table mine: its own figures are logit_adjusted"):
+        with_tables("<!-- table:mine logit_adjusted -->\n<!-- end -->\n", tmp_path / "ledger")
+
+
 def test_a_correction_that_no_run_has_is_named(recorded, tmp_path, monkeypatch):
     table, _, _ = recorded
     monkeypatch.setattr(ledger, "load_table", lambda name: table)

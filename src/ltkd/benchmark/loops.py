@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from ltkd.engine.workplace import Workplace, made_up_place, prepare
 from ltkd.errors import UserError
 from ltkd.identity import student_run
 from ltkd.methods import Method
+from ltkd.sweep.runner import num_cores
 from ltkd.tracking import Tracker
 
 WORKERS = 2  # of the plain loop's DataLoader: the field's number
@@ -193,7 +193,7 @@ def _wait(device: torch.device) -> None:
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
     """Floating-point operations per second of the best of some large matrix products: what the whole device can do."""
     size, threads = (8192 if device.type == "cuda" else 2048), torch.get_num_threads()
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(num_cores())
     a, b = torch.randn(2, size, size, device=device).to(dtype)
     best = float("inf")
     for _ in range(6):

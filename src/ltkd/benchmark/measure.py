@@ -7,7 +7,6 @@ captured graphs. Figures are medians over the rounds.
 import contextlib
 import logging
 import multiprocessing
-import os
 import resource
 import sys
 import traceback
@@ -25,6 +24,7 @@ from ltkd.composition import compose_values
 from ltkd.config import Config, Network, load_config
 from ltkd.errors import UserError
 from ltkd.models import build_model, count_multiply_adds
+from ltkd.sweep.runner import num_cores
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class _Team:
 
     def __init__(self, context, variant: Variant, overrides: Sequence[str], steps: int, folder: Path) -> None:
         self.variant = variant
-        threads = max(1, (os.cpu_count() or 1) // variant.jobs)
+        threads = max(1, num_cores() // variant.jobs)
         chosen = (*overrides, "wandb.mode=disabled", "run.progress=none", f"run.threads={threads}", *variant.overrides)
         self.connections: list[Connection] = []
         self.processes = []
@@ -130,7 +130,7 @@ class _Team:
 
 
 def _work(connection: Connection, variant: Variant, overrides: Sequence[str], steps: int, folder: Path) -> None:
-    """A job: builds its loop, says what it is, then answers "run" with the seconds of a round."""
+    """A job: builds its loop, says what it is, then answers orders: "run" with the seconds of a round, and others."""
     logging.disable(logging.WARNING)
     try:
         config = load_config(compose_values(*overrides))

@@ -183,7 +183,7 @@ class DeviceData:
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A copy that does not wait for the device."""
+    """The tensor there; a copy to a GPU does not wait for it."""
     from_cpu_to_gpu = device.type == "cuda" and tensor.device.type == "cpu"
     return tensor.pin_memory().to(device, non_blocking=True) if from_cpu_to_gpu else tensor.to(device)
 

@@ -253,11 +253,12 @@ class GraphedStep(Step):
 
         try:
             return buffers, self._record(buffers)
-        except torch.OutOfMemoryError:
-            raise  # with or without a graph: it says so itself
         except RuntimeError as error:
+            cause = error.__context__ or error  # the end of a broken capture raises an error of its own
+            if isinstance(cause, torch.OutOfMemoryError):
+                raise cause from None  # with or without a graph: it says so itself
             what = f"{self.training.label}: the step of method {self.training.method.name} cannot be captured"
-            reason = str(error).partition("\n")[0]  # the lines below it advise on debugging CUDA
+            reason = str(cause).partition("\n")[0]  # the lines below it advise on debugging CUDA
             raise UserError(f"{what} ({reason}); run.step=eager trains without a graph") from error
 
     def _record(self, buffers: StepInput) -> torch.cuda.CUDAGraph:

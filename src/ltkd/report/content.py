@@ -39,7 +39,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Difference:
-    """To the best baseline of the column in this figure, see `_best_baseline`."""
+    """To the baseline with the highest mean in this figure, of the column's `candidates`."""
 
     against: str
     paired: PairedDifference
@@ -109,7 +109,7 @@ class Column:
 
     @property
     def left_out(self) -> list[Row]:
-        """Baselines that were to be run, but have too few runs for the best one to be chosen from them."""
+        """Baselines that were to be run, but have too few pairs for the best one to be chosen from them."""
         some = {name: names for name, names in self.candidates.items() if names}
         rows = [row for row in self.rows if row.role == "baseline" and row.is_run]
         return [row for row in rows if any(row.label not in names for names in some.values())]
@@ -255,7 +255,7 @@ def _column(table: Table, names: dict[str, str], cells: list[Cell], entries: lis
         known = table.published_at(cell.row | cell.column)
         role = "baseline" if cell.is_baseline else "method"
         rows.append(row(cell.row, role, of_the_cell, known, cell.overrides is not None))
-    candidates = {name: _candidates(rows, name) for name in (ALL, *groups)}
+    candidates = {name: _candidates(rows, name, table) for name in (ALL, *groups)}
     labels = {name: [row.label for row in found] for name, found in candidates.items()}
     return Column(names, groups, _with_differences(rows, candidates, table), labels)
 
@@ -329,17 +329,20 @@ def _kind_of(teacher: dict[str, Any]) -> str:
     return digest({**settings, "evaluate_every": teacher["evaluate_every"]})
 
 
-def _candidates(rows: list[Row], name: str) -> list[Row]:
-    """The baselines that can be the best in a figure: they share a run with a method.
+def _candidates(rows: list[Row], name: str, table: Table) -> list[Row]:
+    """The baselines that can be the best in a figure: they have pairs with a method.
 
-    One with a single run is left out where others have more: it is high by chance more often than a mean, and its
+    One with a single pair is left out where others have more: it is high by chance more often than a mean, and its
     difference would have no interval. Two are enough: to leave out a strong one that lacks a run would flatter the
     methods.
     """
-    in_methods = {pair for row in rows if row.role == "method" for pair in row.figures[name].values}
-    paired = [row for row in rows if row.role == "baseline" and in_methods & row.figures[name].values.keys()]
-    most = max((len(row.figures[name].values) for row in paired), default=0)
-    return [row for row in paired if len(row.figures[name].values) >= min(2, most)]
+    methods = [row.figures[name] for row in rows if row.role == "method"]
+    pairs = {}
+    for row in (row for row in rows if row.role == "baseline"):
+        differences = [_paired(method, row.figures[name], table) for method in methods]
+        pairs[row.label] = max((one.n for one in differences if one is not None), default=0)
+    enough = min(2, max(pairs.values(), default=0)) or 1
+    return [row for row in rows if row.role == "baseline" and pairs[row.label] >= enough]
 
 
 def _with_differences(rows: list[Row], candidates: dict[str, list[Row]], table: Table) -> list[Row]:

@@ -226,9 +226,13 @@ def group_masses(column: Column, series: list[Series]) -> Picture | None:
     caption = (
         "The bias of teacher and students: the mean probability that a network gives to the classes of a group, above "
         "on the batches it is trained on, below on the test part. Dotted is what is there: the group's share of the "
-        "images. A line below the dotted one at the tail, on the test part, is a network biased against it. The thin "
-        "line is the teacher after its own training: above on the students' batches, below on the test part."
+        "images. A line below the dotted one at the tail, on the test part, is a network biased against it."
     )
+    if any(one.is_teacher for one in series):
+        caption += (
+            " The thin line is the teacher after its own training: above on the students' batches, below on the test "
+            "part."
+        )
     if teachers_learn:
         caption += " With crosses is the teacher in its own training, over its own epochs."
     title = "Probability given to the groups over training"

@@ -183,7 +183,8 @@ def _about_choice(columns: list[Column]) -> list[str]:
     }
     named = [f"{label}: {rows}" if label else rows for label, rows in left_out.items() if rows]
     if named:
-        lines.append(f"Left out of the choice of the baseline, as others have two runs or more: {'; '.join(named)}.")
+        few = "for want of runs, or of runs in common with the methods"
+        lines.append(f"Left out of the choice of the baseline {few}: {'; '.join(named)}.")
     if any(len(names) > 1 for column in columns for names in column.candidates.values()):
         lines.append(
             "The baseline is the best of several on these very runs, and partly so by chance: differences to it are if "
@@ -252,6 +253,8 @@ def readme_table(report: Report, *, differences: bool) -> str:
 
 def readme_correction(report: Report, kind: str) -> str:
     """What a correction after training makes of the runs of `readme_table`; UserError where no run has it."""
+    if kind == report.table.accuracy:
+        raise UserError(f"table {report.table.name}: its own figures are {kind}; leave that out beside its name")
     blocks = []
     for column in report.columns:
         table = corrected_tables(report, column).get(kind)
