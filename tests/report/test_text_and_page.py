@@ -16,7 +16,7 @@ from ltkd.report import entries_of, make_report, write_report
 from ltkd.report.curves import curve
 from ltkd.report.drawing import spread
 from ltkd.report.figures import draw_column
-from ltkd.report.latex import latex
+from ltkd.report.latex import _latex, latex
 from ltkd.report.text import comma_separated, markdown, signed
 
 from .conftest import ACCURACY, GROUPS, TABLE, write_result
@@ -95,6 +95,12 @@ def test_latex_escapes_and_marks_the_best_student(report):
     assert r"\caption{A table of A \& B $\rightarrow$ C. Differences to the best baseline.}" in differences
     assert r"LTKD 100\% & 3 & \shortstack[r]{+3.33\\{}[+3.00, +4.00]\\{}t [+1.90, +4.77]} &" in differences
     assert "all, to KD" in differences
+
+
+def test_latex_escapes_every_character_once():
+    assert _latex(r"a\b ~ ^ {x_1} & 5 % -> c > d") == (
+        r"a\textbackslash{}b \textasciitilde{} \textasciicircum{} \{x\_1\} \& 5 \% $\rightarrow$ c $>$ d"
+    )
 
 
 class Page(HTMLParser):

@@ -1,11 +1,18 @@
 """A report's tables for a paper: booktabs, with sources and notes below."""
 
+import re
 from collections.abc import Container
 
 from ltkd.report.content import Column, Report
 from ltkd.report.text import TextTable, about_differences, difference_table, explanations, main_table
 from ltkd.tables import TEACHER
 
+COMMANDS = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "±": r"$\pm$", "–": "--", "−": "$-$", "->": r"$\rightarrow$", "<": "$<$", ">": "$>$",
+}  # fmt: skip
+ESCAPED = re.compile("|".join(map(re.escape, COMMANDS)))
 LINE_BREAK = r"\\{}"  # without the braces the bracket of an interval would be an argument of the line break
 
 
@@ -62,18 +69,8 @@ def _latex_cell(lines: list[str]) -> str:
 
 
 def _latex(text: str) -> str:
-    for character in "&%$#_{}":
-        text = text.replace(character, f"\\{character}")
-    for character, command in {
-        "±": r"$\pm$",
-        "–": "--",
-        "−": "$-$",
-        "->": r"$\rightarrow$",
-        "<": "$<$",
-        ">": "$>$",
-    }.items():
-        text = text.replace(character, command)
-    return text
+    """In one pass: what stands for a character is not looked at again."""
+    return ESCAPED.sub(lambda match: COMMANDS[match[0]], text)
 
 
 def _means(column: Column, name: str) -> list[float]:
