@@ -12,9 +12,10 @@ import shutil
 import sys
 from pathlib import Path
 
+from ltkd.arguments import split_arguments, whole_number
 from ltkd.errors import UserError
 
-OWN = {"steps": 20, "rounds": 3, "jobs": 0}
+OWN = {"steps": 20, "rounds": 3, "jobs": None}
 
 
 def main(arguments: list[str]) -> int:
@@ -31,11 +32,12 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write(f"{text}\n")
 
     try:
-        own, overrides = _own_settings(arguments)
+        own, overrides = split_arguments(arguments, OWN, ("--scaling",))
+        steps, rounds, jobs = (whole_number(own, key, default) for key, default in OWN.items())
         config = load_config(compose_values("wandb.mode=disabled", *overrides))
         device = resolve_device(config.device)
-        jobs = own["jobs"] or (4 if device.type == "cuda" else 2)
-        scaling = "--scaling" in arguments
+        jobs = jobs or (4 if device.type == "cuda" else 2)
+        scaling = "--scaling" in own
         variants = (scaling_variants if scaling else standard_variants)(config, device.type == "cuda", jobs)
         place = prepare(config)
         pair = f"{config.teacher.name} -> {config.student.name}, {config.method_name}, batch {config.recipe.batch_size}"
@@ -44,7 +46,6 @@ def main(arguments: list[str]) -> int:
         name = f"{config.teacher.name}-{config.student.name}-{config.method_name}".replace("/", "_")
         name += "-scaling" * scaling
         scratch = root / "scratch"
-        steps, rounds = own["steps"], own["rounds"]
         shutil.rmtree(scratch, ignore_errors=True)  # a cache of an earlier call would be a head start
         try:
             rows = measure(variants, overrides, steps=steps, rounds=rounds, folder=scratch, say=say)
@@ -59,20 +60,6 @@ def main(arguments: list[str]) -> int:
         return 2
     sys.stdout.write(f"{text}\n")
     return 0
-
-
-def _own_settings(arguments: list[str]) -> tuple[dict[str, int], list[str]]:
-    """steps, rounds and jobs; the rest are overrides."""
-    own, overrides = dict(OWN), []
-    for argument in arguments:
-        key, _, value = argument.partition("=")
-        if key in OWN:
-            if not value.isdigit() or int(value) < 1:
-                raise UserError(f"{key}: should be a whole number of at least 1, got {value!r}")
-            own[key] = int(value)
-        elif argument != "--scaling":
-            overrides.append(argument)
-    return own, overrides
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from ltkd.arguments import split_arguments
+from ltkd.arguments import split_arguments, whole_number
 from ltkd.composition import compose_values
 from ltkd.config import load_config
 from ltkd.data import LongTailData, load_data, write_pack
@@ -46,9 +46,8 @@ def main(arguments: list[str]) -> int:
     try:
         own, overrides = split_arguments(arguments, ("images", "methods"))
         config = load_config(compose_values(*SETTINGS, *overrides))
-        if not own.get("images", "1").isdigit():
-            raise UserError(f"images: should be a whole number, got {own['images']!r}")
-        data = few_images(load_data(config.dataset, Path(config.data_root)), int(own.get("images", 256)))
+        num_images = whole_number(own, "images", 256)
+        data = few_images(load_data(config.dataset, Path(config.data_root)), num_images)
         root = Path(config.output_root) / "smoke"
         root.mkdir(parents=True, exist_ok=True)
         runs = Path(tempfile.mkdtemp(prefix=".runs-", dir=root))

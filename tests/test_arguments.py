@@ -33,7 +33,11 @@ def test_an_unknown_option_is_told_with_the_choices():
 
 
 def test_numbers_are_numbers():
-    for own, message in {("jobs", "0"): "from 1 on", ("jobs", "two"): "a number", ("devices", "a"): "like 0,1"}.items():
+    for own, message in {
+        ("jobs", "0"): "from 1 on",
+        ("jobs", "two"): "a whole number",
+        ("devices", "a"): "like 0,1",
+    }.items():
         with pytest.raises(UserError, match=message):
             worker_options(dict([own]))
 

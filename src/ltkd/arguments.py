@@ -36,10 +36,16 @@ def split_arguments(
 
 def worker_options(own: Mapping[str, str]) -> dict[str, Any]:
     """`jobs` and `devices` as run_sweep's num_workers and devices; None where they are not given."""
-    jobs, devices = _numbers(own, "jobs"), _numbers(own, "devices")
-    if jobs is not None and (len(jobs) > 1 or jobs[0] < 1):
-        raise UserError(f"jobs: should be a number from 1 on, got {own['jobs']!r}")
-    return {"num_workers": jobs[0] if jobs else None, "devices": devices}
+    return {"num_workers": whole_number(own, "jobs"), "devices": _numbers(own, "devices")}
+
+
+def whole_number(own: Mapping[str, str], key: str, default: int | None = None) -> int | None:
+    """The value of an own key that counts something; UserError unless it is 1 or more."""
+    if key not in own:
+        return default
+    if not own[key].isdecimal() or int(own[key]) < 1:
+        raise UserError(f"{key}: should be a whole number from 1 on, got {own[key]!r}")
+    return int(own[key])
 
 
 def _numbers(own: Mapping[str, str], key: str) -> list[int] | None:
@@ -47,5 +53,5 @@ def _numbers(own: Mapping[str, str], key: str) -> list[int] | None:
         return None
     parts = own[key].split(",")
     if not all(part.isdecimal() for part in parts):
-        raise UserError(f"{key}: should be {'a number' if key == 'jobs' else 'numbers like 0,1'}, got {own[key]!r}")
+        raise UserError(f"{key}: should be numbers like 0,1, got {own[key]!r}")
     return [int(part) for part in parts]

@@ -354,6 +354,24 @@ def test_what_keeps_a_step_from_being_captured_is_said(make_config, recorded_gra
         step.run(0)
 
 
+def test_a_failed_capture_leaves_the_stream_that_was_current(make_config, recorded_graphs, monkeypatch):
+    set_to = []
+
+    @contextlib.contextmanager
+    def broken(graph, **options):
+        yield
+        raise RuntimeError("operation failed due to a previous error during capture")
+
+    monkeypatch.setattr(torch.cuda, "graph", broken)
+    monkeypatch.setattr(torch.cuda, "set_stream", set_to.append)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(name="mine", wait_stream=id))
+    training = training_of(make_config("method=ce"))
+    step = start(RecordedStep(training, make_optimizer(training)), training)
+    with pytest.raises(UserError, match="cannot be captured"):
+        step.run(0)
+    assert [stream.name for stream in set_to] == ["mine"]
+
+
 @needs_cuda
 def test_eager_steps_repeat_bit_for_bit_on_this_gpu(make_cuda_config):
     config = make_cuda_config("method=ltkd")

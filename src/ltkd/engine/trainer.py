@@ -234,9 +234,8 @@ def _images_per_second(t: Training, state: State) -> float | None:
     return state.epoch * len(t.train) / state.seconds if state.seconds else None
 
 
-def save_state(training: Training, state: State, train_step: Step, directory: Path) -> None:
+def save_state(t: Training, state: State, train_step: Step, directory: Path) -> None:
     """Write <directory>/last.ckpt: all that a training goes on from."""
-    t = training
     cuda = t.device.type == "cuda"
     save_checkpoint(
         directory / CHECKPOINT,

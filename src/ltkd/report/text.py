@@ -178,7 +178,7 @@ def _about_choice(columns: list[Column]) -> list[str]:
     """That the baseline was chosen, between which, and that there are many intervals."""
     lines = []
     left_out = {
-        column.label: ", ".join(f"{row.label} ({_counted(row.n, 'run')})" for row in column.left_out)
+        column.label: ", ".join(f"{row.label} ({_counted_runs(row.n)})" for row in column.left_out)
         for column in columns
     }
     named = [f"{label}: {rows}" if label else rows for label, rows in left_out.items() if rows]
@@ -199,8 +199,8 @@ def _about_choice(columns: list[Column]) -> list[str]:
     return lines
 
 
-def _counted(number: int, what: str) -> str:
-    return f"{number or 'no'} {what}{'' if number == 1 else 's'}"
+def _counted_runs(number: int) -> str:
+    return f"{number or 'no'} run{'s' * (number != 1)}"
 
 
 def _about_teachers(report: Report, columns: list[Column]) -> list[str]:
