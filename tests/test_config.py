@@ -166,3 +166,8 @@ def test_the_directory_tells_what_it_holds():
 )
 def test_what_means_the_same_is_the_same_run(one, other):
     assert identities(*one)[0].hash == identities(*other)[0].hash
+
+
+@pytest.mark.parametrize(("overrides", "epochs"), [([], 1), (["recipe=mdistiller"], 5), (["run.evaluate_every=3"], 3)])
+def test_long_recipes_are_evaluated_less_often(overrides, epochs):
+    assert load_config(compose_values(*overrides)).run.evaluate_every == epochs

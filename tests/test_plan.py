@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -106,6 +107,8 @@ def test_the_estimate_is_of_finished_runs_of_the_same_kind(table_file, runs_of, 
     assert Speeds(tmp_path / "out", "cpu").of(runs[3].student) == 600  # nothing to resume from: all over again
     (half_done / "last.ckpt").write_bytes(b"")
     assert Speeds(tmp_path / "out", "cpu").of(runs[3].student) == 300
+    two_stages = replace(runs[3].student.network, retraining="crt")  # in which of them it is is not known
+    assert Speeds(tmp_path / "out", "cpu").of(replace(runs[3].student, network=two_stages)) == 600
     write_result(ce.student, seconds=1000, device="NVIDIA H100")  # says nothing of a CPU
     assert Speeds(tmp_path / "out", "cpu").of(ce.student) is None
 

@@ -52,6 +52,12 @@ def test_evaluation_is_the_plain_image_in_order():
     assert torch.cat([batch.labels for batch in batches]).tolist() == [i % 7 for i in range(10)]
 
 
+def test_without_gradients_batches_are_what_the_device_takes_best():
+    *_, data = make_data(150)
+    assert [len(batch.labels) for batch in data.evaluation_batches()] == [64, 64, 22]
+    assert data.forward_batch == 64
+
+
 @pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
 def test_memory_format(memory_format):
     data = make_data(10, memory_format=memory_format)[-1]

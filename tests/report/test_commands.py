@@ -106,3 +106,13 @@ def test_the_readme_check_passes(script):
     code, output, _ = script("ledger", "--check")
     assert code == 0
     assert "agree" in output
+
+
+def test_a_plan_for_gpus_can_be_read_where_they_are_not(script, tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TABLE)
+    code, plan, error = script(
+        "reproduce", f"table={path}", f"output_root={tmp_path}/out", "devices=90,91", "device=cpu", "--dry-run"
+    )
+    assert (code, error) == (0, "")
+    assert "2 cells, 4 runs" in plan
