@@ -3,8 +3,6 @@
 import logging
 import signal
 import sys
-import threading
-from types import FrameType
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -12,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ltkd.config import load_config
-from ltkd.engine.interrupt import Interrupted
+from ltkd.engine.interrupt import end_on_signals
 from ltkd.engine.run import run_experiment
 from ltkd.errors import UserError
 from ltkd.results import run_table
@@ -27,8 +25,7 @@ def launch(composed: DictConfig) -> None:
     it happens and raised: Hydra goes on with the other jobs and ends with an exit code other than 0.
     """
     _log_to_console()
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _end)  # where nothing is being trained; fit() has an answer of its own
+    end_on_signals()  # while a network is trained fit() has an answer of its own
     multirun = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
         config = load_config(_plain(composed))
@@ -48,10 +45,6 @@ def launch(composed: DictConfig) -> None:
         if not multirun:
             raise SystemExit(1) from None
         raise
-
-
-def _end(signal_number: int, frame: FrameType | None) -> None:
-    raise Interrupted(signal_number)
 
 
 def _plain(composed: DictConfig) -> dict:

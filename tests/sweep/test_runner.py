@@ -159,13 +159,17 @@ def test_a_wrong_job_ends_the_sweep_before_it_begins(sweep_command, tmp_path):
 
 
 def test_kill_ctrl_c_and_the_same_command_again(sweep_command, tmp_path):
-    grid = ["method=ce", "seed=0,1,2", "recipe.epochs=60", "run.evaluate_every=20"]
+    grid = ["method=ce", "seed=0,1,2", "recipe.epochs=100", "run.evaluate_every=20"]
     main = tmp_path / "outputs" / "main"
     process = subprocess.Popen([*sweep_command, *grid], stdout=subprocess.PIPE, text=True, cwd=PROJECT)
     wait_for(lambda: sum(len(path.read_text().splitlines()) >= 2 for path in main.rglob("metrics.jsonl")) == 2)
-    os.kill(statuses(main)[0]["process"], signal.SIGKILL)
+    job = {seed: status["process"] for seed, status in statuses(main).items()}
+    os.kill(job[1], signal.SIGSTOP)  # it waits: on a busy machine it could end before the third begins
+    os.kill(job[0], signal.SIGKILL)
     wait_for(lambda: 2 in statuses(main))  # the free worker took the third job
     process.send_signal(signal.SIGINT)
+    wait_for(lambda: statuses(main)[2]["status"] != "running")
+    os.kill(job[1], signal.SIGCONT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
     assert "failed: seed=0: killed by SIGKILL (out of memory?)" in output

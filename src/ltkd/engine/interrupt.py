@@ -1,8 +1,12 @@
-"""SIGTERM (SLURM, kill) and Ctrl-C become a request that the training loop answers between two steps."""
+"""SIGTERM (SLURM, kill) and Ctrl-C: an exception anywhere, a request between two steps while a network is trained."""
 
 import signal
 import threading
 from types import FrameType, TracebackType
+from typing import NoReturn
+
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+_arrived: int | None = None  # the signal that `end_on_signals` has answered
 
 
 class Interrupted(SystemExit):
@@ -13,16 +17,31 @@ class Interrupted(SystemExit):
         self.signal_name = signal.Signals(signal_number).name
 
 
+def end_on_signals() -> None:
+    """From now on SIGTERM raises Interrupted and Ctrl-C KeyboardInterrupt, outside of a StopRequest.
+
+    Python drops what is raised while it cleans up, which it also does between two imports: a signal of that moment
+    would be lost. So it is remembered, and a StopRequest that is entered all the same begins with it.
+    """
+    global _arrived
+    _arrived = None
+    if _in_main_thread():
+        for number in STOPPING:
+            signal.signal(number, _end)
+
+
+def _end(signal_number: int, frame: FrameType | None) -> NoReturn:
+    global _arrived
+    _arrived = signal_number
+    raise KeyboardInterrupt if signal_number == signal.SIGINT else Interrupted(signal_number)
+
+
 class StopRequest:
     """In the `with` block a first signal is only noted in `.signal`; a second Ctrl-C is a KeyboardInterrupt."""
 
-    SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
     def __enter__(self) -> "StopRequest":
-        self.signal: int | None = None
-        # Python allows handlers in the main thread only; elsewhere (some launchers) the defaults stay
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        self._previous = {s: signal.signal(s, self._note) for s in self.SIGNALS} if in_main_thread else {}
+        self.signal = _arrived
+        self._previous = {s: signal.signal(s, self._note) for s in STOPPING} if _in_main_thread() else {}
         return self
 
     def _note(self, signal_number: int, frame: FrameType | None) -> None:
@@ -33,3 +52,8 @@ class StopRequest:
     def __exit__(self, kind: type | None, value: BaseException | None, traceback: TracebackType | None) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+
+
+def _in_main_thread() -> bool:
+    """Python allows handlers there only; elsewhere (some launchers) the defaults stay."""
+    return threading.current_thread() is threading.main_thread()
