@@ -85,15 +85,17 @@ def test_post_hoc_corrections_have_a_table_of_their_own(finished, make_table, ma
 def test_latex_escapes_and_marks_the_best_student(report):
     text = latex(report)
     assert r"\caption{A table of A \& B $\rightarrow$ C. " in text
-    assert r"LTKD 100\% & 3 & \textbf{55.33 $\pm$ 2.52} & 71.00 $\pm$ 1.00 &" in text
-    assert r"KD & 3 & 52.00 $\pm$ 2.65 & \textbf{82.00 $\pm$ 2.65}" in text
+    assert r"LTKD 100\% & 3 & \textbf{55.33 {\scriptsize $\pm$ 2.52}} & 71.00 {\scriptsize $\pm$ 1.00} &" in text
+    assert r"KD & 3 & 52.00 {\scriptsize $\pm$ 2.65} & \textbf{82.00 {\scriptsize $\pm$ 2.65}}" in text
     figures, differences = text.split(r"\end{table}")[:2]
     assert figures.count(r"\midrule") == 3  # below the head, the teacher and the baselines
     assert figures.count("&") - figures.count(r"\&") == 5 * 7 + 7
     assert "51.00 [1]" in figures
-    assert r"{\footnotesize [1] a paper\par}" in figures
+    assert r"{\footnotesize\raggedright [1] a paper\par}" in figures
     assert r"\caption{A table of A \& B $\rightarrow$ C. Differences to the best baseline.}" in differences
-    assert r"LTKD 100\% & 3 & \shortstack[r]{+3.33\\{}[+3.00, +4.00]\\{}t [+1.90, +4.77]} &" in differences
+    # braces, as the bracket of an interval would else be an argument of the line break before it
+    stack = r"+3.33\\ {\scriptsize [+3.00, +4.00]}\\ {\scriptsize t [+1.90, +4.77]}"
+    assert rf"LTKD 100\% & 3 & \begin{{tabular}}[t]{{@{{}}r@{{}}}}{stack}\end{{tabular}} &" in differences
     assert "all, to KD" in differences
 
 

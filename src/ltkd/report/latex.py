@@ -13,7 +13,7 @@ COMMANDS = {
     "±": r"$\pm$", "–": "--", "−": "$-$", "->": r"$\rightarrow$", "<": "$<$", ">": "$>$",
 }  # fmt: skip
 ESCAPED = re.compile("|".join(map(re.escape, COMMANDS)))
-LINE_BREAK = r"\\{}"  # without the braces the bracket of an interval would be an argument of the line break
+SPREAD = re.compile(r"\$\\pm\$ .*")  # of a figure, its standard deviation
 
 
 def latex(report: Report) -> str:
@@ -50,22 +50,31 @@ def _latex_table(table: TextTable, caption: str, notes: list[str], bold: Contain
         texts = [rf"\textbf{{{text}}}" if (line, index) in bold else text for index, text in enumerate(texts)]
         if previous not in (None, role):
             lines.append(r"\midrule")
+        elif previous is not None and table.in_lines:
+            lines.append(r"\addlinespace")
         previous = role
         lines.append(" & ".join(texts) + r" \\")
+    columns = "l" * table.names + "r" * (len(table.headers) - table.names)
+    small_print = [rf"\par\smallskip{{\footnotesize\raggedright {_latex(note)}\par}}" for note in notes]
     return "\n".join(
         [
-            r"\begin{table}", r"\centering", rf"\caption{{{_latex(caption)}}}",
-            rf"\begin{{tabular}}{{{'l' * table.names}{'r' * (len(table.headers) - table.names)}}}", r"\toprule",
-            " & ".join(map(_latex, table.headers)) + r" \\", r"\midrule", *lines, r"\bottomrule",
-            r"\end{tabular}", *(rf"\par{{\footnotesize {_latex(note)}\par}}" for note in notes), r"\end{table}",
+            r"\begin{table}", rf"\caption{{{_latex(caption)}}}", r"\centering\small\setlength{\tabcolsep}{3pt}",
+            r"\smallskip", rf"\begin{{tabular}}{{{columns}}}", r"\toprule",
+            " & ".join(map(_latex, table.headers)) + r" \\", r"\midrule", *lines, r"\bottomrule", r"\end{tabular}",
+            *small_print, r"\end{table}",
         ]
     )  # fmt: skip
 
 
 def _latex_cell(lines: list[str]) -> str:
-    """Lines above each other."""
+    """Lines above each other, in smaller print what belongs to the figure."""
     first, *others = map(_latex, lines)
-    return rf"\shortstack[r]{{{LINE_BREAK.join([first, *others])}}}" if others else first
+    first = SPREAD.sub(lambda spread: rf"{{\scriptsize {spread[0]}}}", first)
+    if not others:
+        return first
+    # braces: the bracket of an interval would be an argument of the line break before it
+    below = "".join(rf"\\ {{\scriptsize {line}}}" for line in others)
+    return rf"\begin{{tabular}}[t]{{@{{}}r@{{}}}}{first}{below}\end{{tabular}}"
 
 
 def _latex(text: str) -> str:
