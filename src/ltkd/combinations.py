@@ -54,6 +54,12 @@ def warn_of_combinations(config: "Config") -> None:
     if any(_name(networks[role].task_loss) != name for role, name in made_for.items()):
         choices = " ".join(f"{role}.task_loss={name}" for role, name in made_for.items())
         logger.warning("method=%s is made for %s; elsewhere it is another method", config.method_name, choices)
+    teacher = networks.get("teacher")
+    if teacher is not None and teacher.checkpoint is not None and not config.further_teachers:  # those may train on
+        unused = [key for key in ("recipe", "pretrained", "seed") if getattr(teacher, key)]  # but for the defaults
+        if unused:
+            names = ", ".join(f"teacher.{key}" for key in unused)
+            logger.warning("no effect: %s (weights from teacher.checkpoint are used as they are)", names)
     student = config.student
     if config.method.get("task_weight") == 0 and student.task_loss != "ce" and student.retraining is None:
         logger.warning("student.task_loss has no effect with method.task_weight=0")

@@ -167,6 +167,19 @@ def test_weights_from_a_file_are_a_teacher_as_they_are(make_config):
     assert accuracy["selected"]["validation"]["all"] > 10
 
 
+def test_what_has_no_effect_on_weights_from_a_file_is_said(make_config, tmp_path, caplog):
+    weights = tmp_path / "weights.safetensors"
+    save_weights(build_model("resnet8", num_classes=10, in_channels=1), weights)
+    given = [f"teacher.checkpoint={weights}", "teacher=resnet8"]
+    assert make_config(*given)
+    posterior = ["method=bayesian", "method.posterior=swag"]
+    assert make_config(*posterior, "+teacher.recipe.epochs=3", *given)  # is trained with it
+    assert make_config("method=ce", "+teacher.recipe.epochs=3", *given)  # no teacher is no news
+    assert "no effect" not in caplog.text
+    make_config("+teacher.recipe.epochs=3", "teacher.seed=1", *given)
+    assert "no effect: teacher.recipe, teacher.seed (weights from teacher.checkpoint" in caplog.text
+
+
 def test_a_device_that_is_full_is_not_the_networks_fault(make_config, monkeypatch):
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
