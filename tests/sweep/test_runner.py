@@ -52,19 +52,22 @@ def make_jobs(tmp_path, *jobs):
     return check_jobs([f"output_root={tmp_path}", "teacher=resnet8", *job] for job in jobs)
 
 
-def test_jobs_that_need_a_teacher_in_training_are_held_back(tmp_path):
+def test_teachers_are_trained_first_and_jobs_that_need_one_in_training_are_held_back(tmp_path):
     kd0, kd1, ce, other = make_jobs(
         tmp_path, ["method=kd", "seed=0"], ["method=kd", "seed=1"], ["method=ce"], ["method=kd", "teacher=resnet14"]
     )
     assert runner._next_job([kd0, kd1], []) is kd0
+    assert runner._next_job([ce, other, kd0, kd1], []) is kd0  # most jobs wait for its teacher
+    assert runner._next_job([ce, other, kd0], []) is other
     at_work = [runner.Worker(kd0, 0, None)]
     assert runner._next_job([kd1], at_work) is None
-    assert runner._next_job([kd1, ce, other], at_work) is ce  # nobody waits behind the teacher
+    assert runner._next_job([kd1, ce], at_work) is ce  # nobody waits behind the teacher
     assert runner._next_job([kd1, other], at_work) is other
     teacher = kd0.teachers[0].directory
     teacher.mkdir(parents=True)
     (teacher / "result.json").write_text("{}")
-    assert runner._next_job([kd1, other], at_work) is kd1
+    assert runner._next_job([kd1, ce], at_work) is kd1
+    assert runner._next_job([kd1, ce, other], at_work) is other
 
 
 def test_gpus_are_called_as_this_process_sees_them(monkeypatch):

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,8 +59,9 @@ def run_jobs(
     num_workers: by default one per GPU or, where there is none, per CPU core. The cores are shared out evenly.
     devices: the GPUs to use, counted as torch counts them here, by default all; the workers take turns on them.
 
-    Finished runs are skipped, unfinished ones resumed; jobs that are the same run are run once. A teacher that several
-    jobs need is trained by the first of them: the others are held back meanwhile, and the workers take different ones.
+    Finished runs are skipped, unfinished ones resumed; jobs that are the same run are run once. Jobs that train a
+    teacher come first. A teacher that several jobs need is trained by the first of them: the others are held back
+    meanwhile, and the workers take different ones.
     SIGTERM and Ctrl-C are handed on: the jobs save their state and end, and no further one is started; a second Ctrl-C
     kills them.
     """
@@ -144,12 +146,20 @@ def _ended_before(job: Job) -> JobOutcome | None:
 
 
 def _next_job(waiting: list[Job], running: list[Worker]) -> Job | None:
-    """The first job that would not only wait for a teacher which a running job trains, or is about to."""
-    in_training = {
-        teacher.directory for worker in running for teacher in worker.job.teachers
-        if not (teacher.directory / RESULT).exists()
-    }  # fmt: skip
-    return next((job for job in waiting if all(one.directory not in in_training for one in job.teachers)), None)
+    """The job to start now; None where all would only wait for a teacher which a running job trains, or is about to.
+
+    First those that train a teacher, the one that most jobs wait for: meanwhile the other workers have jobs that need
+    none. Else in the order given.
+    """
+
+    def missing_teachers(job: Job) -> set[Path]:
+        return {one.directory for one in job.teachers if not (one.directory / RESULT).exists()}
+
+    in_training = set().union(*(missing_teachers(worker.job) for worker in running))
+    missing = {job.run.directory: missing_teachers(job) for job in waiting}
+    ready = [job for job in waiting if not missing[job.run.directory] & in_training]
+    wanted = Counter(teacher for teachers in missing.values() for teacher in teachers)
+    return max(ready, key=lambda job: sum(wanted[one] for one in missing[job.run.directory]), default=None)
 
 
 def _start(job: Job, slot: int, num_workers: int, gpus: list[str]) -> Worker:
