@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
         own, overrides = split_arguments(arguments, ("table", "output"))
         table = load_table(own.get("table"))
         runs = compose_runs(table, overrides)
-        report = make_report(table, entries_of(runs))
+        report = make_report(table, entries_of(runs), overrides)
         folder = Path(own.get("output") or Path(runs[0].config.output_root) / "report" / table.name)
         written = write_report(report, folder)
     except UserError as error:

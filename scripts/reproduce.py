@@ -67,7 +67,7 @@ def main(arguments: list[str]) -> int:
                 entries += [entry for entry in entries_of(plan.other_runs(overrides)) if entry.result]
             else:
                 sys.stdout.write("\nthe table below counts the chosen runs alone, whatever else has finished\n")
-        sys.stdout.write(f"\n{markdown(make_report(table, entries))}\n")
+        sys.stdout.write(f"\n{markdown(make_report(table, entries, overrides))}\n")
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

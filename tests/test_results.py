@@ -64,6 +64,17 @@ def test_a_setting_that_is_null_is_told_from_one_that_is_not_there(tmp_path):
     assert {row["all"]: row["settings"] for row in rows} == {40.0: "deferred=null", 50.0: "deferred=0.8", 60.0: ""}
 
 
+def test_fewer_seeds_of_longer_trainings_are_not_missing(tmp_path):
+    for seed in range(3):
+        write_run(tmp_path, "kd", seed, 40.0)
+    for seed in range(2):
+        directory = write_run(tmp_path, "kd", seed, 50.0, cell="long", more=1)
+        result = json.loads((directory / "result.json").read_text())
+        result["identity"]["recipe"]["epochs"] = 120
+        (directory / "result.json").write_text(json.dumps(result))
+    assert collect([tmp_path]).incomplete == []
+
+
 def test_missing_seeds_and_unfinished_runs_are_named(tmp_path):
     write_run(tmp_path, "kd", 0, 40.0)
     write_run(tmp_path, "kd", 1, 41.0)

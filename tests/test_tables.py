@@ -161,6 +161,10 @@ MISTAKES = {
     "baselines: [CE]": ("baselines: [Ce]", "baselines: unknown name 'Ce'; choose one of: CE, KD"),
     "CE: method=ce": ("CE: ce", "CE: should be an override, key=value, got 'ce'"),
     "{method: other, task loss: balanced}": ("{methods: other}", "without: unknown name 'methods'"),
+    "{CE: method=ce, KD: [method=kd, method.temperature=2], other: null}": (
+        "{CE: null, KD: null, other: null}",
+        "rows: none is run",
+    ),
     "tail: 20.5": ("tail: 2050", "published.a paper: tail should be a figure in %, got 2050"),
     "at: {method: other}": ("at: {method: another}", "published.a paper.method: unknown name 'another'"),
     "{at: {role: teacher}, tail: 15.28}": ("{all: 40}", "published.a paper: should have `at`"),
@@ -201,6 +205,19 @@ def test_seeds_and_study_are_the_tables_own(write_table):
     for override in ("seed=3", "study=elsewhere", "dataset.split_seed=1", "++seed=3"):
         with pytest.raises(UserError, match="the table mine says it"):
             compose_runs(table, [override])
+
+
+def test_what_tells_cells_apart_is_the_tables_own(write_table, tmp_path):
+    table = load_table(write_table())
+    assert {"method", "dataset.imbalance_factor"} <= table.keys_of_cells
+    for override in ("method=ltkd", "++dataset.imbalance_factor=5"):
+        with pytest.raises(UserError, match="the table mine says it"):
+            compose_runs(table, [override])
+    below_one = load_table(write_table(TABLE.replace("CE: method=ce", "CE: [method=ce, +teacher.recipe.epochs=3]")))
+    with pytest.raises(UserError, match=r"teacher\.recipe: the table mine says it"):
+        compose_runs(below_one, ["teacher.recipe={epochs:2}"])
+    runs = compose_runs(table, ["recipe.epochs=3"])  # of the base: may be another
+    assert {run.config.recipe.epochs for run in runs} == {3}
 
 
 def test_an_unknown_table_is_told_with_the_choices():

@@ -201,12 +201,13 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _missing_seeds(cells: list[Cell]) -> list[str]:
-    """Among the cells of one study, data set and student, a seed that some have and others lack."""
+    """Among the cells of one study, data set, student and length, a seed that some have and others lack."""
     students = [cell for cell in cells if cell.names["student"]]
     seeds = defaultdict(set)
 
     def question(cell: Cell) -> tuple:
-        return cell.runs[0]["study"], cell.names["dataset"], cell.names["student"]
+        epochs = cell.identity["recipe"]["epochs"]  # a table of longer trainings may have fewer seeds
+        return cell.runs[0]["study"], cell.names["dataset"], cell.names["student"], epochs
 
     for cell in students:
         seeds[question(cell)] |= {run["seed"] for run in cell.runs}

@@ -123,6 +123,12 @@ class Table:
             )
         return cells
 
+    @property
+    def keys_of_cells(self) -> set[str]:
+        """What rows and columns set."""
+        labels = itertools.chain(self.rows.values(), self.columns.values())
+        return {key_of(override) for choices in labels for part in choices.values() for override in _listed(part) or []}
+
     def published_at(self, at: Mapping[str, str], role: str | None = None) -> list[Published]:
         """What is published of a cell (at = cell.row | cell.column), or of a column's teacher (role = TEACHER)."""
         return [
@@ -209,13 +215,14 @@ def load_table(name: str | None) -> Table:
 def compose_runs(table: Table, overrides: Iterable[str] = (), *, cells: Iterable[Cell] | None = None) -> list[TableRun]:
     """Every run of the table, or of some of its cells: cell by cell, in a cell split seed by split seed, seed by seed.
 
-    `overrides` (output_root=..., device=...) hold for all of them and win over the table's own; study and seeds are
-    the table's. A cell of published values only has no run. UserError names the cell whose overrides do not compose.
+    `overrides` (output_root=..., device=...) hold for all of them and win over the table's base; study, seeds and what
+    tells its cells apart are the table's. A cell of published values only has no run. UserError names the cell whose
+    overrides do not compose.
     """
     overrides = list(overrides)
-    fixed = [*OF_THE_TABLE, *(["teacher.seed"] if table.teachers == "per_seed" else [])]
-    for key in (override.lstrip("+~").partition("=")[0] for override in overrides):
-        if key in fixed:
+    fixed = [*OF_THE_TABLE, *(["teacher.seed"] if table.teachers == "per_seed" else []), *table.keys_of_cells]
+    for key in map(key_of, overrides):
+        if any(f"{own}.".startswith(f"{key}.") for own in fixed):
             raise UserError(f"{key}: the table {table.name} says it; for another one make a table of your own")
     runs = []
     seeds = table.seed_values()
@@ -235,6 +242,11 @@ def compose_runs(table: Table, overrides: Iterable[str] = (), *, cells: Iterable
             except UserError as error:
                 raise UserError(f"table {table.name}, {cell.label}: {error}") from error
     return runs
+
+
+def key_of(override: str) -> str:
+    """What the override sets."""
+    return override.lstrip("+~").partition("=")[0]
 
 
 Choice = tuple[str, str, list[str] | None]  # axis, label, overrides
@@ -292,6 +304,8 @@ def _errors(table: Table, path: Path) -> Iterator[str]:
         for override in _listed(parts) or []:
             if "=" not in override and not override.startswith("~"):
                 yield f"{label}: should be an override, key=value, got {override!r}"
+    if all(cell.overrides is None for cell in table.cells):
+        yield "rows: none is run, all are there for published values alone"
     row_labels = {label for labels in table.rows.values() for label in labels}
     for label in table.baselines:
         if label not in row_labels:

@@ -1,9 +1,11 @@
 """What a report says, from runs written by hand: means, the best baseline, pairs, what is missing, what is refused."""
 
+import json
+
 import pytest
 
 from ltkd.errors import UserError
-from ltkd.report import entries_of, make_report
+from ltkd.report import entries_of, make_report, write_report
 from ltkd.statistics import bootstrap_interval, student_t_interval
 from ltkd.tables import compose_runs
 
@@ -136,6 +138,60 @@ def test_the_head_says_what_was_run(finished):
     assert facts["training time"] == "4.50 hours in 9 students"
 
 
+def test_a_student_in_several_columns_counts_once(make_table, make_runs):
+    columns = "columns:\n  teacher:\n    first: teacher=resnet14\n    second: teacher=resnet20\n"
+    table = make_table(TABLE + columns)
+    runs = [run for run in make_runs(table) if run.cell.row_label == "CE"]
+    for run in runs:
+        write_result(run, ACCURACY["CE"][run.seed])
+    assert len(runs) == 6
+    assert make_report(table, entries_of(runs)).facts["training time"] == "1.50 hours in 3 students"
+
+
+def test_overrides_that_change_what_a_title_says_stand_in_the_head(finished):
+    table, runs = finished
+    facts = make_report(table, entries_of(runs), ["recipe.epochs=60", "device=cpu", "wandb.mode=disabled"]).facts
+    assert facts["changed"] == "recipe.epochs=60 (title and notes are those of the table as it is)"
+    assert "changed" not in make_report(table, entries_of(runs), ["output_root=elsewhere"]).facts
+
+
+def test_a_published_group_that_no_run_has_is_named(make_table, make_runs):
+    table = make_table(TABLE.replace("tail: 20.5", "tial: 20.5"))
+    runs = make_runs(table)
+    assert make_report(table, entries_of(runs)).columns[0].groups == ["tial", "tail"]  # no run says otherwise
+    write_result(runs[0], ACCURACY["CE"][0])
+    with pytest.raises(UserError, match=r"published: unknown name 'tial'.*all, head, medium, tail"):
+        make_report(table, entries_of(runs))
+
+
+def test_a_group_without_a_class_costs_no_figure(finished, tmp_path):
+    table, runs = finished
+    for run in runs:
+        path = run.student.directory / "result.json"
+        result = json.loads(path.read_text())
+        accuracies = [result["accuracy"], (result["teacher_result"] or {}).get("accuracy", {})]
+        for record in (one["last"] for one in accuracies if one):
+            record["group_mass"]["tail"] = record["per_group"]["tail"] = None
+        path.write_text(json.dumps(result))
+    assert len(write_report(make_report(table, entries_of(runs)), tmp_path / "report")) == 8
+
+
+@pytest.mark.parametrize("chosen_by", ["setting", "validation"])
+def test_rows_corrected_with_different_taus_are_not_compared(make_table, make_runs, chosen_by):
+    table = make_table(TABLE + "accuracy: logit_adjusted\n")
+    runs = make_runs(table)
+    for run in runs:
+        record = {"all": 50.0, "per_group": {"head": 60.0, "medium": 50.0, "tail": 40.0}}
+        corrected = {"tau": 0.4 if run.cell.row_label == "KD" else 1.0, "chosen_by": chosen_by, "test": record}
+        write_result(run, ACCURACY[run.cell.row_label][run.seed], post_hoc={"logit_adjusted": corrected})
+    if chosen_by == "validation":  # chosen for each of them in one way
+        assert rows_of(table, runs)["KD"].figures["all"].summary.mean == 50.0
+        return
+    message = r"does not compare: CE with tau 1.0 \(setting\) and KD with tau 0.4 \(setting\)"
+    with pytest.raises(UserError, match=message):
+        rows_of(table, runs)
+
+
 def test_a_table_without_a_finished_run_still_says_what_is_missing(make_table, make_runs):
     table = make_table()
     report = make_report(table, entries_of(make_runs(table)))
@@ -226,7 +282,20 @@ def test_a_published_teacher_is_that_of_the_rows_published_with_it(make_table, m
     for run in runs:
         write_result(run, ACCURACY[run.cell.row_label][run.seed])
     teachers = [row for label, row in rows_of(table, runs).items() if "teacher" in label]
-    assert [row.figures["tail"].published for row in teachers] == [[], []]
+    assert [row.figures["tail"].published for row in teachers] == [[], [], [(15.28, 1)]]
+    assert teachers[2].n == 0
+
+
+def test_a_published_teacher_is_not_that_of_other_rows_than_those_published_with_it(make_table, make_runs, tmp_path):
+    table = make_table(TABLE.replace("LTKD 100%: method=ltkd", "LTKD 100%: [method=ltkd, teacher=resnet20]"))
+    runs = [run for run in make_runs(table) if run.cell.row_label == "LTKD 100%"]
+    for run in runs:
+        write_result(run, ACCURACY[run.cell.row_label][run.seed])
+    report = make_report(table, entries_of(runs))
+    rows = {row.label: row for row in report.columns[0].rows}
+    assert (rows["teacher resnet20"].n, rows["teacher resnet20"].figures["tail"].published) == (1, [])
+    assert (rows["teacher"].n, rows["teacher"].figures["tail"].published) == (0, [(15.28, 1)])
+    assert len(write_report(report, tmp_path / "report")) > 4  # with all figures
 
 
 @pytest.mark.parametrize(

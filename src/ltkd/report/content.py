@@ -8,7 +8,7 @@ from statistics import mean
 from typing import Any
 
 from ltkd.engine.run_directory import STATUS
-from ltkd.errors import UserError
+from ltkd.errors import UserError, unknown_name
 from ltkd.identity import digest, without_seeds
 from ltkd.report.curves import read_metrics
 from ltkd.report.facts import facts_of
@@ -148,11 +148,14 @@ def _quoted(override: str) -> str:
     return f"'{override}'" if set(override) & set(" {}[]$") else override
 
 
-def make_report(table: Table, entries: Iterable[Entry]) -> Report:
-    """UserError when runs of one cell differ in more than their seeds."""
+def make_report(table: Table, entries: Iterable[Entry], overrides: Iterable[str] = ()) -> Report:
+    """`overrides`: those that the user gave `compose_runs`. UserError when runs of one cell differ in more than their
+    seeds.
+    """
     entries, damaged = _with_readable_curves(entries)
     for cell in table.cells:
         refuse_mixture(cell, [entry for entry in entries if entry.cell is cell and entry.result], table)
+    _refuse_different_taus(table, entries)
     sources = list(table.published)
     columns = []
     for names in dict.fromkeys(tuple(cell.column.items()) for cell in table.cells):
@@ -165,7 +168,8 @@ def make_report(table: Table, entries: Iterable[Entry]) -> Report:
         if entry.result is None
     ]
     missing += damaged
-    return Report(table, columns, sources, facts_of(table, [entry for entry in entries if entry.result]), missing)
+    facts = facts_of(table, [entry for entry in entries if entry.result], overrides)
+    return Report(table, columns, sources, facts, missing)
 
 
 def _with_readable_curves(entries: Iterable[Entry]) -> tuple[list[Entry], list[str]]:
@@ -209,10 +213,31 @@ def _comparable(result: dict[str, Any], table: Table) -> dict[str, Any]:
     identity = without_seeds(result["identity"])
     identity = flatten(_without_split_seeds(identity) if len(table.split_seeds) > 1 else identity)
     measured = ("schema_version", "evaluate_every", "group_names", "groups", "class_counts", "split_sha256")
-    if table.accuracy in POST_HOC and (figures := (result.get("post_hoc") or {}).get(table.accuracy)):
-        chosen_by = figures["chosen_by"]
-        identity["tau"] = chosen_by if chosen_by == "validation" else f"{figures['tau']} ({chosen_by})"
+    if tau := _tau_of(result, table):
+        identity["tau"] = tau
     return identity | {key: result[key] for key in measured}
+
+
+def _tau_of(result: dict[str, Any], table: Table) -> str | None:
+    """What the table's accuracy was corrected with, if it was. All choices on validation images are one."""
+    if table.accuracy not in POST_HOC or not (figures := (result.get("post_hoc") or {}).get(table.accuracy)):
+        return None
+    chosen_by = figures["chosen_by"]
+    return chosen_by if chosen_by == "validation" else f"{figures['tau']} ({chosen_by})"
+
+
+def _refuse_different_taus(table: Table, entries: list[Entry]) -> None:
+    """UserError when rows of a table of corrected accuracies were corrected in different ways."""
+    found = {}
+    for entry in entries:
+        if entry.result and (tau := _tau_of(entry.result, table)):
+            found.setdefault(tau, entry.cell.label)
+    if len(found) > 1:
+        rows = " and ".join(f"{label} with tau {tau}" for tau, label in found.items())
+        raise UserError(
+            f"table {table.name}: {table.accuracy} of its rows does not compare: {rows}; a finished run keeps its tau, "
+            "so run the table in a study of its own"
+        )
 
 
 def _without_split_seeds(value: Any) -> Any:
@@ -237,7 +262,11 @@ def _column(table: Table, names: dict[str, str], cells: list[Cell], entries: lis
         for group in one.values
         if group != ALL
     ]
-    groups = list(dict.fromkeys([group for entry in finished for group in entry.result["group_names"]] or published))
+    known_groups = list(dict.fromkeys(group for entry in finished for group in entry.result["group_names"]))
+    for group in published if known_groups else ():
+        if group not in known_groups:
+            raise unknown_name(f"table {table.name}: published", group, [ALL, *known_groups])
+    groups = known_groups or list(dict.fromkeys(published))
 
     def row(row_names: dict[str, str], role: str, of_the_row: list[Entry], known: list[Published], is_run: bool) -> Row:
         figures = {}
@@ -305,10 +334,13 @@ def _teachers(
                 entry, seed=teacher["seed"], result=entry.result | {"post_hoc": None} | teacher
             )
             taught.setdefault(kind, []).append(entry.cell)
-    # a published figure is of one teacher: the only one there is, or the one of the rows that were published with it
+    # a published figure is of one teacher: that of the rows that were published with it or, without such rows, the only
+    # one there is
     published = table.published_at(column, TEACHER)
     theirs = [kind for kind in kinds if any(table.published_at(cell.row | cell.column) for cell in taught[kind])]
-    owner = next(iter(kinds), None) if len(kinds) == 1 else theirs[0] if len(theirs) == 1 else None
+    with_rows = any(table.published_at(cell.row | cell.column) for cell in table.cells if cell.column == column)
+    possible = theirs if with_rows else list(kinds)
+    owner = possible[0] if len(possible) == 1 else None
     rows = []
     for kind, teachers in kinds.items():
         name = f"teacher {next(iter(teachers.values())).result['teacher']}"
@@ -318,7 +350,7 @@ def _teachers(
             name += f" of {'; '.join(labels[:NAMED_ROWS])}{more}"
         known = published if kind == owner else []
         rows.append(({first_axis: name, **dict.fromkeys(other_axes, "")}, list(teachers.values()), known))
-    if not rows and published:
+    if published and owner is None:
         rows.append(({first_axis: "teacher", **dict.fromkeys(other_axes, "")}, [], published))
     return rows
 

@@ -4,13 +4,16 @@ import itertools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from ltkd.tables import Table
+from ltkd.tables import Table, key_of
 
 if TYPE_CHECKING:  # content imports this file
     from ltkd.report.content import Entry
 
 
-def facts_of(table: Table, finished: list["Entry"]) -> dict[str, str]:
+WITHOUT_EFFECT = ("output_root", "data_root", "device", "run", "cache", "wandb")  # on what a table says
+
+
+def facts_of(table: Table, finished: list["Entry"], overrides: Iterable[str] = ()) -> dict[str, str]:
     """Each once, however many runs share it."""
     results = [entry.result for entry in finished]
 
@@ -18,11 +21,15 @@ def facts_of(table: Table, finished: list["Entry"]) -> dict[str, str]:
         return "; ".join(dict.fromkeys(texts)) or "nothing finished yet"
 
     dates = sorted(result["finished"][:10] for result in results)
-    hours = sum(result["train_seconds"] for result in results) / 3600
+    students = {result["hash"]: result for result in results}  # one may stand in several columns
+    hours = sum(student["train_seconds"] for student in students.values()) / 3600
+    number = f"{len(students)} student{'s' * (len(students) != 1)}"
     commits = (result["git"] for result in results)
+    changed = [override for override in overrides if key_of(override).partition(".")[0] not in WITHOUT_EFFECT]
     return {
         "data": all_of(_data_fact(result) for result in results),
         "recipe": all_of(_recipe_fact(result["identity"]) for result in results),
+        **({"changed": f"{' '.join(changed)} (title and notes are those of the table as it is)"} if changed else {}),
         "seeds": _seeds_fact(table, finished),
         "hardware": all_of(result["device"] for result in results),
         "software": all_of(f"torch {r['versions']['torch']}, ltkd {r['versions']['ltkd']}" for r in results),
@@ -31,7 +38,7 @@ def facts_of(table: Table, finished: list["Entry"]) -> dict[str, str]:
             for git in commits
         ),
         "finished": " to ".join(dict.fromkeys(dates[:1] + dates[-1:])) or "nothing finished yet",
-        "training time": f"{hours:.2f} hours in {len(results)} students" if results else "none yet",
+        "training time": f"{hours:.2f} hours in {number}" if results else "none yet",
     }
 
 

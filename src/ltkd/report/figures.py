@@ -252,7 +252,10 @@ def _plot_trained_teachers(axis: "Axes", series: list[Series], part: str, group:
             axis.plot(given.epochs, given.means, **TRAINED_LOOK)
             end = given.means[-1]
         else:
-            end = np.mean([entry.result["accuracy"]["last"]["group_mass"][group] for entry in teacher.row.entries])
+            masses = [entry.result["accuracy"]["last"]["group_mass"][group] for entry in teacher.row.entries]
+            if None in masses:  # a group without a class
+                continue
+            end = np.mean(masses)
             axis.axhline(end, **TRAINED_LOOK)
         ends.append(End(end, f"{teacher.row.label}, trained", TRAINED_LOOK))
     return ends
