@@ -207,7 +207,7 @@ def test_seeds_and_study_are_the_tables_own(write_table):
             compose_runs(table, [override])
 
 
-def test_what_tells_cells_apart_is_the_tables_own(write_table, tmp_path):
+def test_what_tells_cells_apart_is_the_tables_own(write_table):
     table = load_table(write_table())
     assert {"method", "dataset.imbalance_factor"} <= table.keys_of_cells
     for override in ("method=ltkd", "++dataset.imbalance_factor=5"):
@@ -216,8 +216,9 @@ def test_what_tells_cells_apart_is_the_tables_own(write_table, tmp_path):
     below_one = load_table(write_table(TABLE.replace("CE: method=ce", "CE: [method=ce, +teacher.recipe.epochs=3]")))
     with pytest.raises(UserError, match=r"teacher\.recipe: the table mine says it"):
         compose_runs(below_one, ["teacher.recipe={epochs:2}"])
-    runs = compose_runs(table, ["recipe.epochs=3"])  # of the base: may be another
+    runs = compose_runs(table, ["recipe.epochs=3", "dataset=cifar100_lt"])  # what only the base says may be another
     assert {run.config.recipe.epochs for run in runs} == {3}
+    assert {run.config.dataset.imbalance_factor for run in runs} == {10, 20}  # still as the columns say
 
 
 def test_an_unknown_table_is_told_with_the_choices():

@@ -222,7 +222,8 @@ def compose_runs(table: Table, overrides: Iterable[str] = (), *, cells: Iterable
     overrides = list(overrides)
     fixed = [*OF_THE_TABLE, *(["teacher.seed"] if table.teachers == "per_seed" else []), *table.keys_of_cells]
     for key in map(key_of, overrides):
-        if any(f"{own}.".startswith(f"{key}.") for own in fixed):
+        # the choice of a group (dataset=...) leaves what is set below it as it is; a mapping given for a key would not
+        if key in fixed or ("." in key and any(own.startswith(f"{key}.") for own in fixed)):
             raise UserError(f"{key}: the table {table.name} says it; for another one make a table of your own")
     runs = []
     seeds = table.seed_values()
