@@ -73,3 +73,23 @@ def test_a_silent_display_writes_nothing(tmp_path):
     display.refresh([job])
     display.ended(JobOutcome(job, "failed", "loss is nan", 1))
     display.close()
+
+
+def test_a_stream_that_breaks_costs_the_display_alone(tmp_path):
+    class Broken(Terminal):
+        def flush(self):
+            raise BrokenPipeError
+
+    one, two = check_jobs([[f"output_root={tmp_path}", f"seed={seed}"] for seed in range(2)])
+    for stream in (Broken(), Terminal()):
+        display = Display(stream)
+        display.begin([], [one, two], 2)
+        display.started(one)
+        display.refresh([one])
+        stream.flush = Broken().flush  # now at the latest
+        display.ended(JobOutcome(one, "done", None, 1.0))
+        display.started(two)
+        display.refresh([two])
+        display.close()
+        assert display.stream is None
+        assert not display.live

@@ -90,13 +90,12 @@ def test_gpus_are_called_as_this_process_sees_them(monkeypatch):
 def test_workers_share_cores_and_take_turns_on_gpus(tmp_path, monkeypatch):
     started = []
     monkeypatch.setattr(runner.subprocess, "Popen", lambda command, **options: started.append((command, options)))
-    monkeypatch.setattr(runner, "num_cores", lambda: 9)
     jobs = make_jobs(
         tmp_path, ["dataset=cifar100_lt"], ["dataset=cifar100_lt", "run.threads=7"], ["dataset=digits_lt"],
         ["dataset=cifar100_lt", "device=cpu"],
     )  # fmt: skip
     for slot, job in enumerate(jobs):
-        runner._start(job, slot, 4, ["5", "7"])
+        runner._start(job, slot, 2, ["5", "7"])
     added = [
         [one for one in command[2:] if one not in job.overrides]
         for (command, _), job in zip(started, jobs, strict=True)
@@ -108,6 +107,23 @@ def test_workers_share_cores_and_take_turns_on_gpus(tmp_path, monkeypatch):
     assert [environment.get("CUDA_VISIBLE_DEVICES") for environment in environments[:3]] == ["5", "7", "5"]
     assert environments[3].get("CUDA_VISIBLE_DEVICES") == os.environ.get("CUDA_VISIBLE_DEVICES")
     assert {environment["OMP_NUM_THREADS"] for environment in environments} == {"2"}
+
+
+def test_a_run_goes_on_with_as_many_threads_as_it_began_with(tmp_path, monkeypatch):
+    given = []
+
+    def start(job, slot, threads, gpus):
+        given.append(threads)
+        raise UserError("not here")
+
+    monkeypatch.setattr(runner, "_start", start)
+    monkeypatch.setattr(runner, "num_cores", lambda: 9)
+    jobs = make_jobs(tmp_path, *([f"seed={seed}", "method=ce", "device=cpu"] for seed in range(4)))
+    runner.run_jobs(jobs, num_workers=4, display=Display(None))
+    assert given == [2] * 4
+    monkeypatch.setattr(runner, "_ended_before", lambda job: None if job is jobs[3] else JobOutcome(job, "skipped"))
+    runner.run_jobs(jobs, num_workers=4, display=Display(None))
+    assert given == [2] * 5  # the last one alone has not all nine
 
 
 def test_failing_jobs_do_not_stop_the_others_and_a_teacher_is_trained_once(sweep_command, tmp_path):
@@ -211,6 +227,30 @@ def test_a_second_ctrl_c_kills_jobs_that_do_not_end(tmp_path):
     assert "KeyboardInterrupt" in errors
     with pytest.raises(ProcessLookupError):
         os.kill(job, 0)
+
+
+def test_an_error_of_the_sweeps_own_lets_its_jobs_save(tmp_path, monkeypatch):
+    (tmp_path / "train.py").write_text(
+        "import pathlib, signal, sys, time\n"
+        f"place = pathlib.Path({str(tmp_path)!r})\n"
+        "def save(*_):\n"
+        "    time.sleep(0.5)\n"
+        "    (place / 'saved').touch()\n"
+        "    sys.exit(143)\n"
+        "signal.signal(signal.SIGTERM, save)\n"
+        "(place / 'ready').touch()\n"
+        "time.sleep(300)\n"
+    )
+    monkeypatch.setattr(runner, "TRAIN", tmp_path / "train.py")
+
+    class Breaking(Display):
+        def refresh(self, running):
+            if (tmp_path / "ready").exists():
+                raise RuntimeError("of our own")
+
+    with pytest.raises(RuntimeError, match="of our own"):
+        runner.run_sweep([[f"output_root={tmp_path}/outputs", "device=cpu"]], num_workers=1, display=Breaking(None))
+    assert (tmp_path / "saved").exists()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has died")

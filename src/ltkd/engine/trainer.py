@@ -101,8 +101,9 @@ def fit(training: Training, directory: Path, tracker: Tracker) -> FitResult:
             while state.epoch < t.recipe.epochs:
                 _train_epoch(t, state, train_step, generator, directory, stop, progress)
                 _finish_epoch(t, state, train_step, directory, tracker, progress, pace)
-            if stop.signal is not None:  # it came after the last step: all is saved, but what follows is not wanted
-                raise Interrupted(stop.signal)
+        # here, where a signal raises again: none falls between the two
+        if stop.signal is not None:  # it came after the last step: all is saved, but what follows is not wanted
+            raise Interrupted(stop.signal)
     finally:
         progress.close()
         train_step.close()

@@ -67,9 +67,8 @@ class Display:
             lines = [f"  {job.label}: {self.paces[job.run.directory].text()}" for job in shown]
             lines.append(f"  {len(self.ended_jobs)} of {self.total} ended, {len(running)} running")
             lines = [line[: width - 1] for line in lines]
-            self.stream.write("\n".join(lines) + "\n")
-            self.stream.flush()
             self.drawn = len(lines)
+            self._write("\n".join(lines) + "\n")
         elif not self.live:
             for job in running:
                 pace = self.paces[job.run.directory]
@@ -84,13 +83,21 @@ class Display:
         if self.stream is not None:
             self._erase()
             self.next_drawing = 0.0
-            self.stream.write(f"{line}\n")
-            self.stream.flush()
+            self._write(f"{line}\n")
 
     def _erase(self) -> None:
         if self.drawn:
-            self.stream.write(f"\x1b[{self.drawn}F{CLEAR_BELOW}")
-            self.drawn = 0
+            lines, self.drawn = self.drawn, 0
+            self._write(f"\x1b[{lines}F{CLEAR_BELOW}")
+
+    def _write(self, text: str) -> None:
+        """A stream that breaks (`| tee` ended by the same Ctrl-C, a full disk) costs the display, not the jobs."""
+        try:
+            if self.stream is not None:
+                self.stream.write(text)
+                self.stream.flush()
+        except OSError:
+            self.stream, self.live, self.drawn = None, False, 0
 
 
 class Pace:

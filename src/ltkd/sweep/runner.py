@@ -68,7 +68,10 @@ def run_jobs(
     gpus = _visible_gpus(devices)
     outcomes = {job.run.directory: outcome for job in jobs if (outcome := _ended_before(job)) is not None}
     waiting = list({job.run.directory: job for job in jobs if job.run.directory not in outcomes}.values())
-    num_workers = min(num_at_a_time(num_workers, devices), max(len(waiting), 1))
+    num_workers = min(num_at_a_time(num_workers, devices), max(len({job.run.directory for job in jobs}), 1))
+    # not by what is left: a run goes on with as many threads as it began with, or its last bits could differ
+    threads = max(1, num_cores() // num_workers)
+    num_workers = min(num_workers, max(len(waiting), 1))
     display = display or Display()
     display.begin(list(outcomes.values()), waiting, num_workers)
     running: list[Worker] = []
@@ -81,7 +84,7 @@ def run_jobs(
                     slot = min(set(range(num_workers)) - {worker.slot for worker in running})
                     display.started(job)
                     try:
-                        running.append(_start(job, slot, num_workers, gpus))
+                        running.append(_start(job, slot, threads, gpus))
                     except UserError as error:
                         outcomes[job.run.directory] = JobOutcome(job, "failed", str(error))
                         display.ended(outcomes[job.run.directory])
@@ -92,12 +95,18 @@ def run_jobs(
                 time.sleep(POLL_SECONDS)
                 for worker in [worker for worker in running if worker.process.poll() is not None]:
                     running.remove(worker)
-                    outcome = outcomes[worker.job.run.directory] = _how_it_ended(worker, told_to_stop)
+                    # a signal to the whole process group reaches the jobs before they are told here
+                    outcome = outcomes[worker.job.run.directory] = _how_it_ended(worker, stop.signal is not None)
                     display.ended(outcome)
                 display.refresh([worker.job for worker in running])
-        finally:
-            for worker in running:  # there are any only after a second Ctrl-C or an error of our own
+        except KeyboardInterrupt:  # a second Ctrl-C
+            for worker in running:
                 worker.process.kill()
+            raise
+        finally:
+            for worker in running:  # only after a second Ctrl-C or an error of our own; they may save then
+                worker.process.terminate()
+            for worker in running:
                 worker.process.wait()
             display.close()
     return [outcomes.get(job.run.directory) or JobOutcome(job, "stopped", "not started") for job in jobs]
@@ -162,8 +171,7 @@ def _next_job(waiting: list[Job], running: list[Worker]) -> Job | None:
     return max(ready, key=lambda job: sum(wanted[one] for one in missing[job.run.directory]), default=None)
 
 
-def _start(job: Job, slot: int, num_workers: int, gpus: list[str]) -> Worker:
-    threads = max(1, num_cores() // num_workers)
+def _start(job: Job, slot: int, threads: int, gpus: list[str]) -> Worker:
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     overrides = [*job.overrides, "run.progress=lines"]
     if job.config.run.threads == "auto" and job.config.dataset.image_size > TINY_IMAGE:
