@@ -217,11 +217,12 @@ def test_a_table_whose_data_set_is_not_there_yet_can_be_planned(tmp_path):
     path = tmp_path / "later.yaml"
     path.write_text(TABLE.replace("name: mine", "name: later").replace("base: [", "base: [dataset=tiny_imagenet_lt, "))
     table = load_table(str(path))
-    plan = Plan(table, compose_runs(table, [f"output_root={tmp_path}/out"]))
+    plan = Plan(table, compose_runs(table, [f"output_root={tmp_path}/out", f"data_root={tmp_path}"]))
     assert set(plan.states) == {"no data"}
     assert plan.jobs() == []
-    assert "data set tiny_imagenet_lt: not available yet" in plan.text(Speeds(tmp_path, "cpu"))
-    command = [sys.executable, "scripts/reproduce.py", f"table={path}", f"output_root={tmp_path}/out"]
+    assert f"data set tiny_imagenet_lt: {tmp_path}/tiny-imagenet-200 is not there" in plan.text(Speeds(tmp_path, "cpu"))
+    places = [f"output_root={tmp_path}/out", f"data_root={tmp_path}"]
+    command = [sys.executable, "scripts/reproduce.py", f"table={path}", *places]
     done = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, timeout=120)
     assert done.returncode == 1, done.stderr
     assert "started:" not in done.stdout

@@ -14,7 +14,7 @@ from annotated_types import Ge, Gt, Lt
 
 from ltkd.binding import bind
 from ltkd.combinations import impossible_combinations, warn_of_combinations
-from ltkd.data import DatasetConfig, group_policy, pack_dataset_config, sampler_class
+from ltkd.data import DatasetConfig, complete_settings, group_policy, sampler_class
 from ltkd.errors import UnknownName, UserError
 from ltkd.methods import Method, method_class, task_loss_class
 from ltkd.models import model_factory
@@ -176,7 +176,9 @@ def load_config(values: Mapping[str, Any]) -> Config:
     """
     errors: list[str] = []
     values = dict(values)
-    values["dataset"] = _fill_in_pack(values.get("dataset"))
+    if isinstance(values.get("dataset"), Mapping):
+        # Without readable files nothing is known of the data: their error is raised at once, alone.
+        values["dataset"] = complete_settings(values["dataset"])
     sections = bind(Config, values, "", errors)  # a section that does not bind is None and is not looked at further
     _check_places(sections, errors)
     if sections.get("recipe"):
@@ -213,17 +215,6 @@ def _collecting(errors: list[str], key: str = "") -> Iterator[None]:
         errors.append(error.under(key) if key else str(error))
     except UserError as error:
         errors.append(str(error))
-
-
-def _fill_in_pack(dataset: Any) -> Any:
-    """A packed split brings its own settings along: they stand wherever conf/dataset/pack.yaml has null.
-
-    Without a readable pack nothing is known of the data: its error is raised at once, alone.
-    """
-    if isinstance(dataset, Mapping) and dataset.get("source") == "pack" and isinstance(dataset.get("path"), str):
-        packed = pack_dataset_config(Path(dataset["path"]))
-        return dict(dataset) | {key: value for key, value in packed.items() if dataset.get(key) is None}
-    return dataset
 
 
 def _check_places(sections: dict[str, Any], errors: list[str]) -> None:

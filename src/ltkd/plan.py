@@ -76,7 +76,9 @@ class Plan:
         size = f"{len(cells)} cells, {len(self.runs)} runs"
         lines = [f"{self.table.title} (table {self.table.name}): {size}", ""]
         lines += [tabulate(body, headers=["runs", *shown], tablefmt="simple", disable_numparse=True), ""]
-        absent = {why: None for run in self.runs if (why := why_unavailable(run.config.dataset))}
+        absent = {
+            why: None for run in self.runs if (why := why_unavailable(run.config.dataset, Path(run.config.data_root)))
+        }
         lines += absent
         if self.networks_left:
             lines.append(seconds.estimate(self.networks_left, min(num_at_a_time, len(self.left))))
@@ -122,9 +124,13 @@ def _state(run: TableRun) -> str:
             return "done"
     except UserError:  # damaged: the run says so itself
         return "to run"
-    if why_unavailable(run.config.dataset):
+    if _why_unavailable(run):
         return "no data"
     return "to resume" if (run.student.directory / CHECKPOINT).exists() else "to run"
+
+
+def _why_unavailable(run: TableRun) -> str | None:
+    return why_unavailable(run.config.dataset, Path(run.config.data_root))
 
 
 def _epochs_left(run: NetworkRun) -> int:

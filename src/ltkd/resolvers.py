@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -23,7 +24,13 @@ def times(factor: float, value: Any) -> Any:
     return float(f"{factor * value:.12g}") if isinstance(value, (int, float)) else value
 
 
+def file_name(path: Any) -> Any:
+    """${file_name:PATH}: the last part of a path; what is no text is handed on, for the check of the configuration."""
+    return Path(path).resolve().name if isinstance(path, str) else path
+
+
 def register() -> None:
+    OmegaConf.register_new_resolver("file_name", file_name, replace=True)
     OmegaConf.register_new_resolver("choose", choose, replace=True)
     OmegaConf.register_new_resolver("times", times, replace=True)
 

@@ -3,13 +3,13 @@
 from ltkd.data.batches import Batch, DeviceData, EpochPlan, device_data
 from ltkd.data.dataset import DatasetConfig, LongTailData
 from ltkd.data.groups import group_policy, make_groups
-from ltkd.data.load import load_data
+from ltkd.data.load import complete_settings, identifying_hashes, load_data, why_unavailable
 from ltkd.data.long_tail import LongTailSplit, class_counts, make_split
 from ltkd.data.manifest import check_manifest, write_manifest
-from ltkd.data.pack import pack_data_sha256, pack_dataset_config, read_pack, write_pack
+from ltkd.data.pack import pack_dataset_config, read_pack, write_pack
 from ltkd.data.sampling import Sampler, build_sampler, sampler_class
 from ltkd.data.second_view import SecondViews
-from ltkd.data.sources import Source, load_source, why_unavailable
+from ltkd.data.sources import Source, list_sources, load_source, register_source
 
 __all__ = [
     "Batch",
@@ -24,15 +24,18 @@ __all__ = [
     "build_sampler",
     "check_manifest",
     "class_counts",
+    "complete_settings",
     "device_data",
     "group_policy",
+    "identifying_hashes",
+    "list_sources",
     "load_data",
     "load_source",
     "make_groups",
     "make_split",
-    "pack_data_sha256",
     "pack_dataset_config",
     "read_pack",
+    "register_source",
     "sampler_class",
     "why_unavailable",
     "write_manifest",

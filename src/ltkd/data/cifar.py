@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from filelock import FileLock
 
+from ltkd.data.sources import Source, register_source
 from ltkd.errors import UserError
 
 # All that an array's pickle names. Taken from an array, because NumPy 2 moved the function to another module.
@@ -33,9 +34,19 @@ class _ArrayUnpickler(pickle.Unpickler):
         return _ALLOWED_GLOBALS[module, name]
 
 
-def read_cifar(
-    name: Literal["cifar10", "cifar100"], data_root: Path, *, download: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[str]]:
+@register_source("cifar10")
+def read_cifar10(data_root: Path, *, download: bool) -> Source:
+    """CIFAR-10: 10 classes of 5,000 training images."""
+    return _read("cifar10", data_root, download=download)
+
+
+@register_source("cifar100")
+def read_cifar100(data_root: Path, *, download: bool) -> Source:
+    """CIFAR-100: 100 classes of 500 training images."""
+    return _read("cifar100", data_root, download=download)
+
+
+def _read(name: Literal["cifar10", "cifar100"], data_root: Path, *, download: bool) -> Source:
     """Training images uint8 [50000, 3, 32, 32] and labels int64, test images and labels, class names.
 
     UserError, naming the file and what to do, when a file is missing, altered or cannot be downloaded.
@@ -55,7 +66,7 @@ def read_cifar(
         return images, np.concatenate([batch[label_key] for batch in batches]).astype(np.int64)
 
     class_names = read_batch_file(folder / meta["filename"], meta["md5"])[meta["key"]]
-    return *read_part(published.train_list), *read_part(published.test_list), list(class_names)
+    return Source(*read_part(published.train_list), *read_part(published.test_list), list(class_names))
 
 
 def read_batch_file(path: Path, md5: str) -> dict[str, Any]:

@@ -1,20 +1,23 @@
 """A data set's settings, and the arrays that come of them."""
 
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 
 from ltkd.data.long_tail import LongTailSplit
 from ltkd.data.manifest import data_sha256
+from ltkd.data.sources import PACK, reader
 from ltkd.errors import UserError
 
 _log = logging.getLogger(__name__)
 
 # Where the files come from is no property of the data: the manifest's pixel hashes tell what was in them.
-_WHEREABOUTS = ("source", "download", "path")
+_WHEREABOUTS = ("source", "download", "path", "train_list", "validation_list", "test_list", "class_names", "duplicates")
+# Left out of the settings while they have their default, so that runs of before these came keep their identity.
+_NEW = ("test_share", "on_bad_image")
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class DatasetConfig:
     """The `dataset` section of the configuration; conf/dataset/*.yaml say why each value is what it is."""
 
     name: str
-    source: Literal["digits", "cifar10", "cifar100", "tiny_imagenet", "imagenet", "pack"]
+    source: str  # a registered source, or "pack"
     num_classes: Annotated[int, Ge(2)]
     image_size: Annotated[int, Ge(1)]  # pixels per side
     channels: Literal[1, 3]
@@ -36,7 +39,14 @@ class DatasetConfig:
     crop_padding: Annotated[int, Ge(0)]  # pixels on each side; 0: no random crop
     horizontal_flip: bool
     download: bool
-    path: str | None  # the pack file, for source=pack only
+    path: str | None  # the pack file, or the folder of the images
+    train_list: str | None = None  # text files with a line "path label" for each image
+    validation_list: str | None = None
+    test_list: str | None = None
+    class_names: str | None = None  # a text file with a line for each class
+    test_share: Annotated[float, Gt(0), Lt(1)] | None = None  # drawn for testing where the data has no test part
+    on_bad_image: Literal["error", "skip"] = "error"  # damaged image files
+    duplicates: Literal["warn", "error"] = "warn"  # test images that are training images too
 
     def __post_init__(self):
         for key in ("mean", "std"):
@@ -44,14 +54,29 @@ class DatasetConfig:
                 raise UserError(
                     f"dataset.{key}: {getattr(self, key)} must have one value for each of {self.channels} channels"
                 )
-        if (self.source == "pack") != (self.path is not None):
-            raise UserError("dataset.path: names the pack file; needed with source=pack and with no other source")
+        self._check_whereabouts()
         if self.imbalance == "none" and self.imbalance_factor != 1:
             _log.warning("dataset.imbalance_factor=%g has no effect with imbalance=none", self.imbalance_factor)
 
+    def _check_whereabouts(self) -> None:
+        """UserError for a path or list that the source does not read, or lacks."""
+        if self.source == PACK:
+            used = ["path"]
+            if self.path is None:
+                raise UserError("dataset.path: missing; it names the pack file")
+        else:
+            used = reader(self.source).settings
+        for key in ("path", "train_list", "validation_list", "test_list", "class_names", "test_share"):
+            if getattr(self, key) is not None and key not in used:
+                raise UserError(f"dataset.{key}: has no use with source={self.source}; leave it out")
+        if self.validation_list is not None and self.validation_per_class:
+            raise UserError("dataset.validation_per_class: leave it at 0, dataset.validation_list names the images")
+
     def settings(self) -> dict[str, Any]:
         """Everything but where the files come from, as plain values for the manifest."""
-        return {key: value for key, value in asdict(self).items() if key not in _WHEREABOUTS}
+        default = {field.name: field.default for field in fields(self) if field.name in _NEW}
+        values = asdict(self).items()
+        return {key: value for key, value in values if key not in _WHEREABOUTS and value != default.get(key, MISSING)}
 
 
 @dataclass(frozen=True)
@@ -68,6 +93,7 @@ class LongTailData:
     validation_labels: np.ndarray
     test_images: np.ndarray
     test_labels: np.ndarray
+    files: dict[str, Any] | None = None  # what the manifest says of image files: hashes of their names, those skipped
 
     def manifest(self) -> dict[str, Any]:
         """The split's manifest, and hashes of the pixels and labels, so that changed data is noticed."""
@@ -77,4 +103,5 @@ class LongTailData:
             "train_data_sha256": data_sha256(self.train_images, self.train_labels),
             "validation_data_sha256": data_sha256(self.validation_images, self.validation_labels),
             "test_data_sha256": data_sha256(self.test_images, self.test_labels),
+            **({} if self.files is None else {"files": self.files}),
         }

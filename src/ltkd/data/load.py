@@ -1,13 +1,19 @@
 """Settings to arrays: the one call that every run starts with."""
 
+import inspect
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from ltkd.data import cifar, digits, image_folder, image_list, imagenet  # noqa: F401  importing registers the sources
 from ltkd.data.dataset import DatasetConfig, LongTailData
 from ltkd.data.groups import make_groups
-from ltkd.data.long_tail import make_split
-from ltkd.data.pack import read_pack
-from ltkd.data.sources import load_source
+from ltkd.data.image_files import ImageFiles
+from ltkd.data.image_parts import load_files, names_sha256
+from ltkd.data.long_tail import LongTailSplit, make_split
+from ltkd.data.pack import pack_data_sha256, pack_dataset_config, read_pack
+from ltkd.data.sources import PACK, Source, load_source, reader
 from ltkd.errors import UserError
 
 # What a pack fixes for good; groups, normalisation and augmentation can still be chosen.
@@ -24,9 +30,68 @@ _FIXED_BY_PACK = (
 
 def load_data(dataset: DatasetConfig, data_root: Path) -> LongTailData:
     """Reads the images and cuts the long tail; UserError when files or settings do not fit each other."""
-    if dataset.source == "pack":
+    if dataset.source == PACK:
         return _load_pack(dataset)
-    source = load_source(dataset.source, data_root, download=dataset.download)
+    source, split = _cut(dataset, data_root)
+    if isinstance(source.train_images, ImageFiles):
+        return load_files(dataset, source, split)
+    return LongTailData(
+        name=dataset.name,
+        config=dataset,
+        split=split,
+        class_names=source.class_names,
+        train_images=source.train_images[split.indices],
+        train_labels=source.train_labels[split.indices],
+        validation_images=source.train_images[split.validation_indices],
+        validation_labels=source.train_labels[split.validation_indices],
+        test_images=source.test_images,
+        test_labels=source.test_labels,
+    )
+
+
+def identifying_hashes(dataset: DatasetConfig, data_root: Path) -> dict[str, Any]:
+    """The fields of the manifest that tell two data sets of the same settings apart, without decoding an image.
+
+    Of a pack the hashes that it states, of image files those of their names and labels; {} for published data.
+    """
+    if dataset.source == PACK:
+        return pack_data_sha256(Path(dataset.path))
+    if not {"path", "train_list"} & set(reader(dataset.source).settings):
+        return {}
+    source, split = _cut(dataset, data_root)
+    return names_sha256(source, split)
+
+
+def complete_settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The `dataset` section with what its files determine filled in wherever it has null.
+
+    Of a pack all its settings, of a folder or list the number of classes. Values that are not yet checked go in;
+    UserError where the files cannot be read.
+    """
+    values, source, path = dict(values), values.get("source"), values.get("path")
+    if source == PACK and isinstance(path, str):
+        packed = pack_dataset_config(Path(path))
+        values |= {key: value for key, value in packed.items() if values.get(key) is None}
+    elif isinstance(source, str) and source != PACK and values.get("num_classes") is None:
+        count = reader(source).count_classes
+        if count is not None:
+            names = inspect.signature(count).parameters
+            if all(isinstance(values.get(name), str | None) for name in names):
+                values["num_classes"] = count(**{name: values.get(name) for name in names})
+    return values
+
+
+def why_unavailable(dataset: DatasetConfig, data_root: Path) -> str | None:
+    """One line when the folder of a data set that is not downloaded is not there: no run on it can begin."""
+    folder = None if dataset.source == PACK else reader(dataset.source).folder
+    if folder is None:
+        return None
+    folder = Path(dataset.path or Path(data_root) / folder)
+    return None if folder.is_dir() else f"data set {dataset.name}: {folder} is not there"
+
+
+def _cut(dataset: DatasetConfig, data_root: Path) -> tuple[Source, LongTailSplit]:
+    source = load_source(dataset.source, data_root, **vars(dataset))
     shape = (dataset.channels, dataset.image_size, dataset.image_size)
     if source.train_images.shape[1:] != shape:
         raise UserError(
@@ -41,19 +106,9 @@ def load_data(dataset: DatasetConfig, data_root: Path) -> LongTailData:
         split_seed=dataset.split_seed,
         validation_per_class=dataset.validation_per_class,
         groups=dataset.groups,
+        balanced=source.balanced,
     )
-    return LongTailData(
-        name=dataset.name,
-        config=dataset,
-        split=split,
-        class_names=source.class_names,
-        train_images=source.train_images[split.indices],
-        train_labels=source.train_labels[split.indices],
-        validation_images=source.train_images[split.validation_indices],
-        validation_labels=source.train_labels[split.validation_indices],
-        test_images=source.test_images,
-        test_labels=source.test_labels,
-    )
+    return source, split
 
 
 def _load_pack(dataset: DatasetConfig) -> LongTailData:

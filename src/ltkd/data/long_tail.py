@@ -1,6 +1,7 @@
 """The long-tailed split: how many images each class keeps, which ones, and which are set aside for validation."""
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,8 @@ import numpy as np
 
 from ltkd.data.groups import make_groups
 from ltkd.errors import UserError, unknown_name
+
+_log = logging.getLogger(__name__)
 
 IMBALANCES = ("exponential", "step", "none")
 MANIFEST_SCHEMA = 1
@@ -103,12 +106,14 @@ def make_split(
     split_seed: int,
     validation_per_class: int,
     groups: str | Mapping[str, Any],
+    balanced: bool = True,
 ) -> LongTailSplit:
     """Cuts the long tail out of the labels [n] of a full training set.
 
     One generator, seeded with `split_seed`, shuffles each class's rows in the order of the labels; the class keeps the
     first n_i. Validation takes `validation_per_class` rows of every class: those left out first, in shuffled order, and
     only the shortage from the end of the rows that the class keeps. NumPy's global state is neither read nor changed.
+    Where the data is not `balanced`, a class with fewer than n_i images keeps all; one line says how many classes did.
     UserError for settings that the data cannot give.
     """
     labels = np.asarray(labels)
@@ -123,6 +128,10 @@ def make_split(
     counts = class_counts(imbalance, imbalance_factor, n_max, num_classes)
     if imbalance == "none":
         counts = available
+    if not balanced and (counts > available).any():
+        short = f"{(counts > available).sum()} of {num_classes} classes have fewer images than n_i and keep all"
+        _log.info("dataset.imbalance=%s with n_max = %d: %s", imbalance, n_max, short)
+        counts = np.minimum(counts, available)
     if (counts > available).any():
         label = int(np.argmax(counts > available))
         raise UserError(

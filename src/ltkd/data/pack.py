@@ -89,7 +89,8 @@ def read_pack(path: Path) -> LongTailData:
             mosaics = [members[name] for name in members if name.startswith(f"{part}_")]
             parts[f"{part}_images"] = _tiles(mosaics, len(labels), config.channels, config.image_size)
         split = LongTailSplit(**arrays, group_names=manifest["data"]["group_names"])
-        data = LongTailData(name=config.name, config=config, split=split, class_names=manifest["class_names"], **parts)
+        files = manifest["data"].get("files")
+        data = LongTailData(config.name, config, split, manifest["class_names"], **parts, files=files)
         if data.manifest() != manifest["data"]:  # also catches a decoder that is not exact
             raise ValueError("the decoded images are not those that were packed")
         return data

@@ -1,75 +1,79 @@
-"""Files to arrays: the full, balanced data sets from which long tails are cut."""
+"""The registry of data sets: each source reads whole, not yet cut training and test data from its files.
 
+A further source is a function below `@register_source("name")`. Its first parameter is the data root, its keyword-only
+parameters are the settings of the `dataset` section that it uses; conf/dataset/*.yaml has their values.
+"""
+
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ltkd.data.cifar import read_cifar
-from ltkd.data.dataset import DatasetConfig
-from ltkd.errors import UserError, unknown_name
+from ltkd.data.image_files import ImageFiles
+from ltkd.errors import unknown_name
 
-_DIGITS_TEST_PER_CLASS = 50
-_DIGITS_TEST_SEED = 1797  # its own, so that the test set is the same whatever the split seed
+PACK = "pack"  # a split that is cut already: load.py reads it
 
 
 @dataclass(frozen=True)
 class Source:
-    """A whole data set: uint8 images [N, C, H, W], int64 labels [N]."""
+    """A whole data set: uint8 images [N, C, H, W], in memory or in files that are decoded when rows are taken."""
 
-    train_images: np.ndarray
-    train_labels: np.ndarray
-    test_images: np.ndarray
+    train_images: np.ndarray | ImageFiles
+    train_labels: np.ndarray  # [N] int64
+    test_images: np.ndarray | ImageFiles
     test_labels: np.ndarray
     class_names: list[str]
+    balanced: bool = True  # else a class may own fewer images than the long tail asks of it, and gives what it has
+    validation_images: ImageFiles | None = None  # where the data set has a validation part of its own
+    validation_labels: np.ndarray | None = None
 
 
-def _digits(data_root: Path, *, download: bool) -> Source:
-    """scikit-learn's handwritten digits, 8x8 grey: 124 training and 50 test images per class; ships with scikit-learn.
+@dataclass(frozen=True)
+class Reader:
+    """A source's function, and what is known of its files before they are read."""
 
-    The smallest class has 174 images; after the test images every class is cut to the first 124 of the rest, because
-    the long tail is cut from balanced data.
-    """
-    from sklearn.datasets import load_digits
+    read: Callable[..., Source]
+    folder: str | None  # name of the data set's folder under the data root; dataset.path may name another one
+    count_classes: Callable[..., int] | None  # from the settings' path or lists, where dataset.num_classes is null
 
-    digits = load_digits()
-    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None]  # 0 .. 16 to 0 .. 255
-    labels = digits.target.astype(np.int64)
-    per_class = np.bincount(labels).min() - _DIGITS_TEST_PER_CLASS
-    generator = np.random.RandomState(_DIGITS_TEST_SEED)
-    train, test = [], []
-    for label in range(10):
-        rows = np.flatnonzero(labels == label)
-        test_rows = generator.permutation(rows)[:_DIGITS_TEST_PER_CLASS]
-        test.append(test_rows)
-        train.append(np.setdiff1d(rows, test_rows)[:per_class])
-    train_rows, test_rows = np.sort(np.concatenate(train)), np.sort(np.concatenate(test))
-    names = [str(name) for name in digits.target_names]
-    return Source(images[train_rows], labels[train_rows], images[test_rows], labels[test_rows], names)
+    @property
+    def settings(self) -> list[str]:
+        """Names of the `dataset` settings that the source uses."""
+        return list(inspect.signature(self.read).parameters)[1:]
 
 
-def _cifar10(data_root: Path, *, download: bool) -> Source:
-    return Source(*read_cifar("cifar10", data_root, download=download))
+_READERS: dict[str, Reader] = {}
 
 
-def _cifar100(data_root: Path, *, download: bool) -> Source:
-    return Source(*read_cifar("cifar100", data_root, download=download))
+def register_source(
+    name: str, *, folder: str | None = None, count_classes: Callable[..., int] | None = None
+) -> Callable[[Callable[..., Source]], Callable[..., Source]]:
+    """Makes a function the reader for `dataset.source=name`."""
+
+    def register(read: Callable[..., Source]) -> Callable[..., Source]:
+        _READERS[name] = Reader(read, folder, count_classes)
+        return read
+
+    return register
 
 
-_SOURCES: dict[str, Callable[..., Source]] = {"digits": _digits, "cifar10": _cifar10, "cifar100": _cifar100}
-_SETTINGS_ONLY = ("tiny_imagenet", "imagenet")  # tables can be planned with them; nothing reads their files yet
+def list_sources() -> list[str]:
+    """All values of `dataset.source`."""
+    return sorted([*_READERS, PACK])
 
 
-def load_source(name: str, data_root: Path, *, download: bool) -> Source:
-    """The whole data set of that name, its files under `data_root`; `download` fetches what is absent."""
-    if name in _SETTINGS_ONLY:
-        raise UserError(f"dataset.source: {name} is not available yet; choose one of: {', '.join([*_SOURCES, 'pack'])}")
-    if name not in _SOURCES:
-        raise unknown_name("dataset.source", name, [*_SOURCES, "pack"])
-    return _SOURCES[name](Path(data_root), download=download)
+def reader(name: str) -> Reader:
+    """The reader of that name. UserError if unknown."""
+    if name not in _READERS:
+        raise unknown_name("dataset.source", name, list_sources())
+    return _READERS[name]
 
 
-def why_unavailable(dataset: DatasetConfig) -> str | None:
-    """One line when no run on this data set can begin, whatever lies under `data_root`."""
-    return f"data set {dataset.name}: not available yet" if dataset.source in _SETTINGS_ONLY else None
+def load_source(name: str, data_root: Path, /, **settings: Any) -> Source:
+    """The whole data set of that name, its files under `data_root`; of `settings` the source takes those it uses."""
+    found = reader(name)
+    return found.read(Path(data_root), **{key: settings[key] for key in found.settings if key in settings})

@@ -12,7 +12,7 @@ from ltkd.engine.post_hoc import warn_of_other_tau
 from ltkd.engine.result import git_state
 from ltkd.engine.run_directory import Busy, finished_result, locked, recorded
 from ltkd.engine.teacher_store import find_or_train_teacher
-from ltkd.engine.workplace import agree_on_data, agree_on_pack, describe, prepare
+from ltkd.engine.workplace import agree_on_data, agree_on_source, describe, prepare
 from ltkd.identity import student_run
 
 logger = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ def run_experiment(config: Config) -> dict[str, Any] | None:
         with locked(run.directory, wait=False):
             result = finished_result(run.directory, run.identity)
             if result is not None:
-                agree_on_pack(run.directory, config.dataset)
+                agree_on_source(run.directory, config)
                 logger.info("finished before, skipped")
                 if result["evaluate_every"] != config.run.evaluate_every:
                     logger.warning("it was evaluated every %d epochs", result["evaluate_every"])

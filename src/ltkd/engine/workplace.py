@@ -9,14 +9,13 @@ from torch import nn
 
 from ltkd.config import Config, resolve_device
 from ltkd.data import (
-    DatasetConfig,
     DeviceData,
     LongTailData,
     check_manifest,
     device_data,
+    identifying_hashes,
     load_data,
     make_split,
-    pack_data_sha256,
     write_manifest,
 )
 from ltkd.engine.precision import autocast, set_backends
@@ -90,11 +89,11 @@ def agree_on_data(directory: Path, data: LongTailData) -> None:
         write_manifest(path, manifest)
 
 
-def agree_on_pack(directory: Path, dataset: DatasetConfig) -> None:
-    """Of a finished run: two packs may have the same settings and other images. Cheap, no image is read."""
+def agree_on_source(directory: Path, config: Config) -> None:
+    """Of a finished run: two packs or folders may have the same settings and other images. No image is decoded."""
     path = directory / MANIFEST
-    if dataset.source == "pack" and path.exists():
-        check_manifest(path, read_json(path) | pack_data_sha256(Path(dataset.path)))
+    if path.exists() and (hashes := identifying_hashes(config.dataset, Path(config.data_root))):
+        check_manifest(path, read_json(path) | hashes)
 
 
 @torch.no_grad()

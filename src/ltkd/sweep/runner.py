@@ -21,7 +21,7 @@ import torch
 from ltkd.engine.interrupt import StopRequest
 from ltkd.engine.precision import TINY_IMAGE
 from ltkd.engine.run_directory import RESULT, STATUS, finished_result
-from ltkd.engine.workplace import agree_on_pack
+from ltkd.engine.workplace import agree_on_source
 from ltkd.errors import UserError
 from ltkd.files import read_json
 from ltkd.sweep.display import Display
@@ -148,7 +148,7 @@ def _ended_before(job: Job) -> JobOutcome | None:
     try:
         if finished_result(job.run.directory, job.run.identity) is None:
             return None
-        agree_on_pack(job.run.directory, job.config.dataset)
+        agree_on_source(job.run.directory, job.config)
     except UserError as error:
         return JobOutcome(job, "failed", str(error))
     return JobOutcome(job, "skipped", "finished before")

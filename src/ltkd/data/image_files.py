@@ -1,0 +1,149 @@
+"""Image files as an array that is decoded when rows of it are taken, and kept decoded beside the data."""
+
+import hashlib
+import json
+import logging
+import os
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ltkd.data.decoding import BadImage, decode
+from ltkd.errors import UserError
+from ltkd.files import atomic_writer, write_json
+
+_log = logging.getLogger(__name__)
+
+DECODED = ".ltkd-decoded"  # folder beside the data
+_FORMAT = 1  # of the decoded files, and of the way in which images are decoded
+_NAMED = 3  # files in a message
+_MANY = 1000  # files: worth a line, and a file beside the data
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """Files below `root`, in order; the pixels of row i are those of `paths[i]`, uint8 [channels, size, size]."""
+
+    root: Path
+    paths: Sequence[str]  # relative to root
+    names: Sequence[str]  # what an image is called in lists and hashes, the same wherever the data lies
+    channels: int
+    size: int
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return len(self.paths), self.channels, self.size, self.size
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def take(self, rows: np.ndarray) -> "ImageFiles":
+        """The files of some rows."""
+        paths, names = [self.paths[row] for row in rows], [self.names[row] for row in rows]
+        return ImageFiles(self.root, paths, names, self.channels, self.size)
+
+    @property
+    def names_sha256(self) -> str:
+        """SHA-256 of the names, joined by newlines."""
+        return hashlib.sha256(b"\n".join(map(os.fsencode, self.names))).hexdigest()
+
+    def load(self, *, skip_bad: bool = False) -> tuple[np.ndarray, dict[int, str]]:
+        """Pixels uint8 [N, C, H, W] of all files, decoded in parallel or mapped from an earlier run's decoded file.
+
+        The second value is the reason for each row that could not be decoded, whose pixels are 0. UserError that
+        counts and names such files, unless `skip_bad`; a file that is not there is always an error.
+        """
+        stats = self._stats()
+        kept = self._decoded_file(stats)
+        pixels, bad = self._mapped(kept) if len(self) >= _MANY else (None, {})
+        if pixels is None:
+            pixels, bad = self._decode()
+            if len(self) >= _MANY:
+                self._keep(kept, pixels, bad)
+        if bad and not skip_bad:
+            hint = "mend or remove them, or set dataset.on_bad_image=skip"
+            raise UserError(f"{self._named(bad)} cannot be decoded; {hint}")
+        return pixels, bad
+
+    def _stats(self) -> list[tuple[int, int]]:
+        stats, missing = [], {}
+        for row, path in enumerate(self.paths):
+            try:
+                stat = os.stat(self.root / path)
+                stats.append((stat.st_size, stat.st_mtime_ns))
+            except OSError as error:
+                missing[row] = error.strerror or type(error).__name__
+        if missing:
+            raise UserError(f"{self._named(missing)} cannot be read; check dataset.path ({self.root}) and the lists")
+        return stats
+
+    def _named(self, reasons: dict[int, str]) -> str:
+        """The first files with their reasons, and how many others."""
+        first = [f"{self.root / self.paths[row]} ({reasons[row]})" for row in list(reasons)[:_NAMED]]
+        more = f" and {len(reasons) - _NAMED} more" if len(reasons) > _NAMED else ""
+        return f"{len(reasons)} of {len(self)} image files: {', '.join(first)}{more}"
+
+    def _decode(self) -> tuple[np.ndarray, dict[int, str]]:
+        from tqdm import tqdm
+
+        pixels, bad = np.zeros(self.shape, np.uint8), {}
+
+        def decode_row(row: int) -> str | None:
+            try:
+                pixels[row] = decode(self.root / self.paths[row], channels=self.channels, size=self.size)
+            except BadImage as error:
+                return str(error)
+            return None
+
+        # Pillow decodes without Python's lock; it warns of odd metadata, where only an error matters.
+        with ThreadPoolExecutor(_num_cores()) as pool, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            reasons = pool.map(decode_row, range(len(self)))
+            # A bar on a terminal only.
+            reasons = tqdm(reasons, total=len(self), desc="decoding", unit="image", leave=False, disable=None)
+            bad = {row: reason for row, reason in enumerate(reasons) if reason is not None}
+        return pixels, bad
+
+    def _decoded_file(self, stats: Sequence[tuple[int, int]]) -> Path:
+        """Named by everything that the pixels depend on, so that a changed file is decoded again."""
+        import PIL
+
+        head = [_FORMAT, PIL.__version__, self.channels, self.size]
+        digest = hashlib.sha256(json.dumps(head).encode())
+        for path, stat in zip(self.paths, stats, strict=True):
+            digest.update(os.fsencode(path) + f"\n{stat[0]} {stat[1]}\n".encode())
+        return self.root / DECODED / f"{digest.hexdigest()[:16]}.npy"
+
+    def _mapped(self, path: Path) -> tuple[np.ndarray | None, dict[int, str]]:
+        """The decoded images of an earlier run; None where there are none, or their checksum is wrong."""
+        about = path.with_suffix(".json")
+        try:
+            told = json.loads(about.read_text())
+            # Copy on write: torch wants writable arrays; nothing reaches the file.
+            pixels = np.load(path, mmap_mode="c", allow_pickle=False)
+            if pixels.shape != self.shape or hashlib.sha256(pixels).hexdigest() != told["sha256"]:
+                raise ValueError("checksum")
+            return pixels, {int(row): reason for row, reason in told["bad"].items()}
+        except FileNotFoundError:
+            return None, {}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            _log.warning("%s: damaged (%s); the images are decoded again", path, error)
+            return None, {}
+
+    def _keep(self, path: Path, pixels: np.ndarray, bad: dict[int, str]) -> None:
+        told = {"sha256": hashlib.sha256(pixels).hexdigest(), "bad": bad, "shape": self.shape}
+        try:
+            with atomic_writer(path) as file:
+                np.lib.format.write_array(file, pixels, allow_pickle=False)
+            write_json(path.with_suffix(".json"), told)
+            _log.info("%d images decoded and kept in %s (%.2f GB)", len(self), path, pixels.nbytes / 1e9)
+        except UserError as error:
+            _log.warning("decoded images are not kept: %s", error)
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

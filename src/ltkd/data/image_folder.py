@@ -1,0 +1,171 @@
+"""A folder of your own images: one subfolder per class.
+
+    PATH/train/CLASS/*   and   PATH/test/CLASS/* or PATH/val/CLASS/*
+    PATH/train/CLASS/*   or    PATH/CLASS/*          and   dataset.test_share=.2
+
+Classes are numbered in the sorted order of their names. Images lie in the class's folder or below it, in sorted order.
+Hidden files and folders are passed over, links are followed.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ltkd.data.decoding import ENDINGS
+from ltkd.data.image_files import ImageFiles
+from ltkd.data.sources import Source, register_source
+from ltkd.errors import UserError
+
+_log = logging.getLogger(__name__)
+
+_NAMED = 3  # classes in a message
+
+
+def count_classes(path: str | None) -> int:
+    """Subfolders of the training part."""
+    return len(class_folders(_train_folder(checked_folder(path))))
+
+
+@register_source("image_folder", count_classes=count_classes)
+def read_image_folder(
+    data_root: Path, *, path: str | None, channels: int, image_size: int, test_share: float | None, split_seed: int
+) -> Source:
+    """The images of a folder; `test_share` of each class is drawn for testing where there is no test part.
+
+    Of n images of a class round(n * test_share) are drawn, at least one and at most n - 1; a class of one image has
+    none for testing. UserError where the layout is none of the above, a class is empty, or the classes of the parts
+    differ.
+    """
+    root = checked_folder(path)
+    train, test = _train_folder(root), _test_folder(root)
+    if test is None and test_share is None:
+        raise UserError(
+            f"dataset.path: {root} has neither test/ nor val/ beside train/; dataset.test_share=.2 draws a fifth of "
+            "each class for testing"
+        )
+    if test is not None and test_share is not None:
+        raise UserError(f"dataset.test_share: {test} is there already; leave test_share out, or move that folder away")
+    classes = class_folders(train)
+    images, labels = read_class_folders(root, train, classes, channels=channels, size=image_size)
+    if test is not None:
+        _check_same_classes(classes, class_folders(test), test)
+        test_images, test_labels = read_class_folders(root, test, classes, channels=channels, size=image_size)
+        return Source(images, labels, test_images, test_labels, classes, balanced=False)
+    for_test = _draw_test(labels, classes, test_share, split_seed)
+    train_rows, test_rows = np.flatnonzero(~for_test), np.flatnonzero(for_test)
+    parts = images.take(train_rows), labels[train_rows], images.take(test_rows), labels[test_rows]
+    return Source(*parts, classes, balanced=False)
+
+
+def checked_folder(path: str | Path | None) -> Path:
+    """The folder of dataset.path. UserError where it is not set or no folder."""
+    if path is None:
+        raise UserError("dataset.path: missing; it names the folder of the images")
+    if not Path(path).is_dir():
+        raise UserError(f"dataset.path: {path} is {'no folder' if Path(path).exists() else 'not there'}")
+    return Path(path)
+
+
+def class_folders(folder: Path) -> list[str]:
+    """Names of the class folders, sorted. UserError where there are fewer than two."""
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror})") from error
+    if len(names) < 2:
+        raise UserError(f"{folder}: {len(names)} class folder(s) in it; at least 2 are needed, one for each class")
+    return names
+
+
+def read_class_folders(
+    root: Path, part: Path, classes: list[str], *, channels: int, size: int, below: str = ""
+) -> tuple[ImageFiles, np.ndarray]:
+    """The images of part/CLASS/below for each class, and their labels [N] int64.
+
+    UserError that names all classes without images.
+    """
+    paths, names, labels, empty, passed_over = [], [], [], [], set()
+    start = part.relative_to(root).as_posix()
+    for label, name in enumerate(classes):
+        folder = part / name / below
+        found = sorted(_images_below(folder, passed_over, frozenset()))
+        if not found:
+            empty.append(name)
+        inside = "/".join(filter(None, [start.strip("."), name, below]))
+        paths += [f"{inside}/{file}" for file in found]
+        names += [f"{name}/{file}" for file in found]
+        labels += [label] * len(found)
+    if empty:
+        endings = ", ".join(ENDINGS)
+        raise UserError(
+            f"{part}: no image in {len(empty)} of {len(classes)} class folders: {_named(empty)} (files that end in "
+            f"{endings} are images)"
+        )
+    if passed_over:
+        _log.info("%s: files with other endings than an image's are passed over: %s", part, _named(sorted(passed_over)))
+    return ImageFiles(root, paths, names, channels, size), np.array(labels, dtype=np.int64)
+
+
+def _images_below(folder: Path, passed_over: set[str], above: frozenset, prefix: str = "") -> Iterator[str]:
+    """Paths of the images, relative to the class's folder; a link back to a folder above is not followed."""
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    stat = entry.stat()
+                    here = (stat.st_dev, stat.st_ino)
+                    if here not in above:
+                        yield from _images_below(entry.path, passed_over, above | {here}, f"{prefix}{entry.name}/")
+                elif entry.name.lower().endswith(ENDINGS):
+                    yield prefix + entry.name
+                else:
+                    passed_over.add(os.path.splitext(entry.name)[1] or entry.name)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror})") from error
+
+
+def _train_folder(root: Path) -> Path:
+    return root / "train" if (root / "train").is_dir() else root
+
+
+def _test_folder(root: Path) -> Path | None:
+    if not (root / "train").is_dir():
+        return None
+    there = [root / name for name in ("test", "val") if (root / name).is_dir()]
+    if len(there) == 2:
+        _log.info("%s is the test part, %s is not used", *there)
+    return there[0] if there else None
+
+
+def _check_same_classes(train: list[str], test: list[str], folder: Path) -> None:
+    lacking, unknown = sorted(set(train) - set(test)), sorted(set(test) - set(train))
+    if lacking:
+        raise UserError(f"{folder}: lacks {len(lacking)} of the {len(train)} classes of train/: {_named(lacking)}")
+    if unknown:
+        raise UserError(f"{folder}: has {len(unknown)} classes that train/ has not: {_named(unknown)}")
+
+
+def _named(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
+def _draw_test(labels: np.ndarray, classes: list[str], test_share: float, split_seed: int) -> np.ndarray:
+    """Marks the images [N] that are drawn for testing, class by class in label order."""
+    generator = np.random.RandomState(split_seed)
+    for_test, without = np.zeros(len(labels), dtype=bool), []
+    for label, name in enumerate(classes):
+        rows = np.flatnonzero(labels == label)
+        number = min(max(round(len(rows) * test_share), 1), len(rows) - 1)
+        for_test[generator.permutation(rows)[:number]] = True
+        if number == 0:
+            without.append(name)
+    if without:
+        _log.warning("%d classes have one image and none for testing: %s", len(without), _named(without))
+    return for_test

@@ -1,0 +1,87 @@
+"""TinyImageNet and ImageNet (ILSVRC 2012) in the layouts in which they are published."""
+
+from pathlib import Path
+
+import numpy as np
+
+from ltkd.data.image_files import ImageFiles
+from ltkd.data.image_folder import class_folders, read_class_folders
+from ltkd.data.sources import Source, register_source
+from ltkd.errors import UserError
+
+_TINY_FOLDER = "tiny-imagenet-200"
+_FOLDER = "imagenet"
+
+
+@register_source("tiny_imagenet", folder=_TINY_FOLDER)
+def read_tiny_imagenet(data_root: Path, *, path: str | None, channels: int, image_size: int) -> Source:
+    """TinyImageNet as unpacked: train/WNID/images/*.JPEG, val/images/*.JPEG, val/val_annotations.txt, wnids.txt.
+
+    Classes in the order of their sorted WNIDs, files of a class in sorted order; `val` is the test part, in the order
+    of its file names.
+    """
+    get = "tiny-imagenet-200.zip from cs231n.stanford.edu, unpacked"
+    root = _found_folder(data_root, path, _TINY_FOLDER, get)
+    wnids = sorted(_lines(root / "wnids.txt", get))
+    train, labels = read_class_folders(root, root / "train", wnids, channels=channels, size=image_size, below="images")
+    label_of = {wnid: label for label, wnid in enumerate(wnids)}
+    annotations = root / "val" / "val_annotations.txt"
+    pairs = []
+    for number, line in enumerate(_lines(annotations, get), start=1):
+        name, wnid = [*line.split("\t"), "", ""][:2]
+        if wnid not in label_of:
+            raise UserError(f"{annotations}, line {number}: {wnid!r} is not among the classes of wnids.txt")
+        pairs.append((name, label_of[wnid]))
+    pairs.sort()
+    names = [name for name, _ in pairs]
+    test = ImageFiles(root, [f"val/images/{name}" for name in names], names, channels, image_size)
+    return Source(train, labels, test, np.array([label for _, label in pairs], dtype=np.int64), wnids)
+
+
+@register_source("imagenet", folder=_FOLDER)
+def read_imagenet(
+    data_root: Path, *, path: str | None, test_list: str | None, channels: int, image_size: int
+) -> Source:
+    """ImageNet: train/WNID/*.JPEG and val/WNID/*.JPEG, or a flat val/ with `test_list`, lines "FILE WNID".
+
+    Classes in the order of their sorted WNIDs, files of a class in sorted order; `val` is the test part. A class owns
+    732 to 1,300 images, fewer than an early class may be asked for, and then gives what it has.
+    """
+    get = "train/ and val/ of ILSVRC 2012, from image-net.org"
+    root = _found_folder(data_root, path, _FOLDER, get)
+    train, val = root / "train", root / "val"
+    wnids = class_folders(train)
+    images, labels = read_class_folders(root, train, wnids, channels=channels, size=image_size)
+    if test_list is None:
+        if not val.is_dir() or not any(entry.is_dir() for entry in val.iterdir()):
+            raise UserError(
+                f"{val}: has no class folders; for a flat one dataset.test_list names a text file, lines 'FILE WNID'"
+            )
+        test, test_labels = read_class_folders(root, val, wnids, channels=channels, size=image_size)
+    else:
+        label_of = {wnid: label for label, wnid in enumerate(wnids)}
+        names, chosen = [], []
+        for number, line in enumerate(_lines(Path(test_list), "lines 'FILE WNID'"), start=1):
+            name, wnid = [*line.split(), "", ""][:2]
+            if wnid not in label_of:
+                raise UserError(f"dataset.test_list: {test_list}, line {number}: {wnid!r} is no class of {train}")
+            names.append(name)
+            chosen.append(label_of[wnid])
+        test = ImageFiles(root, [f"val/{name}" for name in names], names, channels, image_size)
+        test_labels = np.array(chosen, dtype=np.int64)
+    return Source(images, labels, test, test_labels, wnids, balanced=False)
+
+
+def _found_folder(data_root: Path, path: str | None, name: str, get: str) -> Path:
+    folder = Path(path) if path is not None else Path(data_root) / name
+    if not folder.is_dir():
+        raise UserError(f"{folder}: not there; put {get}, or point data_root or dataset.path at it")
+    return folder
+
+
+def _lines(path: Path, get: str) -> list[str]:
+    """Lines that are not empty. UserError where the file cannot be read."""
+    try:
+        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); needed: {get}") from error
