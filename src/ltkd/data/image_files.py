@@ -130,7 +130,7 @@ class ImageFiles:
             return pixels, {int(row): reason for row, reason in told["bad"].items()}
         except FileNotFoundError:
             return None, {}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
             _log.warning("%s: damaged (%s); the images are decoded again", path, error)
             return None, {}
 

@@ -92,7 +92,7 @@ def read_class_folders(
     start = part.relative_to(root).as_posix()
     for label, name in enumerate(classes):
         folder = part / name / below
-        found = sorted(_images_below(folder, passed_over, frozenset()))
+        found = sorted(_images_below(folder, passed_over, frozenset({_place(folder)})))
         if not found:
             empty.append(name)
         inside = "/".join(filter(None, [start.strip("."), name, below]))
@@ -118,16 +118,23 @@ def _images_below(folder: Path, passed_over: set[str], above: frozenset, prefix:
                 if entry.name.startswith("."):
                     continue
                 if entry.is_dir():
-                    stat = entry.stat()
-                    here = (stat.st_dev, stat.st_ino)
-                    if here not in above:
-                        yield from _images_below(entry.path, passed_over, above | {here}, f"{prefix}{entry.name}/")
+                    if (place := _place(entry.path)) not in above:
+                        yield from _images_below(entry.path, passed_over, above | {place}, f"{prefix}{entry.name}/")
                 elif entry.name.lower().endswith(ENDINGS):
                     yield prefix + entry.name
                 else:
                     passed_over.add(os.path.splitext(entry.name)[1] or entry.name)
     except OSError as error:
         raise UserError(f"{folder}: cannot be read ({error.strerror})") from error
+
+
+def _place(folder: str | Path) -> tuple[int, int]:
+    """The folder itself, whatever the path or link to it. UserError where it is not there."""
+    try:
+        stat = os.stat(folder)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror})") from error
+    return stat.st_dev, stat.st_ino
 
 
 def _train_folder(root: Path) -> Path:

@@ -1,0 +1,31 @@
+"""A folder of images, from the command line's settings to a result."""
+
+import pytest
+
+from ltkd.engine.run import run_experiment
+from ltkd.errors import UserError
+from ltkd.files import read_json
+from ltkd.identity import student_run
+from tests.data.pictures import write, write_folder
+
+
+def test_a_folder_is_trained_on_and_a_changed_one_is_another(make_config, tmp_path):
+    """Class d has one image, none for testing; the group that has it alone is not tested."""
+    root = write_folder(tmp_path / "mine", {"a": 8, "b": 6, "c": 4, "d": 1})
+    settings = [
+        "method=kd", "dataset=image_folder", f"dataset.path={root}", "dataset.test_share=.25", "dataset.image_size=8",
+        "dataset.crop_padding=1", "recipe.epochs=1",
+    ]  # fmt: skip
+    config = make_config(*settings)
+    assert config.dataset.name == "mine"
+    assert config.dataset.num_classes == 4
+    result = run_experiment(config)
+    assert result["dataset"] == "mine"
+    manifest = read_json(student_run(config).directory / "manifest.json")
+    assert manifest["class_counts"] == [6, 4, 3, 1]
+    assert manifest["test_size"] == 5
+    assert run_experiment(config)["weights_sha256"] == result["weights_sha256"]  # found again
+
+    write(root / "a/new.png", 50)
+    with pytest.raises(UserError, match="made with other data than this run's: files"):
+        run_experiment(make_config(*settings))
