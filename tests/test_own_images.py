@@ -2,6 +2,7 @@
 
 import pytest
 
+from ltkd.data import StreamedData
 from ltkd.engine.run import run_experiment
 from ltkd.errors import UserError
 from ltkd.files import read_json
@@ -29,3 +30,28 @@ def test_a_folder_is_trained_on_and_a_changed_one_is_another(make_config, tmp_pa
     write(root / "a/new.png", 50)
     with pytest.raises(UserError, match="made with other data than this run's: files"):
         run_experiment(make_config(*settings))
+
+
+def test_streamed_training_is_the_same_killed_or_not(make_config, monkeypatch):
+    """Images in memory, streamed, and streamed with a kill in mid-epoch: the same weights."""
+    settings = ["method=kd", "recipe.epochs=2", "recipe.warmup_epochs=1"]
+    weights = {run_experiment(make_config(*settings))["weights_sha256"]}
+    streamed = make_config(*settings, "study=streamed", "+dataset.storage=stream", "teacher.seed=0")
+    assert student_run(streamed).hash == student_run(make_config(*settings)).hash
+    weights.add(run_experiment(streamed)["weights_sha256"])
+
+    killed = make_config(*settings, "study=killed", "+dataset.storage=stream")
+    steps, batch_of = [], StreamedData.batch_of
+
+    def stop_after_twelve(self, part):
+        steps.append(part)
+        if len(steps) == 12:  # of 8 steps an epoch
+            raise KeyboardInterrupt
+        return batch_of(self, part)
+
+    monkeypatch.setattr(StreamedData, "batch_of", stop_after_twelve)
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(killed)
+    monkeypatch.setattr(StreamedData, "batch_of", batch_of)
+    weights.add(run_experiment(killed)["weights_sha256"])
+    assert len(weights) == 1

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional as reference
 
-from ltkd.data import DeviceData, device_data
+from ltkd.data import DeviceData, StreamedData, batches, device_data, load_data
 from ltkd.errors import UserError
 
 
@@ -134,3 +134,38 @@ def test_every_view_has_a_number_of_its_own():
     assert len(choices.unique(dim=0)) == 150
     assert choices.max(dim=0).values.tolist() == [2, 4, 4, 1]
     assert torch.equal(plan.take(slice(7, 9)).offsets_x, plan.offsets_x[7:9])
+
+
+@pytest.mark.parametrize(("channels", "size", "padding", "flip"), [(3, 32, 4, True), (1, 8, 1, False), (3, 8, 0, True)])
+def test_streamed_batches_are_equal_bit_for_bit(tmp_path, channels, size, padding, flip):
+    """From a mapped file, which is not read as a whole."""
+    images, mean, std, data = make_data(150, channels, size, padding, flip)
+    np.save(tmp_path / "images.npy", images)
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="c")
+    options = {"mean": mean, "std": std, "crop_padding": padding, "horizontal_flip": flip}
+    streamed = StreamedData(mapped, np.arange(150) % 7, **options)
+    assert streamed.source.data_ptr() == mapped.ctypes.data  # no copy
+    plan = data.draw_epoch(torch.Generator().manual_seed(1))
+    again = streamed.draw_epoch(torch.Generator().manual_seed(1))
+    for step in range(data.num_batches(64)):
+        batch, other = data.batch(plan, step, 64), streamed.batch(again, step, 64)
+        assert torch.equal(batch.images, other.images)
+        assert batch.images.stride() == other.images.stride()
+        assert torch.equal(batch.index, other.index)
+        assert torch.equal(batch.labels, other.labels)
+    for batch, other in zip(data.evaluation_batches(40), streamed.evaluation_batches(40), strict=True):
+        assert torch.equal(batch.images, other.images)
+        assert torch.equal(batch.index, other.index)
+
+
+def test_images_that_do_not_fit_are_streamed(dataset_config, tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    data = load_data(dataset_config("digits_lt"), tmp_path)
+    needed = 2 * len(data.train_labels) * 10 * 10
+    for available, expected in ((needed * 2, DeviceData), (needed, StreamedData), (None, DeviceData)):
+        monkeypatch.setattr(batches, "available_memory", lambda device, available=available: available)
+        assert type(device_data(data, "train", device="cpu")) is expected
+    assert "train images: streamed" in caplog.text
+    data = load_data(dataset_config("digits_lt", storage="stream"), tmp_path)
+    assert type(device_data(data, "test", device="cpu")) is StreamedData
+    assert "storage" not in data.config.settings()

@@ -1,6 +1,6 @@
 """Images, labels, the long-tailed split, class groups, and batches on the device."""
 
-from ltkd.data.batches import Batch, DeviceData, EpochPlan, device_data
+from ltkd.data.batches import Batch, DeviceData, EpochPlan, StreamedData, device_data
 from ltkd.data.dataset import DatasetConfig, LongTailData
 from ltkd.data.groups import group_policy, make_groups
 from ltkd.data.load import complete_settings, identifying_hashes, load_data, why_unavailable
@@ -21,6 +21,7 @@ __all__ = [
     "Sampler",
     "SecondViews",
     "Source",
+    "StreamedData",
     "build_sampler",
     "check_manifest",
     "class_counts",

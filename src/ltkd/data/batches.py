@@ -5,8 +5,11 @@ flips a mirrored copy of the images stands beside the first: of the simple ways 
 pixels, plain advanced indexing, flipping afterwards) the fastest on a CPU.
 """
 
+import logging
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -17,6 +20,9 @@ from torch.nn.functional import pad
 from ltkd.data.dataset import LongTailData
 from ltkd.errors import UserError
 
+_log = logging.getLogger(__name__)
+
+SHARE_OF_MEMORY = 0.6  # for the images; the rest is for networks and their activations
 FORWARD_BATCH = {"cpu": 64, "cuda": 512}  # images of a batch without gradients: on a CPU more of them leave its caches
 
 
@@ -53,6 +59,8 @@ class DeviceData:
     or touches a global generator.
     """
 
+    on_device = True  # a batch needs nothing from elsewhere
+
     def __init__(
         self,
         images: np.ndarray | Tensor,
@@ -66,25 +74,40 @@ class DeviceData:
         memory_format: torch.memory_format = torch.channels_last,
     ):
         self.source = torch.as_tensor(images)  # as given; no copy where it is an array
-        images = self.source.to(device)
         self.labels = torch.as_tensor(labels, dtype=torch.int64, device=device)
-        self.device = images.device
+        self.device = self.labels.device
         self.crop_padding = crop_padding
         self.horizontal_flip = horizontal_flip
         self._memory_format = memory_format
-        height, width = images.shape[2:]
-        margin = (crop_padding,) * 2
-        padded = pad(images.permute(0, 2, 3, 1), (0, 0, *margin, *margin)).contiguous()  # [N, H + 2p, W + 2p, C]
-        del images  # a large data set is on the device as few times as possible
-        variants = torch.stack([padded, padded.flip(2)] if horizontal_flip else [padded], dim=1)
-        del padded
-        # Element [row, mirrored, top, left] is the crop [H, W, C].
-        self._crops = variants.unfold(2, height, 1).unfold(3, width, 1).permute(0, 1, 2, 3, 5, 6, 4)
+        width = self.source.shape[3]
         # Whole pixel rows [W * C]: in the inner loop of a three-channel image a vector of three is slow.
         self._mean = torch.tensor(mean, dtype=torch.float32, device=device).repeat(width)
         self._std = torch.tensor(std, dtype=torch.float32, device=device).repeat(width)
         # A tensor: division by a Python number is multiplication by its reciprocal on CUDA, which rounds differently.
         self._white = torch.tensor(255.0, device=device)
+        self._store()
+
+    def _store(self) -> None:
+        """All crops of all images, on the device."""
+        self._crops = self._all_crops(self.source.to(self.device))
+
+    def _all_crops(self, images: Tensor) -> Tensor:
+        """Element [row, mirrored, top, left] is the crop [H, W, C] of one of the images [N, C, H, W]; a view."""
+        height, width = images.shape[2:]
+        margin = (self.crop_padding,) * 2
+        padded = pad(images.permute(0, 2, 3, 1), (0, 0, *margin, *margin)).contiguous()  # [N, H + 2p, W + 2p, C]
+        del images  # a large data set is on the device as few times as possible
+        variants = torch.stack([padded, padded.flip(2)] if self.horizontal_flip else [padded], dim=1)
+        del padded
+        return variants.unfold(2, height, 1).unfold(3, width, 1).permute(0, 1, 2, 3, 5, 6, 4)
+
+    def _cut(self, index: Tensor, mirrored: Tensor, top: Tensor, left: Tensor) -> Tensor:
+        """Crops [B, H, W, C]."""
+        return self._crops[index, mirrored, top, left]
+
+    def _whole(self, part: slice) -> Tensor:
+        """Neither cropped nor mirrored [B, H, W, C]."""
+        return self._crops[part, 0, self.crop_padding, self.crop_padding]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -156,7 +179,7 @@ class DeviceData:
         """
         # The mirror image of a crop is the crop of the mirror image at the same distance from the other edge.
         left = torch.where(flips, 2 * self.crop_padding - offsets_x, offsets_x)
-        return self._normalise(self._crops[index, flips.long(), offsets_y, left])
+        return self._normalise(self._cut(index, flips.long(), offsets_y, left))
 
     def normalised(self, images: Tensor) -> Tensor:
         """uint8 [B, C, H, W], on any device, as the images of a batch are."""
@@ -172,7 +195,7 @@ class DeviceData:
         batch_size = batch_size or self.forward_batch
         for start in range(0, len(self), batch_size):
             part = slice(start, min(start + batch_size, len(self)))
-            crops = self._crops[part, 0, self.crop_padding, self.crop_padding]
+            crops = self._whole(part)
             index = torch.arange(part.start, part.stop, device=self.device)
             yield Batch(self._normalise(crops), self.labels[part], index)
 
@@ -180,6 +203,29 @@ class DeviceData:
         rows = crops.flatten(2).to(torch.float32)  # [B, H, W * C]
         rows.div_(self._white).sub_(self._mean).div_(self._std)
         return rows.view(crops.shape).permute(0, 3, 1, 2).contiguous(memory_format=self._memory_format)
+
+
+class StreamedData(DeviceData):
+    """The same batches, bit for bit, from images that stay where they are: an array or a decoded file that is mapped.
+
+    Each batch's images are read, moved and cropped when it is asked for. The memory that this takes is that of a
+    batch's crops; what the system keeps of the file in its cache, it gives back.
+    """
+
+    on_device = False
+
+    def _store(self) -> None:
+        """Nothing is stored."""
+
+    def _read(self, rows: Tensor | slice) -> Tensor:
+        rows = rows.to(self.source.device) if isinstance(rows, Tensor) else rows
+        return self._all_crops(to_device(self.source[rows], self.device))
+
+    def _cut(self, index: Tensor, mirrored: Tensor, top: Tensor, left: Tensor) -> Tensor:
+        return self._read(index)[torch.arange(len(index), device=self.device), mirrored, top, left]
+
+    def _whole(self, part: slice) -> Tensor:
+        return self._read(part)[:, 0, self.crop_padding, self.crop_padding]
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
@@ -195,15 +241,39 @@ def device_data(
     device: torch.device | str,
     memory_format: torch.memory_format = torch.channels_last,
 ) -> DeviceData:
-    """One part of a data set on the device; only the training part is prepared for augmentation."""
-    training = part == "train"
-    return DeviceData(
-        getattr(data, f"{part}_images"),
+    """One part of a data set for the device; only the training part is prepared for augmentation.
+
+    All on the device where that fits, else streamed, unless dataset.storage says which.
+    """
+    training, config, images = part == "train", data.config, getattr(data, f"{part}_images")
+    padding, flip = config.crop_padding if training else 0, config.horizontal_flip and training
+    storage, device = config.storage, torch.device(device)
+    if storage == "auto":
+        # The padded images, mirrored too, are there twice while they are made.
+        needed = 2 * len(images) * config.channels * (config.image_size + 2 * padding) ** 2 * (1 + flip)
+        available = available_memory(device)
+        storage = "memory" if available is None or needed <= SHARE_OF_MEMORY * available else "stream"
+        if storage == "stream":
+            _log.info(
+                "%s images: streamed, %.1f GB would be needed and %.1f GB are free", part, needed / 1e9, available / 1e9
+            )
+    return (StreamedData if storage == "stream" else DeviceData)(
+        images,
         getattr(data, f"{part}_labels"),
-        mean=data.config.mean,
-        std=data.config.std,
-        crop_padding=data.config.crop_padding if training else 0,
-        horizontal_flip=data.config.horizontal_flip and training,
+        mean=config.mean,
+        std=config.std,
+        crop_padding=padding,
+        horizontal_flip=flip,
         device=device,
         memory_format=memory_format,
     )
+
+
+def available_memory(device: torch.device) -> int | None:
+    """Bytes that the device can still give; of a CPU as Linux estimates it, None elsewhere."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if not os.path.exists("/proc/meminfo"):
+        return None
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)

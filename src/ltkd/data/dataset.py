@@ -15,7 +15,9 @@ from ltkd.errors import UserError
 _log = logging.getLogger(__name__)
 
 # Where the files come from is no property of the data: the manifest's pixel hashes tell what was in them.
-_WHEREABOUTS = ("source", "download", "path", "train_list", "validation_list", "test_list", "class_names", "duplicates")
+_WHEREABOUTS = (
+    "source", "download", "path", "train_list", "validation_list", "test_list", "class_names", "duplicates", "storage",
+)  # fmt: skip
 # Left out of the settings while they have their default, so that runs of before these came keep their identity.
 _NEW = ("test_share", "on_bad_image")
 
@@ -47,6 +49,7 @@ class DatasetConfig:
     test_share: Annotated[float, Gt(0), Lt(1)] | None = None  # drawn for testing where the data has no test part
     on_bad_image: Literal["error", "skip"] = "error"  # damaged image files
     duplicates: Literal["warn", "error"] = "warn"  # test images that are training images too
+    storage: Literal["auto", "memory", "stream"] = "auto"  # all images on the device, or read batch by batch
 
     def __post_init__(self):
         for key in ("mean", "std"):

@@ -3,7 +3,9 @@
 import hashlib
 import json
 import logging
+import math
 import os
+import shutil
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,17 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 
 from ltkd.data.decoding import BadImage, decode
 from ltkd.errors import UserError
-from ltkd.files import atomic_writer, write_json
+from ltkd.files import PARTIAL, remove_partial_files, write_json
 
 _log = logging.getLogger(__name__)
 
 DECODED = ".ltkd-decoded"  # folder beside the data
 _FORMAT = 1  # of the decoded files, and of the way in which images are decoded
 _NAMED = 3  # files in a message
-_MANY = 1000  # files: worth a line, and a file beside the data
+_MANY = 1000  # files: worth a decoded file
+_LARGE = 2**28  # bytes of pixels: too
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,10 @@ class ImageFiles:
         return ImageFiles(self.root, paths, names, self.channels, self.size)
 
     @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape)
+
+    @property
     def names_sha256(self) -> str:
         """SHA-256 of the names, joined by newlines."""
         return hashlib.sha256(b"\n".join(map(os.fsencode, self.names))).hexdigest()
@@ -58,12 +66,14 @@ class ImageFiles:
         counts and names such files, unless `skip_bad`; a file that is not there is always an error.
         """
         stats = self._stats()
-        kept = self._decoded_file(stats)
-        pixels, bad = self._mapped(kept) if len(self) >= _MANY else (None, {})
-        if pixels is None:
-            pixels, bad = self._decode()
-            if len(self) >= _MANY:
-                self._keep(kept, pixels, bad)
+        if len(self) < _MANY and self.nbytes < _LARGE:
+            pixels = np.zeros(self.shape, np.uint8)
+            bad = self._decode(pixels)
+        else:
+            kept = self._decoded_file(stats)
+            pixels, bad = self._mapped(kept)
+            if pixels is None:
+                pixels, bad = self._decode_and_keep(kept)
         if bad and not skip_bad:
             hint = "mend or remove them, or set dataset.on_bad_image=skip"
             raise UserError(f"{self._named(bad)} cannot be decoded; {hint}")
@@ -87,10 +97,9 @@ class ImageFiles:
         more = f" and {len(reasons) - _NAMED} more" if len(reasons) > _NAMED else ""
         return f"{len(reasons)} of {len(self)} image files: {', '.join(first)}{more}"
 
-    def _decode(self) -> tuple[np.ndarray, dict[int, str]]:
+    def _decode(self, pixels: np.ndarray) -> dict[int, str]:
+        """Fills `pixels`, which are 0; the reason for each row where that is not possible."""
         from tqdm import tqdm
-
-        pixels, bad = np.zeros(self.shape, np.uint8), {}
 
         def decode_row(row: int) -> str | None:
             try:
@@ -105,8 +114,41 @@ class ImageFiles:
             reasons = pool.map(decode_row, range(len(self)))
             # A bar on a terminal only.
             reasons = tqdm(reasons, total=len(self), desc="decoding", unit="image", leave=False, disable=None)
-            bad = {row: reason for row, reason in enumerate(reasons) if reason is not None}
-        return pixels, bad
+            return {row: reason for row, reason in enumerate(reasons) if reason is not None}
+
+    def _decode_and_keep(self, path: Path) -> tuple[np.ndarray, dict[int, str]]:
+        """Decodes straight into the file, so that memory stays small; into memory where no file can be written."""
+        try:
+            path.parent.mkdir(exist_ok=True)
+            with FileLock(path.parent / ".lock"):  # of two runs one decodes
+                pixels, bad = self._mapped(path)
+                if pixels is None:
+                    remove_partial_files(path.parent)
+                    self._write_decoded(path)
+                    pixels, bad = self._mapped(path)
+            return pixels, bad
+        except OSError as error:
+            _log.warning("%s: decoded images are not kept (%s)", path.parent, error.strerror or error)
+            pixels = np.zeros(self.shape, np.uint8)
+            return pixels, self._decode(pixels)
+
+    def _write_decoded(self, path: Path) -> None:
+        if self.nbytes > (free := shutil.disk_usage(path.parent).free):
+            raise UserError(
+                f"dataset.image_size: {len(self)} decoded images of {self.size} pixels a side take "
+                f"{self.nbytes / 1e9:.1f} GB, {free / 1e9:.1f} GB are free under {self.root}; choose fewer pixels"
+            )
+        partial = path.with_name(f".{path.name}{PARTIAL}")
+        try:
+            pixels = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=self.shape)
+            bad = self._decode(pixels)
+            pixels.flush()
+            told = {"sha256": hashlib.sha256(pixels).hexdigest(), "bad": bad}
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+        write_json(path.with_suffix(".json"), told)
+        _log.info("%d images decoded and kept in %s (%.2f GB)", len(self), path, self.nbytes / 1e9)
 
     def _decoded_file(self, stats: Sequence[tuple[int, int]]) -> Path:
         """Named by everything that the pixels depend on, so that a changed file is decoded again."""
@@ -133,16 +175,6 @@ class ImageFiles:
         except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
             _log.warning("%s: damaged (%s); the images are decoded again", path, error)
             return None, {}
-
-    def _keep(self, path: Path, pixels: np.ndarray, bad: dict[int, str]) -> None:
-        told = {"sha256": hashlib.sha256(pixels).hexdigest(), "bad": bad, "shape": self.shape}
-        try:
-            with atomic_writer(path) as file:
-                np.lib.format.write_array(file, pixels, allow_pickle=False)
-            write_json(path.with_suffix(".json"), told)
-            _log.info("%d images decoded and kept in %s (%.2f GB)", len(self), path, pixels.nbytes / 1e9)
-        except UserError as error:
-            _log.warning("decoded images are not kept: %s", error)
 
 
 def _num_cores() -> int:

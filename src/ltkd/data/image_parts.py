@@ -1,11 +1,9 @@
-"""The parts of a split from image files: what memory they take, damaged files, images in training and test part."""
+"""The parts of a split from image files: damaged files, and images that are in the training and in the test part."""
 
 import hashlib
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,7 +37,6 @@ def load_files(dataset: DatasetConfig, source: Source, split: LongTailSplit) -> 
         "validation": validation,
         "test": (source.test_images, source.test_labels),
     }
-    _check_memory(dataset, {part: len(labels) for part, (_, labels) in parts.items()})
     about = {key.removeprefix("files."): value for key, value in names_sha256(source, split).items()}
     arrays, skipped = {}, {}
     for part, (files, labels) in parts.items():
@@ -67,31 +64,6 @@ def load_files(dataset: DatasetConfig, source: Source, split: LongTailSplit) -> 
     if skipped:
         about["skipped"] = skipped
     return LongTailData(dataset.name, dataset, split, source.class_names, **arrays, files=about)
-
-
-def _check_memory(dataset: DatasetConfig, sizes: Mapping[str, int]) -> None:
-    """Says how much memory the images take, by arithmetic. UserError where the machine has not as much."""
-    image = dataset.channels * dataset.image_size**2
-    padded = dataset.channels * (dataset.image_size + 2 * dataset.crop_padding) ** 2 * (1 + dataset.horizontal_flip)
-    # The decoded arrays, and what batches are cut from (data/batches.py), which is twice there while it is made.
-    needed = image * (2 * sum(sizes.values()) + sizes["train"]) + 2 * padded * sizes["train"]
-    available = _available_memory()
-    _log.info("%d images of %d pixels a side take up to %.1f GB", sum(sizes.values()), dataset.image_size, needed / 1e9)
-    if available is not None and needed > available:
-        raise UserError(
-            f"dataset.image_size: {sum(sizes.values())} images of {dataset.image_size} pixels a side take "
-            f"{needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are free; choose fewer pixels or images"
-        )
-
-
-def _available_memory() -> int | None:
-    """Bytes that a process can still take, as Linux estimates it; None elsewhere."""
-    if not os.path.exists("/proc/meminfo"):
-        return None
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return None
 
 
 def _repeated_in_test(train: np.ndarray, test: np.ndarray) -> list[int]:
