@@ -12,7 +12,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from ltkd.arguments import split_arguments, whole_number
+from ltkd.commands.arguments import split_arguments, whole_number
 from ltkd.errors import UserError
 
 OWN = {"steps": 20, "rounds": 3, "jobs": None}
@@ -23,10 +23,11 @@ def main(arguments: list[str]) -> int:
         sys.stdout.write(__doc__)
         return 0
     from ltkd.benchmark import as_json, markdown, measure, scaling_variants, standard_variants  # --help needs no torch
-    from ltkd.composition import compose_values
-    from ltkd.config import load_config, resolve_device
-    from ltkd.engine.workplace import describe, prepare
+    from ltkd.config.compose import compose_values
+    from ltkd.config.load import load_config
     from ltkd.files import write_json, write_text
+    from ltkd.machine import resolve_device
+    from ltkd.setup import describe, prepare
 
     def say(text: str) -> None:
         sys.stderr.write(f"{text}\n")

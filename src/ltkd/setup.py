@@ -7,23 +7,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from ltkd.config import Config, resolve_device
+from ltkd.config.schema import Config
 from ltkd.data import (
-    DatasetConfig,
     DeviceData,
     LongTailData,
-    check_manifest,
     device_data,
     load_data,
     make_split,
-    pack_data_sha256,
-    write_manifest,
 )
-from ltkd.engine.precision import autocast, set_backends
-from ltkd.files import read_json
+from ltkd.loop.precision import autocast, set_backends
+from ltkd.machine import resolve_device
 from ltkd.models import ModelOutput
-
-MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -79,22 +73,6 @@ def describe(place: Workplace) -> str:
         f"{place.data.name}: {len(place.train)} training images ({', '.join(images)}){held_out}, "
         f"{len(place.test)} test images, {len(counts)} classes; device {place.device}"
     )
-
-
-def agree_on_data(directory: Path, data: LongTailData) -> None:
-    """What was trained here before was trained on exactly this data, or nothing goes on."""
-    path, manifest = directory / MANIFEST, data.manifest()
-    if path.exists():
-        check_manifest(path, manifest)
-    else:
-        write_manifest(path, manifest)
-
-
-def agree_on_pack(directory: Path, dataset: DatasetConfig) -> None:
-    """Of a finished run: two packs may have the same settings and other images. Cheap, no image is read."""
-    path = directory / MANIFEST
-    if dataset.source == "pack" and path.exists():
-        check_manifest(path, read_json(path) | pack_data_sha256(Path(dataset.path)))
 
 
 @torch.no_grad()

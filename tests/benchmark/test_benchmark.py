@@ -12,7 +12,7 @@ from ltkd.benchmark import Measurement, Variant, as_json, markdown, measure, sca
 from ltkd.benchmark.loops import EngineLoop, PlainLoop
 from ltkd.errors import UserError
 
-from .conftest import PROJECT
+from ..conftest import PROJECT
 
 sys.path.insert(0, str(PROJECT / "scripts"))
 import benchmark
@@ -55,7 +55,7 @@ def test_both_loops_train(make_config, tmp_path, loop):
 def test_the_plain_loop_sees_the_images_as_the_engine_normalises_them(make_config, tmp_path):
     loop = PlainLoop(make_config("dataset.crop_padding=0"), tmp_path)
     images, labels, index = next(loop._batches)
-    from ltkd.engine.workplace import prepare
+    from ltkd.setup import prepare
 
     train = prepare(make_config("dataset.crop_padding=0")).train
     expected = torch.cat([batch.images for batch in train.evaluation_batches(100)])

@@ -5,10 +5,10 @@ import sys
 
 import pytest
 
-from ltkd.arguments import split_arguments, worker_options
+from ltkd.commands.arguments import split_arguments, worker_options
 from ltkd.errors import UserError
 
-from .conftest import PROJECT
+from ..conftest import PROJECT
 
 OWN, FLAGS = ("jobs", "devices", "output"), ("--dry-run", "-m")
 

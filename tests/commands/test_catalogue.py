@@ -1,15 +1,15 @@
 """The catalogue lists what is registered, with figures that are counted."""
 
 import sys
-from pathlib import Path
 
 import pytest
 
-from ltkd.catalogue import method_rows, models_table, show, task_losses_table
-from ltkd.methods import list_methods, list_task_losses, method_class
+from ltkd.commands.catalogue import method_rows, models_table, show, task_losses_table
+from ltkd.methods import list_methods, method_class
 from ltkd.models import list_models
+from ltkd.task_losses import list_task_losses
 
-from .conftest import PROJECT
+from ..conftest import PROJECT
 
 sys.path.insert(0, str(PROJECT / "scripts"))
 import methods_page
@@ -53,4 +53,4 @@ def test_wrong_arguments_are_one_message(capsys):
 
 
 def test_the_methods_page_is_up_to_date():
-    assert methods_page.page() == Path(PROJECT / "METHODS.md").read_text(), "run python scripts/methods_page.py"
+    assert methods_page.page() == (PROJECT / "docs/methods.md").read_text(), "run python scripts/methods_page.py"

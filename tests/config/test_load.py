@@ -5,18 +5,19 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from ltkd.config import load_config, resolve_device
+from ltkd.config.identity import student_run, teacher_run
+from ltkd.config.load import load_config
 from ltkd.errors import UserError
-from ltkd.identity import student_run, teacher_run
+from ltkd.machine import resolve_device
 
-from .conftest import PROJECT, compose_values
+from ..conftest import PROJECT, compose_values
 
 CONF = PROJECT / "conf"
 OPTIONS = [
     (group, path.stem)
     for group in ("dataset", "teacher", "student", "method", "recipe", "experiment")
     for path in sorted((CONF / group).glob("*.yaml"))
-    if path.stem != "pack"  # needs a file: tests/engine/test_fit.py makes one and trains on it
+    if path.stem != "pack"  # needs a file: tests/runs/test_fit.py makes one and trains on it
 ]
 
 

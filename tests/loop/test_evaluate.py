@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from ltkd.data import DeviceData, LongTailSplit
-from ltkd.engine.evaluate import NUM_BINS, calibration_error, predict_logits, summarize
 from ltkd.errors import UserError
+from ltkd.loop.evaluate import NUM_BINS, calibration_error, predict_logits, summarize
 from ltkd.models import build_model
 
 EMPTY = np.zeros(0, dtype=np.int64)

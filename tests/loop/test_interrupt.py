@@ -5,8 +5,8 @@ import weakref
 
 import pytest
 
-from ltkd.engine import interrupt
-from ltkd.engine.interrupt import Interrupted, StopRequest, end_on_signals
+from ltkd.loop import interrupt
+from ltkd.loop.interrupt import Interrupted, StopRequest, end_on_signals
 
 
 @pytest.fixture(autouse=True)

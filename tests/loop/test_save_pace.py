@@ -2,8 +2,8 @@
 
 import pytest
 
-from ltkd.engine import checkpoint
-from ltkd.engine.checkpoint import SHARE_OF_THE_TIME, SavePace
+from ltkd.loop import checkpoint
+from ltkd.loop.checkpoint import SHARE_OF_THE_TIME, SavePace
 
 
 @pytest.fixture

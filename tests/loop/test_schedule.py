@@ -2,8 +2,8 @@
 
 import pytest
 
-from ltkd.config import load_config
-from ltkd.engine.schedule import learning_rate
+from ltkd.config.load import load_config
+from ltkd.loop.schedule import learning_rate
 
 from ..conftest import compose_values
 

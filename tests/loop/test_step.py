@@ -10,18 +10,20 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ltkd.engine.network import make_training, new_method, new_model
-from ltkd.engine.run import run_experiment
-from ltkd.engine.step import GraphedStep, Step, make_optimizer, make_step
-from ltkd.engine.teacher_store import find_or_train_teacher
-from ltkd.engine.totals import Totals
-from ltkd.engine.workplace import prepare
+from ltkd.config.identity import student_run, teacher_run
 from ltkd.errors import UserError
-from ltkd.identity import student_run, teacher_run
+from ltkd.loop.graph import GraphedStep, make_step
+from ltkd.loop.step import Step, make_optimizer
+from ltkd.loop.totals import Totals
 from ltkd.methods import list_methods, method_class
+from ltkd.runs.build import new_method, new_model
+from ltkd.runs.run import run_experiment
+from ltkd.runs.teacher_store import find_or_train_teacher
+from ltkd.runs.train import make_training
+from ltkd.setup import prepare
 
 from ..methods.problem import make_problem
-from .test_fit import numbers
+from ..runs.test_fit import numbers
 
 CAPTURABLE = [name for name in list_methods() if method_class(name).capturable]
 aten = torch.ops.aten

@@ -9,8 +9,8 @@ import time
 import numpy as np
 import pytest
 
-from ltkd.engine.teacher_cache import ABOUT, ENTRIES, TeacherCache, record_type
 from ltkd.errors import UserError
+from ltkd.loop.teacher_cache import ABOUT, ENTRIES, TeacherCache, record_type
 
 from ..conftest import PROJECT
 
@@ -109,7 +109,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
 WRITER = """
 import sys
 import numpy as np
-from tests.engine.test_teacher_cache import ENTRIES_IN_ALL, logits_of, open_cache
+from tests.loop.test_teacher_cache import ENTRIES_IN_ALL, logits_of, open_cache
 cache, order = open_cache(sys.argv[1]), np.random.default_rng(int(sys.argv[2]))
 print("ready", flush=True)
 while True:

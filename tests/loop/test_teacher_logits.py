@@ -12,16 +12,16 @@ import pytest
 import torch
 from torch import nn
 
-from ltkd.config import Cache
+from ltkd.config.identity import student_run, teacher_run
+from ltkd.config.schema import Cache
 from ltkd.data import DeviceData
-from ltkd.engine import teacher_cache, teacher_logits
-from ltkd.engine.interrupt import Interrupted
-from ltkd.engine.run import run_experiment
-from ltkd.engine.teacher_logits import TeacherLogits, plan_cache, use_cache
-from ltkd.identity import student_run, teacher_run
+from ltkd.loop import teacher_cache, teacher_logits
+from ltkd.loop.interrupt import Interrupted
+from ltkd.loop.teacher_logits import TeacherLogits, plan_cache, use_cache
 from ltkd.methods import method_class
 from ltkd.models import build_model
 from ltkd.models.output import ModelOutput
+from ltkd.runs.run import run_experiment
 
 from ..conftest import PROJECT
 

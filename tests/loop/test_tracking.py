@@ -6,8 +6,8 @@ import types
 
 import pytest
 
-from ltkd.config import Wandb
-from ltkd.tracking import Tracker
+from ltkd.config.schema import Wandb
+from ltkd.loop.tracking import Tracker
 
 
 class FakeRun:

@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ltkd.config import load_config
+from ltkd.config.load import load_config
 from ltkd.data import Batch
-from ltkd.methods import Method, MethodContext, Networks, build_method, build_task_loss, method_class
+from ltkd.methods import Method, MethodContext, Networks, build_method, method_class
 from ltkd.models.output import ModelOutput
+from ltkd.task_losses import build_task_loss
 
 from ..conftest import compose_values
 

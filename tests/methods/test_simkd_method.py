@@ -8,17 +8,17 @@ import signal
 import pytest
 import torch
 
-from ltkd.engine.interrupt import Interrupted
-from ltkd.engine.network import new_method, new_model
-from ltkd.engine.run import run_experiment
-from ltkd.engine.teacher_store import find_or_train_teacher
-from ltkd.engine.trainer import CHECKPOINT
-from ltkd.engine.workplace import prepare
+from ltkd.config.identity import student_run
 from ltkd.errors import UserError
-from ltkd.identity import student_run
-from ltkd.methods import build_task_loss
-from ltkd.methods.sim import SimKD
+from ltkd.loop.interrupt import Interrupted
+from ltkd.loop.state import CHECKPOINT
+from ltkd.methods.simkd import SimKD
 from ltkd.models import build_model, count_parameters, load_weights
+from ltkd.runs.build import new_method, new_model
+from ltkd.runs.run import run_experiment
+from ltkd.runs.teacher_store import find_or_train_teacher
+from ltkd.setup import prepare
+from ltkd.task_losses import build_task_loss
 
 from .real_pair import Pair
 

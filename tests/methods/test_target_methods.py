@@ -11,8 +11,9 @@ from torch import nn
 from ltkd import losses
 from ltkd.data import Batch
 from ltkd.errors import UserError
-from ltkd.methods import build_method, build_task_loss, method_class
+from ltkd.methods import build_method, method_class
 from ltkd.models.output import ModelOutput
+from ltkd.task_losses import build_task_loss
 
 from ..conftest import compose_values
 from .problem import make_problem, method_context_of

@@ -5,7 +5,8 @@ import math
 
 import pytest
 
-from ltkd.results import SCHEMA_VERSION, collect, comma_separated, markdown, summary_rows
+from ltkd.results.collect import collect, comma_separated, markdown, summary_rows
+from ltkd.results.read import SCHEMA_VERSION
 
 
 def write_run(folder, method, seed, accuracy, *, cell=None, tail=5.0, teacher_seed=0, **settings):

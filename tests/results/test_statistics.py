@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from ltkd.statistics import (
+from ltkd.results.statistics import (
     COVERAGE,
     EXACT_UP_TO,
     bootstrap_interval,

@@ -8,15 +8,15 @@ import threading
 import pytest
 import torch
 
-from ltkd.engine import checkpoint
-from ltkd.engine.checkpoint import load_checkpoint, save_checkpoint
-from ltkd.engine.run import run_experiment
-from ltkd.engine.run_directory import Busy, locked
-from ltkd.engine.trainer import CHECKPOINT
+from ltkd.config.identity import student_run, teacher_run
 from ltkd.errors import UserError
 from ltkd.files import write_json
-from ltkd.identity import student_run, teacher_run
+from ltkd.loop import checkpoint
+from ltkd.loop.checkpoint import load_checkpoint, save_checkpoint
+from ltkd.loop.state import CHECKPOINT
 from ltkd.models import build_model, save_weights
+from ltkd.runs.directory import Busy, locked
+from ltkd.runs.run import run_experiment
 
 
 def test_a_checkpoint_comes_back_as_it_was(tmp_path):
@@ -184,7 +184,7 @@ def test_a_device_that_is_full_is_not_the_networks_fault(make_config, monkeypatc
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("ltkd.engine.network.predict", full)
+    monkeypatch.setattr("ltkd.runs.build.predict", full)
     with pytest.raises(torch.OutOfMemoryError):
         run_experiment(make_config("method=ce"))
 

@@ -5,14 +5,15 @@ import json
 import pytest
 import torch
 
-from ltkd.engine import trainer
-from ltkd.engine.network import TrainedTeacher, make_training, new_method, new_model
-from ltkd.engine.run import run_experiment
-from ltkd.engine.step import Step
-from ltkd.engine.trainer import CHECKPOINT
-from ltkd.engine.workplace import prepare
-from ltkd.identity import student_run
+from ltkd.config.identity import student_run
+from ltkd.loop import trainer
+from ltkd.loop.state import CHECKPOINT
+from ltkd.loop.step import Step
 from ltkd.methods import list_methods
+from ltkd.runs.build import TrainedTeacher, new_method, new_model
+from ltkd.runs.run import run_experiment
+from ltkd.runs.train import make_training
+from ltkd.setup import prepare
 
 from .test_fit import metrics_of, numbers
 

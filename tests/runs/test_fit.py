@@ -8,19 +8,19 @@ import signal
 import pytest
 import torch
 
+from ltkd.config.identity import student_run, teacher_run
 from ltkd.data import load_data, write_pack
-from ltkd.engine import run as run_module
-from ltkd.engine import trainer
-from ltkd.engine.interrupt import Interrupted
-from ltkd.engine.network import new_method, new_model
-from ltkd.engine.run import run_experiment
-from ltkd.engine.step import Step
-from ltkd.engine.teacher_store import find_or_train_teacher
-from ltkd.engine.trainer import CHECKPOINT
-from ltkd.engine.workplace import prepare
 from ltkd.errors import UserError
-from ltkd.identity import student_run, teacher_run
+from ltkd.loop import state as state_module
+from ltkd.loop.interrupt import Interrupted
+from ltkd.loop.state import CHECKPOINT
+from ltkd.loop.step import Step
 from ltkd.methods import method_class
+from ltkd.runs import run as run_module
+from ltkd.runs.build import new_method, new_model
+from ltkd.runs.run import run_experiment
+from ltkd.runs.teacher_store import find_or_train_teacher
+from ltkd.setup import prepare
 from ltkd.sweep import Display, check_jobs, run_jobs
 
 METHODS = ["kd", "dkd", "ltkd"]
@@ -39,15 +39,15 @@ def training_of(config):
     run = student_run(config)
     model = new_model(place, run.network, run.seed)
     method = new_method(place, model, teacher)
-    from ltkd.engine import network
+    from ltkd.runs import train
 
-    original, network.fit = network.fit, capture
+    original, train.fit = train.fit, capture
     try:
-        network.train_network(place, run, model, method, teacher)
+        train.train_network(place, run, model, method, teacher)
     except KeyboardInterrupt:
         return captured["training"]
     finally:
-        network.fit = original
+        train.fit = original
     raise AssertionError("fit was not called")
 
 
@@ -189,7 +189,7 @@ def test_a_request_to_stop_holds_on_a_full_disk(make_config, at_call, monkeypatc
     config = make_config("method=ce")
 
     def stop_on_a_full_disk():
-        monkeypatch.setattr(trainer, "save_checkpoint", refuse)
+        monkeypatch.setattr(state_module, "save_checkpoint", refuse)
         raise_sigterm()
 
     def refuse(path, state):

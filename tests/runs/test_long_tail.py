@@ -8,16 +8,17 @@ import signal
 import pytest
 import torch
 
-from ltkd.engine.interrupt import Interrupted
-from ltkd.engine.network import TrainedTeacher, make_training, new_method, new_model
-from ltkd.engine.run import run_experiment
-from ltkd.engine.step import Step
-from ltkd.engine.workplace import prepare
+from ltkd.config.identity import student_run, teacher_run
 from ltkd.errors import UserError
-from ltkd.identity import student_run, teacher_run
+from ltkd.loop.interrupt import Interrupted
+from ltkd.loop.step import Step
 from ltkd.methods import list_methods, method_class
 from ltkd.models import load_weights
 from ltkd.models.classifier import CosineClassifier
+from ltkd.runs.build import TrainedTeacher, new_method, new_model
+from ltkd.runs.run import run_experiment
+from ltkd.runs.train import make_training
+from ltkd.setup import prepare
 
 
 def metrics_of(config):
@@ -71,7 +72,7 @@ def test_sigmoids_in_a_distillation_are_warned_about(make_config, caplog, role):
 
 
 def test_an_optimizer_with_an_undecayed_bias_is_resumed(make_config, monkeypatch):
-    from ltkd.engine import trainer
+    from ltkd.loop import trainer
 
     settings = ("method=ce", "student.task_loss=class_balanced_focal")
     expected = run_experiment(make_config(*settings, "study=whole"))

@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 
+from ltkd.config.identity import student_run
 from ltkd.data import load_data
-from ltkd.engine.run import run_experiment
-from ltkd.identity import student_run
 from ltkd.methods import base, method_class
+from ltkd.runs.run import run_experiment
 
 
 @pytest.fixture

@@ -6,14 +6,14 @@ import logging
 import pytest
 import torch
 
-from ltkd.engine import post_hoc
-from ltkd.engine.evaluate import predict_logits
-from ltkd.engine.network import new_model
-from ltkd.engine.run import run_experiment
-from ltkd.engine.workplace import prepare
-from ltkd.identity import student_run, teacher_run
+from ltkd.config.identity import student_run, teacher_run
+from ltkd.loop.evaluate import predict_logits
 from ltkd.models import load_weights
-from ltkd.results import collect, summary_rows
+from ltkd.results.collect import collect, summary_rows
+from ltkd.runs import post_hoc
+from ltkd.runs.build import new_model
+from ltkd.runs.run import run_experiment
+from ltkd.setup import prepare
 
 
 def trained(config):

@@ -7,21 +7,22 @@ import pytest
 import torch
 from torch import nn
 
-from ltkd.config import load_config
+from ltkd import task_losses as task
+from ltkd.config.identity import student_run, teacher_run
+from ltkd.config.load import load_config
 from ltkd.data import sampling
-from ltkd.engine import network, swag, trainer
-from ltkd.engine.network import new_model
-from ltkd.engine.run import run_experiment
-from ltkd.engine.swag import STATISTICS, WeightCollector, draw_weights, refresh_batch_norm, set_weights
-from ltkd.engine.teacher_store import find_or_train_teacher
-from ltkd.engine.trainer import fit
-from ltkd.engine.workplace import prepare
 from ltkd.errors import UserError
-from ltkd.identity import student_run, teacher_run
-from ltkd.methods import task
+from ltkd.loop import trainer
+from ltkd.loop.trainer import fit
 from ltkd.methods.base import MethodContext
 from ltkd.models import build_model
-from ltkd.results import collect, summary_rows
+from ltkd.results.collect import collect, summary_rows
+from ltkd.runs import swag, train
+from ltkd.runs.build import new_model
+from ltkd.runs.run import run_experiment
+from ltkd.runs.swag import STATISTICS, WeightCollector, draw_weights, refresh_batch_norm, set_weights
+from ltkd.runs.teacher_store import find_or_train_teacher
+from ltkd.setup import prepare
 
 from ..conftest import compose_values
 from .test_fit import metrics_of, numbers
@@ -107,7 +108,7 @@ def test_further_teachers_are_trained_once_and_shared(make_config):
 
 
 def test_the_ensembles_logits_are_those_of_its_members(make_config, monkeypatch):
-    from ltkd.methods.targets import BayesianTeacher
+    from ltkd.methods.bayesian import BayesianTeacher
 
     seen = {}
     distill = BayesianTeacher.distill
@@ -329,9 +330,7 @@ def test_a_collection_goes_on_where_the_training_ended(make_config, monkeypatch)
         collected(self, model)
 
     monkeypatch.setattr(WeightCollector, "end_epoch", watched)
-    monkeypatch.setattr(
-        network, "fit", lambda training, *rest: samplers.append(training.sampler) or fit(training, *rest)
-    )
+    monkeypatch.setattr(train, "fit", lambda training, *rest: samplers.append(training.sampler) or fit(training, *rest))
     find_or_train_teacher(prepare(config), config.further_teachers[0])
     assert betas == [0.99] * 3  # weights deferred to 0.8 of all epochs are in force
     assert [type(one) for one in samplers[:2]] == [sampling.Progressive, sampling.ClassBalanced]

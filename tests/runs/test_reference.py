@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ltkd.config.identity import student_run, teacher_run
 from ltkd.data import load_data
-from ltkd.engine.run import run_experiment
-from ltkd.identity import student_run, teacher_run
 from ltkd.methods import base
 from ltkd.models import build_model, load_weights
+from ltkd.runs.run import run_experiment
 
 SETTINGS = [
     "method=dkd", "method.warmup_fraction=0.67", "method.alpha=1.5", "method.beta=2.5", "method.temperature=3",
@@ -134,9 +134,10 @@ class Dropped(nn.Module):
 
 
 def test_resume_restores_the_random_state_of_dropout(make_config, monkeypatch):
-    from ltkd.engine import network, trainer
+    from ltkd.loop import trainer
+    from ltkd.runs import build
 
-    monkeypatch.setattr(network, "build_model", lambda *a, **k: Dropped(build_model(*a, **k)))
+    monkeypatch.setattr(build, "build_model", lambda *a, **k: Dropped(build_model(*a, **k)))
     whole, halved = make_config("method=ce", "study=whole"), make_config("method=ce", "study=halved")
     expected = run_experiment(whole)
     finish, calls = trainer._finish_epoch, []
@@ -175,12 +176,12 @@ def test_parameters_of_a_method_start_from_the_seed_and_join_optimizer_and_check
         return values
 
     def trained(*overrides):
-        from ltkd.engine import trainer
+        from ltkd.loop import state as state_module
 
-        save, states = trainer.save_checkpoint, []
-        monkeypatch.setattr(trainer, "save_checkpoint", lambda path, state: (states.append(state), save(path, state)))
+        save, states = state_module.save_checkpoint, []
+        monkeypatch.setattr(state_module, "save_checkpoint", lambda path, what: (states.append(what), save(path, what)))
         run_experiment(config(*overrides))
-        monkeypatch.setattr(trainer, "save_checkpoint", save)
+        monkeypatch.setattr(state_module, "save_checkpoint", save)
         return [state["method"]["scale.weight"].clone() for state in states if "scale.weight" in state["method"]]
 
     just_trained, found, other = trained("study=a"), trained("study=b"), trained("study=c", "seed=1")

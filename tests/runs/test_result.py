@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from ltkd.engine import result as result_module
-from ltkd.engine.run import run_experiment
-from ltkd.identity import student_run
+from ltkd.config.identity import student_run
+from ltkd.runs import result as result_module
+from ltkd.runs.run import run_experiment
 
 
 @pytest.fixture

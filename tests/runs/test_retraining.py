@@ -7,16 +7,16 @@ import signal
 import pytest
 import torch
 
-from ltkd.engine import trainer
-from ltkd.engine.interrupt import Interrupted
-from ltkd.engine.network import new_model
-from ltkd.engine.retrain import ScaledClassifier
-from ltkd.engine.run import run_experiment
-from ltkd.engine.workplace import prepare
+from ltkd.config.identity import student_run, teacher_run
+from ltkd.config.retraining import build_retraining
 from ltkd.errors import UserError
-from ltkd.identity import student_run, teacher_run
+from ltkd.loop import trainer
+from ltkd.loop.interrupt import Interrupted
 from ltkd.models import load_weights
-from ltkd.retraining import build_retraining
+from ltkd.runs.build import new_model
+from ltkd.runs.retrain import ScaledClassifier
+from ltkd.runs.run import run_experiment
+from ltkd.setup import prepare
 
 CRT = "student.retraining={name: crt, epochs: 3}"
 LWS = "student.retraining={name: lws, epochs: 3}"
@@ -141,11 +141,11 @@ def test_resumed_equals_uninterrupted_bit_for_bit(make_config, monkeypatch, stag
 
 
 def test_killed_after_the_second_stage_and_before_the_result(make_config, monkeypatch):
-    from ltkd.engine import network
+    from ltkd.runs import train
 
     expected = run_experiment(make_config("method=ce", LWS, "study=whole"))
     config = make_config("method=ce", LWS, "study=halved")
-    monkeypatch.setattr(network, "write_result", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(train, "write_result", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         run_experiment(config)
     monkeypatch.undo()

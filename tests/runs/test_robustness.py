@@ -6,16 +6,17 @@ import pytest
 import torch
 from torch import nn
 
-from ltkd.engine import robustness
-from ltkd.engine.robustness import RADIUS, STEP, STEPS, PixelSpace, attack, balanced_rows, robustness_figures
-from ltkd.engine.run import run_experiment
-from ltkd.engine.workplace import prepare
-from ltkd.identity import student_run
-from ltkd.methods import build_task_loss, method_class
+from ltkd.config.identity import student_run
+from ltkd.methods import method_class
 from ltkd.methods.base import MethodContext
 from ltkd.models import build_model
 from ltkd.models.output import ModelOutput
-from ltkd.results import run_table
+from ltkd.results.read import run_table
+from ltkd.runs import robustness
+from ltkd.runs.robustness import RADIUS, STEP, STEPS, PixelSpace, attack, balanced_rows, robustness_figures
+from ltkd.runs.run import run_experiment
+from ltkd.setup import prepare
+from ltkd.task_losses import build_task_loss
 
 SHORT = ["recipe.epochs=1", "recipe.warmup_epochs=0", "recipe.batch_size=100"]
 # three channels of different scale; grey in the middle, so that no pixel can leave its range

@@ -7,15 +7,15 @@ import sys
 import pytest
 import yaml
 
-from ltkd import composition
-from ltkd import tuning as tuning_module
-from ltkd.composition import CONFIGURATION, compose_values
+from ltkd.config import compose as composition
+from ltkd.config.compose import CONFIGURATION, compose_values
 from ltkd.errors import UserError
 from ltkd.files import write_json
-from ltkd.results import SCHEMA_VERSION
-from ltkd.tuning import check_output, check_preset, choose, make_tuning, preset_name, preset_text, write_preset
+from ltkd.results.read import SCHEMA_VERSION
+from ltkd.sweep import tuning as tuning_module
+from ltkd.sweep.tuning import check_output, check_preset, choose, make_tuning, preset_name, preset_text, write_preset
 
-from .conftest import PROJECT
+from ..conftest import PROJECT
 
 GRID = ["method=kd", "method.weight=1,4,9", "method.temperature=2,4", "seed=0,1", "dataset.validation_per_class=10"]
 

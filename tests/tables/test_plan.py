@@ -8,13 +8,13 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from ltkd.composition import compose_values
+from ltkd.config.compose import compose_values
 from ltkd.files import write_json
-from ltkd.plan import Plan, Speeds, job_of, wandb_sweep
-from ltkd.results import SCHEMA_VERSION
-from ltkd.tables import compose_runs, load_table
+from ltkd.results.read import SCHEMA_VERSION
+from ltkd.tables.plan import Plan, Speeds, job_of, wandb_sweep
+from ltkd.tables.table import compose_runs, load_table
 
-from .conftest import PROJECT
+from ..conftest import PROJECT
 
 TABLE = """
 name: mine

@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from ltkd.composition import compose_values, compose_variants
-from ltkd.config import load_config
+from ltkd.config.compose import compose_values, compose_variants
+from ltkd.config.identity import student_run
+from ltkd.config.load import load_config
 from ltkd.errors import UserError
 from ltkd.files import write_json
-from ltkd.identity import student_run
-from ltkd.results import SCHEMA_VERSION
-from ltkd.tables import TEACHER, compose_runs, list_tables, load_table
+from ltkd.results.read import SCHEMA_VERSION
+from ltkd.tables.table import TEACHER, compose_runs, list_tables, load_table
 
 TABLE = """
 name: mine

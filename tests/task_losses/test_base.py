@@ -5,7 +5,7 @@ import torch
 
 from ltkd import losses
 from ltkd.errors import UserError
-from ltkd.methods import TaskLoss, build_task_loss, list_task_losses, task_loss_class
+from ltkd.task_losses import TaskLoss, build_task_loss, list_task_losses, task_loss_class
 
 COUNTS = torch.tensor([50, 10, 2])
 LOGITS = torch.tensor([[2.0, 0.5, -1.0], [0.0, 1.0, 3.0]])

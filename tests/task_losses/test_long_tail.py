@@ -9,8 +9,8 @@ from torch import nn
 
 from ltkd import losses
 from ltkd.errors import UserError
-from ltkd.methods import build_task_loss
 from ltkd.models import build_model
+from ltkd.task_losses import build_task_loss
 
 COUNTS = torch.tensor([100, 50, 25, 12, 6, 3])
 CHOICES = [

@@ -11,19 +11,20 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ltkd.config import Config
+from ltkd.config.identity import student_run
+from ltkd.config.schema import Config
 from ltkd.data import Batch
-from ltkd.engine.evaluate import evaluate
-from ltkd.engine.network import TrainedTeacher, make_training, new_method, new_model
-from ltkd.engine.step import make_step
-from ltkd.engine.teacher_logits import WINDOW
-from ltkd.engine.trainer import State, save_state
-from ltkd.engine.workplace import Workplace, made_up_place, prepare
 from ltkd.errors import UserError
-from ltkd.identity import student_run
+from ltkd.loop.evaluate import evaluate
+from ltkd.loop.graph import make_step
+from ltkd.loop.state import State, save_state
+from ltkd.loop.teacher_logits import WINDOW
+from ltkd.loop.tracking import Tracker
+from ltkd.machine import num_cores
 from ltkd.methods import Method
-from ltkd.sweep.runner import num_cores
-from ltkd.tracking import Tracker
+from ltkd.runs.build import TrainedTeacher, new_method, new_model
+from ltkd.runs.train import make_training
+from ltkd.setup import Workplace, made_up_place, prepare
 
 WORKERS = 2  # of the plain loop's DataLoader: the field's number
 

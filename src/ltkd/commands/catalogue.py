@@ -13,15 +13,18 @@ from tabulate import tabulate
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ltkd.composition import compose_values
-from ltkd.config import Config, load_config
-from ltkd.engine.network import TrainedTeacher, make_training, new_method, new_model
-from ltkd.engine.step import Step
-from ltkd.engine.workplace import Workplace, made_up_place
+from ltkd.config.compose import compose_values
+from ltkd.config.identity import student_run
+from ltkd.config.load import load_config
+from ltkd.config.schema import Config
 from ltkd.errors import UserError
-from ltkd.identity import student_run
-from ltkd.methods import list_methods, list_task_losses, method_class, task_loss_class
+from ltkd.loop.step import Step
+from ltkd.methods import list_methods, method_class
 from ltkd.models import build_model, count_multiply_adds, count_parameters, list_models
+from ltkd.runs.build import TrainedTeacher, new_method, new_model
+from ltkd.runs.train import make_training
+from ltkd.setup import Workplace, made_up_place
+from ltkd.task_losses import list_task_losses, task_loss_class
 
 PAIR = ("resnet32x4", "resnet8x4")  # the field's main pair
 NUM_CLASSES = 100

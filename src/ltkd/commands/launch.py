@@ -9,11 +9,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ltkd.config import load_config
-from ltkd.engine.interrupt import end_on_signals
-from ltkd.engine.run import run_experiment
+from ltkd.config.load import load_config
 from ltkd.errors import UserError
-from ltkd.results import run_table
+from ltkd.loop.interrupt import end_on_signals
+from ltkd.results.read import run_table
+from ltkd.runs.run import run_experiment
 
 logger = logging.getLogger("ltkd")
 

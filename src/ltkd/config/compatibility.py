@@ -1,17 +1,16 @@
 """Settings that are right each by itself and do not go together: said before anything is trained."""
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ltkd.methods import method_class, task_loss_class
-
-if TYPE_CHECKING:
-    from ltkd.config import Config, Network
+from ltkd.config.schema import Config, Network
+from ltkd.methods import method_class
+from ltkd.task_losses import task_loss_class
 
 logger = logging.getLogger(__name__)
 
 
-def impossible_combinations(config: "Config") -> list[str]:
+def impossible_combinations(config: Config) -> list[str]:
     """A line, beginning with the key, for each pair of settings that cannot both be had."""
     errors = []
     networks = _networks(config)
@@ -34,7 +33,7 @@ def impossible_combinations(config: "Config") -> list[str]:
     return errors
 
 
-def warn_of_combinations(config: "Config") -> None:
+def warn_of_combinations(config: Config) -> None:
     """A warning for each pair of settings of a valid configuration that hardly anyone means."""
     networks = _networks(config)
     for role, network in networks.items():
@@ -65,7 +64,7 @@ def warn_of_combinations(config: "Config") -> None:
         logger.warning("student.task_loss has no effect with method.task_weight=0")
 
 
-def _networks(config: "Config") -> dict[str, "Network"]:
+def _networks(config: Config) -> dict[str, Network]:
     return {"student": config.student} | ({"teacher": config.teacher} if config.needs_teacher else {})
 
 

@@ -10,10 +10,10 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-import ltkd.resolvers  # noqa: F401  what the YAML files interpolate with
+import ltkd.config.resolvers  # noqa: F401  what the YAML files interpolate with
 from ltkd.errors import UserError
 
-CONFIGURATION = Path(__file__).resolve().parents[2] / "conf"
+CONFIGURATION = Path(__file__).resolve().parents[3] / "conf"
 
 
 def compose_values(*overrides: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ltkd.config import Config, Network, Recipe, Teacher
+from ltkd.config.schema import Config, Network, Recipe, Teacher
 from ltkd.data import DatasetConfig
 from ltkd.files import file_sha256
 

@@ -1,172 +1,25 @@
-"""The typed configuration: checked as a whole before any work, hashed into a run's identity."""
+"""From plain values to a typed configuration: checked as a whole, before any work."""
 
 import dataclasses
 import inspect
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-import torch
-from annotated_types import Ge, Gt, Lt
-
-from ltkd.binding import bind
-from ltkd.combinations import impossible_combinations, warn_of_combinations
-from ltkd.data import DatasetConfig, group_policy, pack_dataset_config, sampler_class
+from ltkd.config.bind import bind
+from ltkd.config.compatibility import impossible_combinations, warn_of_combinations
+from ltkd.config.retraining import retraining_class
+from ltkd.config.schema import Config, Recipe, Teacher
+from ltkd.data import group_policy, pack_dataset_config, sampler_class
 from ltkd.errors import UnknownName, UserError
-from ltkd.methods import Method, method_class, task_loss_class
+from ltkd.machine import resolve_device
+from ltkd.methods import Method, method_class
 from ltkd.models import model_factory
-from ltkd.retraining import retraining_class
+from ltkd.task_losses import task_loss_class
 
 logger = logging.getLogger(__name__)
-
-Seed = Annotated[int, Ge(0), Lt(2**32)]
-Tau = Annotated[float, Ge(0)] | Literal["auto"]  # of a post-hoc correction
-Choice = str | dict[str, Any]  # "name" or {name: ..., other arguments}
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Optimisation of one network. Epochs count from 1; a factor holds from the epoch after its milestone on."""
-
-    name: str
-    epochs: Annotated[int, Ge(0)]
-    batch_size: Annotated[int, Ge(2)]
-    learning_rate: Annotated[float, Gt(0)]
-    momentum: Annotated[float, Ge(0), Lt(1)]
-    nesterov: bool
-    weight_decay: Annotated[float, Ge(0)]
-    warmup_epochs: Annotated[int, Ge(0)]
-    schedule: Literal["step", "cosine", "constant"]
-    milestones: list[Annotated[float, Gt(0), Lt(1)]]
-    decay_factors: list[Annotated[float, Gt(0)]]
-    sampling: Choice = "instance"
-
-
-@dataclass(frozen=True)
-class Network:
-    """A student, and what a teacher has in common with it."""
-
-    name: str
-    pretrained: bool
-    arguments: dict[str, Any]
-    task_loss: Choice
-    retraining: Choice | None
-    recipe: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Swag:
-    """Which sample of the SWAG posterior around a trained teacher; engine/swag.py says what the settings mean."""
-
-    epochs: Annotated[int, Ge(2)]
-    learning_rate: Annotated[float, Gt(0)]
-    rank: Annotated[int, Ge(2)]
-    sample: Annotated[int, Ge(0)] | None  # None: the training that the posterior is collected from
-
-
-@dataclass(frozen=True)
-class Teacher(Network):
-    seed: Seed
-    checkpoint: str | None
-    swag: Swag | None = None  # set by methods alone
-
-
-@dataclass(frozen=True)
-class Precision:
-    autocast: Literal["float32", "bfloat16"]
-    tf32: bool
-
-
-@dataclass(frozen=True)
-class Run:
-    evaluate_every: Annotated[int, Ge(1)]
-    threads: Annotated[int, Ge(1)] | Literal["auto"]
-    progress: Literal["auto", "bar", "lines", "none"]
-    step: Literal["auto", "eager", "graph", "compile"]
-
-
-@dataclass(frozen=True)
-class Cache:
-    mode: Literal["auto", "fill", "lazy", "off"]
-    max_gigabytes: Annotated[float, Gt(0)]
-    storage: Literal["float32", "float16"]
-
-
-@dataclass(frozen=True)
-class EvaluationSettings:
-    """What is computed of the finished network beside its accuracy."""
-
-    logit_adjusted: Tau | None
-    tau_normalized: Tau | None
-    robustness: bool | Literal["auto"]
-    robustness_images: Annotated[int, Ge(1)] | None
-
-
-@dataclass(frozen=True)
-class Wandb:
-    mode: Literal["auto", "online", "offline", "disabled"]
-    project: str
-    entity: str | None
-    tags: list[str]
-
-
-@dataclass(frozen=True)
-class Config:
-    """Everything that a run needs to know; one attribute per top-level key of conf/config.yaml."""
-
-    study: str
-    seed: Seed
-    device: str
-    output_root: str
-    data_root: str
-    precision: Precision
-    run: Run
-    cache: Cache
-    evaluation: EvaluationSettings
-    wandb: Wandb
-    dataset: DatasetConfig
-    teacher: Teacher
-    student: Network
-    method: dict[str, Any]
-    recipe: Recipe
-
-    @property
-    def method_name(self) -> str:
-        return self.method["name"]
-
-    @property
-    def method_arguments(self) -> dict[str, Any]:
-        return {key: value for key, value in self.method.items() if key != "name"}
-
-    @property
-    def needs_teacher(self) -> bool:
-        return method_class(self.method_name).needs.teacher
-
-    @property
-    def reads_stored_logits(self) -> bool:
-        """Whether logits of a teacher may come from a cache, rounded as cache.storage says."""
-        needs = method_class(self.method_name).needs
-        return needs.teacher and (needs.teacher_logits_only or bool(self.further_teachers))
-
-    @property
-    def further_teachers(self) -> list[Teacher]:
-        """The teachers that the method wants beside the main one."""
-        method, sections = method_class(self.method_name), [dataclasses.asdict(n) for n in (self.teacher, self.student)]
-        if not method.needs.teacher:
-            return []
-        teachers = []
-        for difference in method.further_teachers(*sections, self.method_arguments):
-            if "swag" in difference:
-                difference = difference | {"swag": Swag(**difference["swag"])}
-            teachers.append(dataclasses.replace(self.teacher, **difference))
-        return teachers
-
-    def recipe_of(self, network: Network) -> Recipe:
-        """The recipe with what the network's own settings override."""
-        return dataclasses.replace(self.recipe, **network.recipe)
 
 
 def load_config(values: Mapping[str, Any]) -> Config:
@@ -330,15 +183,3 @@ def _check_recipe(key: str, recipe: Recipe, errors: list[str]) -> None:
         logger.warning("%s: the warm-up of %d epochs never ends in %d", key, recipe.warmup_epochs, recipe.epochs)
     if recipe.nesterov and recipe.momentum == 0:
         errors.append(f"{key}.nesterov: needs a momentum greater than 0")
-
-
-def resolve_device(name: str) -> torch.device:
-    """The torch device that `name` (auto, cpu, cuda, cuda:N) means here; UserError where it is not there."""
-    available = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-    if name == "auto":
-        name = available[-1] if len(available) == 1 else available[1]
-    if name == "cuda" and len(available) > 1:
-        name = available[1]
-    if name not in available:
-        raise UserError(f"device: {name!r} is not there; this machine has: auto, {', '.join(available)}")
-    return torch.device(name)

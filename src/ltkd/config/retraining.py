@@ -2,19 +2,17 @@
 
 Kang et al.: Decoupling Representation and Classifier for Long-Tailed Recognition, arXiv:1910.09217. Epochs, learning
 rate and sampling are theirs for ImageNet-LT, with batches of 512; where the recipe's batches are of another size, the
-learning rate is scaled with it. engine/retrain.py carries it out.
+learning rate is scaled with it. runs/retrain.py carries it out.
 """
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt
 
+from ltkd.config.schema import Recipe
 from ltkd.errors import unknown_name
-
-if TYPE_CHECKING:
-    from ltkd.config import Recipe
 
 LEARNING_RATE_AT_512 = 0.2
 
@@ -32,7 +30,7 @@ class ClassifierRetraining:
     weight_decay: Annotated[float, Ge(0)] = 5e-4
     sampling: Literal["class_balanced", "square_root", "instance"] = "class_balanced"
 
-    def recipe(self, first: "Recipe") -> "Recipe":
+    def recipe(self, first: Recipe) -> Recipe:
         """Of the second stage, from that of the first."""
         batch_size = self.batch_size or first.batch_size
         return dataclasses.replace(

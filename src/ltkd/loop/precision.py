@@ -2,7 +2,7 @@
 
 import torch
 
-from ltkd.config import Precision
+from ltkd.config.schema import Precision
 
 TORCH_THREADS = torch.get_num_threads()  # its own choice, before any run of this process sets another
 TINY_IMAGE = 8  # pixels a side: more threads gain little here, and on cores that others use too they wait and lose much

@@ -6,7 +6,7 @@ import time
 
 from tqdm import tqdm
 
-from ltkd.engine.evaluate import Evaluation
+from ltkd.loop.evaluate import Evaluation
 
 logger = logging.getLogger(__name__)
 

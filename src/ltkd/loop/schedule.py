@@ -2,7 +2,7 @@
 
 import math
 
-from ltkd.config import Recipe
+from ltkd.config.schema import Recipe
 
 
 def learning_rate(recipe: Recipe, epoch: int) -> float:

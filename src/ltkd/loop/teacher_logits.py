@@ -20,12 +20,12 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ltkd.config import Cache
+from ltkd.config.schema import Cache
 from ltkd.data import DeviceData, EpochPlan
 from ltkd.data.batches import to_device
-from ltkd.engine.progress import shown_as
-from ltkd.engine.teacher_cache import TeacherCache, record_type
 from ltkd.errors import UserError
+from ltkd.loop.progress import shown_as
+from ltkd.loop.teacher_cache import TeacherCache, record_type
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import urlparse
 
-from ltkd.config import Wandb
+from ltkd.config.schema import Wandb
 from ltkd.errors import UserError
 from ltkd.files import write_text
 
@@ -142,3 +142,12 @@ def _has_login(server: str) -> bool:
 
 def _line(metrics: dict[str, Any]) -> str:
     return json.dumps(metrics, allow_nan=False) + "\n"
+
+
+def latest_metrics(directory: Path) -> dict[str, Any] | None:
+    """The last whole line of the metrics file; None where there is none yet."""
+    with contextlib.suppress(OSError):
+        for line in reversed((directory / METRICS).read_text().splitlines()):
+            with contextlib.suppress(ValueError):  # a line that is just being written
+                return json.loads(line)
+    return None

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ltkd.config import Recipe
+from ltkd.config.schema import Recipe
 from ltkd.data import DeviceData, LongTailSplit, Sampler
-from ltkd.engine.teacher_logits import TeacherLogits
+from ltkd.loop.teacher_logits import TeacherLogits
 from ltkd.losses import ClassGroups
 from ltkd.methods import Method
 

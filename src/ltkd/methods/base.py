@@ -7,20 +7,16 @@ buffers of its own join the optimizer and the checkpoint because it is a module.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
-from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 
 from ltkd.data.batches import Batch
 from ltkd.errors import unknown_name
-from ltkd.methods.task import TaskLoss
 from ltkd.models.output import ModelOutput
-
-Positive = Annotated[float, Gt(0)]
-NonNegative = Annotated[float, Ge(0)]
-Fraction = Annotated[float, Ge(0), Le(1)]
+from ltkd.ranges import Fraction, NonNegative
+from ltkd.task_losses import TaskLoss
 
 _METHODS: dict[str, type["Method"]] = {}
 
@@ -87,7 +83,7 @@ class Method(nn.Module):
     name: ClassVar[str]  # in the registry
     paper: ClassVar[str]
     needs: ClassVar[Needs] = Needs()
-    made_for_task_losses: ClassVar[Mapping[str, str]] = {}  # {"teacher": name}; combinations.py warns of another
+    made_for_task_losses: ClassVar[Mapping[str, str]] = {}  # {"teacher": name}; compatibility.py warns of another
     keeps_classifier: ClassVar[bool] = True  # the student is deployed with its own, whatever `adapt_student` does
     needs_teacher_statistics: bool = False  # `prepare` wants the teacher's logits on the whole training set
     # Every step gives the device the same work: no value is read from it, no choice and no shape depends on one, and

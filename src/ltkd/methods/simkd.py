@@ -11,10 +11,12 @@ from torch.nn import functional as F
 from ltkd import losses
 from ltkd.data.batches import Batch
 from ltkd.errors import UserError
-from ltkd.methods.base import Method, MethodContext, Needs, NonNegative, register
-from ltkd.methods.stages import check_classifier_on_last_map, check_stages
-from ltkd.methods.task import CrossEntropy, TaskLoss
+from ltkd.methods.base import Method, MethodContext, Needs, register
+from ltkd.methods.features import check_classifier_on_last_map, check_stages
 from ltkd.models.output import ModelOutput
+from ltkd.ranges import NonNegative
+from ltkd.task_losses import TaskLoss
+from ltkd.task_losses.base import CrossEntropy
 
 logger = logging.getLogger(__name__)
 

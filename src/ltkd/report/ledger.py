@@ -14,12 +14,13 @@ from typing import Any
 
 from ltkd.errors import UserError
 from ltkd.files import write_json
-from ltkd.report.content import Entry, Report, make_report
+from ltkd.report.content import Report, make_report
+from ltkd.report.entries import Entry
 from ltkd.report.text import readme_correction, readme_table
-from ltkd.results import POST_HOC, read_result
-from ltkd.tables import Table, compose_runs, load_table
+from ltkd.results.read import POST_HOC, read_result
+from ltkd.tables.table import Table, compose_runs, load_table
 
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[3]
 LEDGER = PROJECT / "outputs" / "ledger"
 README = PROJECT / "README.md"
 MARKED = re.compile(r"(<!-- table:(\S+?)(?: (\w+))? -->\n)(.*?)(<!-- end -->)", re.DOTALL)

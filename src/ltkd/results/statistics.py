@@ -11,7 +11,7 @@ CONFIDENCE = 0.95
 EXACT_UP_TO = 6  # n ** n resamples are at most 46,656: all of them instead of a sample
 RESAMPLES = 20_000
 # How often the 95 % bootstrap interval holds the true difference when differences are normal, in %
-# (tests/test_statistics.py measures it). At n = 2 and 3 the interval is the range of the differences seen.
+# (tests/results/test_statistics.py measures it). At n = 2 and 3 the interval is the range of the differences seen.
 COVERAGE = {2: 50, 3: 75, 4: 80, 5: 84, 6: 86, 8: 88, 10: 91, 20: 92}
 
 

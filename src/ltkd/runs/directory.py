@@ -1,4 +1,4 @@
-"""One run's directory: its lock, its status, its log file."""
+"""One run's directory: its files' names, its lock, its status, its log, the data that it belongs to."""
 
 import json
 import logging
@@ -13,15 +13,17 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ltkd.engine.interrupt import Interrupted
+from ltkd.data import DatasetConfig, LongTailData, check_manifest, pack_data_sha256, write_manifest
 from ltkd.errors import UserError
 from ltkd.files import read_json, remove_partial_files, write_json
+from ltkd.loop.interrupt import Interrupted
 
 logger = logging.getLogger(__name__)
 
 RESULT = "result.json"
 STATUS = "status.json"
 WEIGHTS = "weights.safetensors"
+MANIFEST = "manifest.json"
 RETRAINING = "retraining"  # folder of the second stage, if there is one
 
 
@@ -108,3 +110,19 @@ def finished_result(directory: Path, identity: dict[str, Any]) -> dict[str, Any]
     if result.get("identity") != json.loads(json.dumps(identity)):
         raise UserError(f"{directory / RESULT}: belongs to another configuration; move the directory away")
     return result
+
+
+def agree_on_data(directory: Path, data: LongTailData) -> None:
+    """What was trained here before was trained on exactly this data, or nothing goes on."""
+    path, manifest = directory / MANIFEST, data.manifest()
+    if path.exists():
+        check_manifest(path, manifest)
+    else:
+        write_manifest(path, manifest)
+
+
+def agree_on_pack(directory: Path, dataset: DatasetConfig) -> None:
+    """Of a finished run: two packs may have the same settings and other images. Cheap, no image is read."""
+    path = directory / MANIFEST
+    if dataset.source == "pack" and path.exists():
+        check_manifest(path, read_json(path) | pack_data_sha256(Path(dataset.path)))

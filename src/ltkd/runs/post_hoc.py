@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ltkd.config import Config
+from ltkd.config.schema import Config
 from ltkd.data import DeviceData
-from ltkd.engine.evaluate import predict_logits, summarize
-from ltkd.engine.precision import autocast
-from ltkd.engine.workplace import Workplace
+from ltkd.loop.evaluate import predict_logits, summarize
+from ltkd.loop.precision import autocast
 from ltkd.losses import posthoc_logit_adjustment, tau_normalised_logits
+from ltkd.setup import Workplace
 
 logger = logging.getLogger(__name__)
 

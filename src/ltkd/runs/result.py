@@ -1,12 +1,7 @@
 """result.json: all that a table or a reader needs to know of a finished run, written last."""
 
-import contextlib
-import functools
 import platform
-import re
-import subprocess
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy
@@ -14,13 +9,15 @@ import torch
 from torch import nn
 
 import ltkd
-from ltkd.engine.run_directory import RESULT, RETRAINING, WEIGHTS
-from ltkd.engine.trainer import CHECKPOINT, FitResult
-from ltkd.engine.workplace import Workplace
+from ltkd.config.identity import NetworkRun
 from ltkd.files import file_sha256, write_json
-from ltkd.identity import NetworkRun
+from ltkd.loop.state import CHECKPOINT
+from ltkd.loop.trainer import FitResult
+from ltkd.machine import device_name, git_state
 from ltkd.models import count_multiply_adds, count_parameters, save_weights
-from ltkd.results import SCHEMA_VERSION
+from ltkd.results.read import SCHEMA_VERSION
+from ltkd.runs.directory import RESULT, RETRAINING, WEIGHTS
+from ltkd.setup import Workplace
 
 
 def write_result(
@@ -72,36 +69,3 @@ def teacher_in_short(result: dict[str, Any]) -> dict[str, Any]:
     """What a student's result says of a teacher."""
     keys = ("hash", "cell", "seed", "directory", "accuracy", "parameters", "evaluate_every")
     return {key: result[key] for key in keys} | {"post_hoc": result.get("post_hoc")}  # results of before have none
-
-
-def device_name(device: torch.device) -> str:
-    """As results and benchmarks call it: "NVIDIA H100 80GB HBM3", "cpu (the processor's model)"."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    model = platform.machine()
-    with contextlib.suppress(OSError):  # not Linux: no such file
-        names = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
-        model = names[1] if names else model
-    return f"cpu ({model})"
-
-
-@functools.cache
-def git_state() -> dict[str, Any] | None:
-    """Commit and whether files differ from it, as first asked for in this process; None outside a checkout.
-
-    The code that runs was read when the process started: what is committed later is not what made the numbers.
-    """
-
-    def git(*arguments: str) -> str:
-        folder = Path(__file__).parent
-        return subprocess.run(
-            ["git", "-C", folder, *arguments], capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        return {
-            "commit": git("rev-parse", "HEAD"),
-            "modified": bool(git("status", "--porcelain", "--untracked-files=no")),
-        }
-    except (OSError, subprocess.CalledProcessError):
-        return None

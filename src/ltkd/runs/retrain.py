@@ -11,17 +11,17 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ltkd.config import Network
+from ltkd.config.retraining import LearnableWeightScaling, build_retraining
+from ltkd.config.schema import Network
 from ltkd.data import build_sampler
-from ltkd.engine.run_directory import RETRAINING
-from ltkd.engine.trainer import FitResult, fit
-from ltkd.engine.training import Training
 from ltkd.errors import UserError
+from ltkd.loop.tracking import Tracker
+from ltkd.loop.trainer import FitResult, fit
+from ltkd.loop.training import Training
 from ltkd.losses import learnable_weight_scaling
 from ltkd.methods import Method
 from ltkd.models.classifier import linear_classifier, set_classifier
-from ltkd.retraining import LearnableWeightScaling, build_retraining
-from ltkd.tracking import Tracker
+from ltkd.runs.directory import RETRAINING
 
 
 def check_retraining(network: Network, model: nn.Module) -> None:

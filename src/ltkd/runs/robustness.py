@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ltkd.data import DatasetConfig
-from ltkd.engine.evaluate import summarize
-from ltkd.engine.workplace import Workplace
+from ltkd.loop.evaluate import summarize
 from ltkd.methods import Method
+from ltkd.setup import Workplace
 
 RADIUS, STEP, STEPS = 8 / 255, 2 / 255, 10  # of pixel values in 0 .. 1
 SEED = 0  # of the random starts: the same for every network and on every device

@@ -6,14 +6,15 @@ from typing import Any
 
 import torch
 
-from ltkd.config import Config
-from ltkd.engine.network import make_method, new_method, new_model, train_network
-from ltkd.engine.post_hoc import warn_of_other_tau
-from ltkd.engine.result import git_state
-from ltkd.engine.run_directory import Busy, finished_result, locked, recorded
-from ltkd.engine.teacher_store import find_or_train_teacher
-from ltkd.engine.workplace import agree_on_data, agree_on_pack, describe, prepare
-from ltkd.identity import student_run
+from ltkd.config.identity import student_run
+from ltkd.config.schema import Config
+from ltkd.machine import git_state
+from ltkd.runs.build import make_method, new_method, new_model
+from ltkd.runs.directory import Busy, agree_on_data, agree_on_pack, finished_result, locked, recorded
+from ltkd.runs.post_hoc import warn_of_other_tau
+from ltkd.runs.teacher_store import find_or_train_teacher
+from ltkd.runs.train import train_network
+from ltkd.setup import describe, prepare
 
 logger = logging.getLogger(__name__)
 

@@ -18,12 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ltkd.config import Swag, Teacher
-from ltkd.engine.checkpoint import load_checkpoint, save_checkpoint
-from ltkd.engine.precision import autocast
-from ltkd.engine.workplace import Workplace
+from ltkd.config.schema import Swag, Teacher
 from ltkd.errors import UserError
-from ltkd.methods import MethodContext, TaskLoss, method_class
+from ltkd.loop.checkpoint import load_checkpoint, save_checkpoint
+from ltkd.loop.precision import autocast
+from ltkd.methods import MethodContext, method_class
+from ltkd.setup import Workplace
+from ltkd.task_losses import TaskLoss
 
 STATISTICS = "swag.ckpt"
 

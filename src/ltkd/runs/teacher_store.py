@@ -9,10 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from ltkd.config import Teacher
-from ltkd.engine.network import TrainedTeacher, new_model, task_only, train_network
-from ltkd.engine.run_directory import RESULT, WEIGHTS, finished_result, locked, recorded
-from ltkd.engine.swag import (
+from ltkd.config.identity import NetworkRun, teacher_run
+from ltkd.config.schema import Teacher
+from ltkd.errors import UserError
+from ltkd.files import file_sha256
+from ltkd.models import load_weights
+from ltkd.runs.build import TrainedTeacher, new_model, task_only
+from ltkd.runs.directory import RESULT, WEIGHTS, agree_on_data, finished_result, locked, recorded
+from ltkd.runs.swag import (
     STATISTICS,
     WeightCollector,
     draw_weights,
@@ -21,11 +25,8 @@ from ltkd.engine.swag import (
     set_weights,
     swag_training,
 )
-from ltkd.engine.workplace import Workplace, agree_on_data
-from ltkd.errors import UserError
-from ltkd.files import file_sha256
-from ltkd.identity import NetworkRun, teacher_run
-from ltkd.models import load_weights
+from ltkd.runs.train import train_network
+from ltkd.setup import Workplace
 
 logger = logging.getLogger(__name__)
 

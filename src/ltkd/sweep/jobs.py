@@ -11,10 +11,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from ltkd.composition import CONFIGURATION, compose_values
-from ltkd.config import Config, load_config
+from ltkd.config.compose import CONFIGURATION, compose_values
+from ltkd.config.identity import NetworkRun, student_run, teacher_run
+from ltkd.config.load import load_config
+from ltkd.config.schema import Config
 from ltkd.errors import UserError
-from ltkd.identity import NetworkRun, student_run, teacher_run
 
 
 @dataclass(frozen=True)

@@ -23,14 +23,14 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from tabulate import tabulate
 
-from ltkd.composition import CONFIGURATION, compose_values
-from ltkd.config import load_config
-from ltkd.engine.run_directory import RESULT
+from ltkd.config.compose import CONFIGURATION, compose_values
+from ltkd.config.identity import student_run
+from ltkd.config.load import load_config
 from ltkd.errors import UserError
 from ltkd.files import write_text
-from ltkd.identity import student_run
-from ltkd.results import figure, read_result
-from ltkd.statistics import CONFIDENCE, student_t_interval, summarize
+from ltkd.results.read import figure, read_result
+from ltkd.results.statistics import CONFIDENCE, student_t_interval, summarize
+from ltkd.runs.directory import RESULT
 from ltkd.sweep import Job, check_jobs
 
 # What a preset does not say: where and how it is run, and what is for tuning alone.

@@ -12,17 +12,18 @@ from typing import Any
 from tabulate import tabulate
 from tqdm import tqdm
 
-from ltkd.config import Wandb, resolve_device
+from ltkd.config.identity import NetworkRun
+from ltkd.config.schema import Wandb
 from ltkd.data import class_counts, why_unavailable
-from ltkd.engine.run_directory import RESULT
-from ltkd.engine.trainer import CHECKPOINT
 from ltkd.errors import UserError
 from ltkd.files import read_json
-from ltkd.identity import NetworkRun
-from ltkd.results import files_below, read_result
+from ltkd.loop.state import CHECKPOINT
+from ltkd.loop.tracking import latest_metrics
+from ltkd.machine import resolve_device
+from ltkd.results.read import files_below, read_result
+from ltkd.runs.directory import RESULT
 from ltkd.sweep import Job
-from ltkd.sweep.display import latest_metrics
-from ltkd.tables import Table, TableRun, compose_runs
+from ltkd.tables.table import Table, TableRun, compose_runs
 
 STATES = ("done", "to resume", "to run", "no data")
 MANY_CELLS = 60  # a plan of more has a line for each column

@@ -19,7 +19,7 @@ notes              text for below the table
 table = load_table("cifar100_lt_main")
 for run in compose_runs(table, ["device=cuda"]):     one for each cell, split seed and seed
     run.overrides                                    for train.py
-    run.student.directory, run.teachers              where it and its teachers lie (ltkd.identity.NetworkRun)
+    run.student.directory, run.teachers              where it and its teachers lie (ltkd.config.identity.NetworkRun)
     run.result()                                     result.json, if it is there and of this identity, or None
 """
 
@@ -37,13 +37,14 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from ltkd.binding import bind
-from ltkd.composition import CONFIGURATION, compose_variants
-from ltkd.config import Config, Seed, load_config
-from ltkd.engine.run_directory import RESULT, finished_result
+from ltkd.config.bind import bind
+from ltkd.config.compose import CONFIGURATION, compose_variants
+from ltkd.config.identity import NetworkRun, student_run, teacher_run
+from ltkd.config.load import load_config
+from ltkd.config.schema import Config, Seed
 from ltkd.errors import UserError, unknown_name
-from ltkd.identity import NetworkRun, student_run, teacher_run
-from ltkd.results import KINDS, read_result
+from ltkd.results.read import KINDS, read_result
+from ltkd.runs.directory import RESULT, finished_result
 
 ROLE = "role"  # beside the axes, in `at` of a published value
 TEACHER = "teacher"
@@ -227,7 +228,7 @@ def compose_runs(table: Table, overrides: Iterable[str] = (), *, cells: Iterable
             raise UserError(f"{key}: the table {table.name} says it; for another one make a table of your own")
     runs = []
     seeds = table.seed_values()
-    with _each_warning_once(logging.getLogger("ltkd.config")):
+    with _each_warning_once(logging.getLogger("ltkd.config.load")):
         for cell in (one for one in (table.cells if cells is None else cells) if one.overrides is not None):
             without_seeds = [*cell.overrides, *overrides]
             try:

@@ -1,4 +1,4 @@
-"""Task losses for long-tailed labels that weigh classes, images or margins. They register themselves; see task.py."""
+"""Task losses for long-tailed labels that weigh classes, images or margins. They register themselves; see base.py."""
 
 import logging
 import math
@@ -9,9 +9,9 @@ from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
 from ltkd import losses
-from ltkd.methods.base import Fraction, NonNegative, Positive
-from ltkd.methods.task import TaskLoss, register_task_loss
 from ltkd.models.classifier import CosineClassifier, linear_classifier, replace_classifier
+from ltkd.ranges import Fraction, NonNegative, Positive
+from ltkd.task_losses.base import TaskLoss, register_task_loss
 
 logger = logging.getLogger(__name__)
 
