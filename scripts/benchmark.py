@@ -40,9 +40,9 @@ def main(arguments: list[str]) -> int:
         jobs = jobs or (4 if device.type == "cuda" else 2)
         scaling = "--scaling" in own
         variants = (scaling_variants if scaling else standard_variants)(config, device.type == "cuda", jobs)
-        place = prepare(config)
+        setup = prepare(config)
         pair = f"{config.teacher.name} -> {config.student.name}, {config.method_name}, batch {config.recipe.batch_size}"
-        say(f"{pair}; {describe(place)}")
+        say(f"{pair}; {describe(setup)}")
         root = Path(config.output_root) / "benchmark"
         name = f"{config.teacher.name}-{config.student.name}-{config.method_name}".replace("/", "_")
         name += "-scaling" * scaling
@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> int:
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         title = f"{pair}; {rows[0].jobs} to {rows[-1].jobs} jobs; {rounds} rounds, {device}"
-        text = markdown(title, rows, config, place.train.num_views, len(place.train))
+        text = markdown(title, rows, config, setup.train.num_views, len(setup.train))
         write_text(root / f"{name}.md", text + "\n")
         write_json(root / f"{name}.json", as_json(rows, config, overrides, steps, rounds))
     except UserError as error:

@@ -21,7 +21,7 @@ from ltkd.models import ModelOutput
 
 
 @dataclass(frozen=True)
-class Workplace:
+class Setup:
     """What the networks of one run share: the configuration, the data on the device, the device."""
 
     config: Config
@@ -32,12 +32,12 @@ class Workplace:
     validation: DeviceData | None
 
 
-def prepare(config: Config) -> Workplace:
+def prepare(config: Config) -> Setup:
     """Data loaded and on the device, torch set up. UserError when the data is absent, damaged or does not fit."""
     set_backends(config.precision, config.run.threads, config.dataset.image_size)
     device = resolve_device(config.device)
     data = load_data(config.dataset, Path(config.data_root))
-    return Workplace(
+    return Setup(
         config, data, device,
         train=device_data(data, "train", device=device),
         test=device_data(data, "test", device=device),
@@ -45,7 +45,7 @@ def prepare(config: Config) -> Workplace:
     )  # fmt: skip
 
 
-def made_up_place(config: Config, num_images: int) -> Workplace:
+def synthetic_setup(config: Config, num_images: int) -> Setup:
     """About `num_images` random images, as many of each class, in the shape of the data set: for counting and timing
     without its files."""
     set_backends(config.precision, config.run.threads, config.dataset.image_size)
@@ -61,25 +61,25 @@ def made_up_place(config: Config, num_images: int) -> Workplace:
     parts = images[split.indices], labels[split.indices], images[:0], labels[:0], images[:10], labels[:10]
     data = LongTailData(dataset.name, dataset, split, names, *parts)
     train, test = (device_data(data, part, device=device) for part in ("train", "test"))
-    return Workplace(config, data, device, train, test, None)
+    return Setup(config, data, device, train, test, None)
 
 
-def describe(place: Workplace) -> str:
+def describe(setup: Setup) -> str:
     """One line for the head of a log: what is trained on, and where."""
-    counts, groups = place.data.split.class_counts, place.data.split.groups
-    images = (f"{name} {counts[groups == group].sum()}" for group, name in enumerate(place.data.split.group_names))
-    held_out = f", {len(place.validation)} for validation" if place.validation else ""
+    counts, groups = setup.data.split.class_counts, setup.data.split.groups
+    images = (f"{name} {counts[groups == group].sum()}" for group, name in enumerate(setup.data.split.group_names))
+    held_out = f", {len(setup.validation)} for validation" if setup.validation else ""
     return (
-        f"{place.data.name}: {len(place.train)} training images ({', '.join(images)}){held_out}, "
-        f"{len(place.test)} test images, {len(counts)} classes; device {place.device}"
+        f"{setup.data.name}: {len(setup.train)} training images ({', '.join(images)}){held_out}, "
+        f"{len(setup.test)} test images, {len(counts)} classes; device {setup.device}"
     )
 
 
 @torch.no_grad()
-def predict(place: Workplace, model: nn.Module, images: torch.Tensor, features: bool = False) -> ModelOutput:
+def predict(setup: Setup, model: nn.Module, images: torch.Tensor, features: bool = False) -> ModelOutput:
     was_training = model.training
     model.eval()
-    with autocast(place.config.precision, place.device):
+    with autocast(setup.config.precision, setup.device):
         output = model(images, features=features)
     model.train(was_training)
     return output

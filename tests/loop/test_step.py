@@ -105,13 +105,13 @@ def test_the_whole_step_never_looks_at_the_device(make_config):
 
 
 def training_of(config):
-    place, run = prepare(config), student_run(config)
-    teacher = find_or_train_teacher(place) if config.needs_teacher else None
-    further = [find_or_train_teacher(place, one) for one in config.further_teachers]
-    model = new_model(place, run.network, run.seed)
-    method = new_method(place, model, teacher, len(further))
-    model = method.adapt_student(model).to(place.device, memory_format=torch.channels_last)
-    return make_training(place, run, model, method, teacher, further)
+    setup, run = prepare(config), student_run(config)
+    teacher = find_or_train_teacher(setup) if config.needs_teacher else None
+    further = [find_or_train_teacher(setup, one) for one in config.extra_teachers]
+    model = new_model(setup, run.network, run.seed)
+    method = new_method(setup, model, teacher, len(further))
+    model = method.adapt_student(model).to(setup.device, memory_format=torch.channels_last)
+    return make_training(setup, run, model, method, teacher, further)
 
 
 def start(step, training, epoch=1, rate=0.05):
@@ -192,11 +192,11 @@ def test_totals_keep_their_place_and_take_a_new_figure():
     totals = Totals(torch.device("cpu"))
     figures = {"loss/a": torch.tensor(2.0), "table": torch.ones(3, 2)}
     totals.add(figures, 5)
-    place = totals.tensors()[0].data_ptr()
+    address = totals.tensors()[0].data_ptr()
     totals.start_epoch()
     totals.add(figures, 5)
     totals.load_state_dict(copy.deepcopy(totals.state_dict()))
-    assert totals.tensors()[0].data_ptr() == place
+    assert totals.tensors()[0].data_ptr() == address
     totals.add(figures | {"late": torch.tensor(1.0)}, 2)
     assert totals.sums()["table"].tolist() == [[7, 7]] * 3
     assert totals.sums()["late"] == 2

@@ -15,7 +15,7 @@ from ltkd.loop import checkpoint
 from ltkd.loop.checkpoint import load_checkpoint, save_checkpoint
 from ltkd.loop.state import CHECKPOINT
 from ltkd.models import build_model, save_weights
-from ltkd.runs.directory import Busy, locked
+from ltkd.runs.directory import RunLocked, locked
 from ltkd.runs.run import run_experiment
 
 
@@ -117,7 +117,7 @@ def test_the_second_process_leaves_a_student_and_waits_for_a_teacher(tmp_path):
     events = []
     with locked(tmp_path, wait=False):
         # another lock object, as another process would have
-        with pytest.raises(Busy), locked(tmp_path, wait=False):
+        with pytest.raises(RunLocked), locked(tmp_path, wait=False):
             pass
 
         def wait():

@@ -67,20 +67,20 @@ def test_a_run_on_digits_ends_and_resumes_to_the_same_bit(make_config, teachers,
 PAIRS = {"homogeneous": ("resnet20", "resnet8"), "heterogeneous": ("wrn_16_2", "shufflenetv1")}
 
 
-def one_batch(place):
-    plan = place.train.draw_epoch(torch.Generator().manual_seed(0))
-    batch = place.train.batch(plan, 0, 48)
+def one_batch(setup):
+    plan = setup.train.draw_epoch(torch.Generator().manual_seed(0))
+    batch = setup.train.batch(plan, 0, 48)
     batch.second_view = batch.images.flip(0).flip(0)  # an augmented view would do as well
     return batch
 
 
-def step_of(place, teacher, further=()):
+def step_of(setup, teacher, further=()):
     """The training step of the configuration, with networks that have just been made."""
-    config = place.config
-    student = new_model(place, config.student, config.seed)
-    method = new_method(place, student, teacher, len(further)).train()
+    config = setup.config
+    student = new_model(setup, config.student, config.seed)
+    method = new_method(setup, student, teacher, len(further)).train()
     model = method.adapt_student(student).train()
-    training = make_training(place, student_run(config), model, method, teacher, further)
+    training = make_training(setup, student_run(config), model, method, teacher, further)
     groups = [{"params": [p for p in model.parameters() if p.requires_grad]}, *method.parameter_groups()]
     optimizer = torch.optim.Adam([group for group in groups if group["params"]], lr=3e-3)  # whatever the terms' size
     method.start_epoch(training.recipe.epochs)  # after all warm-ups
@@ -93,11 +93,11 @@ def knowing_teachers():
     return {}
 
 
-def knowing_teacher(place, pair, knowing_teachers):
+def knowing_teacher(setup, pair, knowing_teachers):
     if pair not in knowing_teachers:
-        config = place.config
+        config = setup.config
         torch.manual_seed(0)
-        network, batch = new_model(place, config.teacher, 0).train(), one_batch(place)
+        network, batch = new_model(setup, config.teacher, 0).train(), one_batch(setup)
         optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
         for _ in range(80):
             optimizer.zero_grad()
@@ -113,9 +113,9 @@ def knowing_teacher(place, pair, knowing_teachers):
 def test_one_batch_is_learned_by_heart(make_config, knowing_teachers, name, pair):
     teacher_name, student_name = PAIRS[pair]
     config = make_config(f"method={name}", f"teacher={teacher_name}", f"student={student_name}", "recipe.batch_size=48")
-    place = prepare(config)
-    teacher = knowing_teacher(place, pair, knowing_teachers) if config.needs_teacher else None
-    step, batch = step_of(place, teacher, [teacher] * len(config.further_teachers)), one_batch(place)
+    setup = prepare(config)
+    teacher = knowing_teacher(setup, pair, knowing_teachers) if config.needs_teacher else None
+    step, batch = step_of(setup, teacher, [teacher] * len(config.extra_teachers)), one_batch(setup)
     accuracies = []
     for _ in range(120):
         accuracies.append(step(batch)["accuracy"].item())

@@ -34,16 +34,16 @@ def training_of(config):
         captured["training"] = training
         raise KeyboardInterrupt
 
-    place = prepare(config)
-    teacher = find_or_train_teacher(place) if config.needs_teacher else None
+    setup = prepare(config)
+    teacher = find_or_train_teacher(setup) if config.needs_teacher else None
     run = student_run(config)
-    model = new_model(place, run.network, run.seed)
-    method = new_method(place, model, teacher)
+    model = new_model(setup, run.network, run.seed)
+    method = new_method(setup, model, teacher)
     from ltkd.runs import train
 
     original, train.fit = train.fit, capture
     try:
-        train.train_network(place, run, model, method, teacher)
+        train.train_network(setup, run, model, method, teacher)
     except KeyboardInterrupt:
         return captured["training"]
     finally:
@@ -279,7 +279,7 @@ def test_a_method_that_refuses_is_known_before_a_further_teacher_is_trained(make
     monkeypatch.setattr(method_class("exopd"), "__init__", refuse)
     with pytest.raises(UserError, match="not with these"):
         run_experiment(config)
-    assert not teacher_run(config, config.further_teachers[0]).directory.exists()
+    assert not teacher_run(config, config.extra_teachers[0]).directory.exists()
 
 
 def test_a_student_that_cannot_be_built_is_known_before_a_teacher_is_trained(make_config):

@@ -40,11 +40,11 @@ def test_a_stored_teacher_with_a_cosine_classifier_is_built_again(make_config):
     first = run_experiment(config)
     again = run_experiment(make_config("method=kd", "teacher.task_loss=ldam", "study=again"))
     assert again["weights_sha256"] == first["weights_sha256"]
-    place, run = prepare(config), teacher_run(config)
-    model = new_model(place, run.network, run.seed)
+    setup, run = prepare(config), teacher_run(config)
+    model = new_model(setup, run.network, run.seed)
     load_weights(model, run.directory / "weights.safetensors")
     assert isinstance(model.classifier, CosineClassifier)
-    logits = model.eval()(next(place.test.evaluation_batches(100)).images).logits
+    logits = model.eval()(next(setup.test.evaluation_batches(100)).images).logits
     assert 10 < logits.abs().max() <= 30
 
 
@@ -187,19 +187,19 @@ def test_every_method_combines_with_ldam_or_says_why_not(make_config, name):
 
 def step_of(config):
     """(step, batch) of the configuration with an untrained teacher; two images of every class in the batch of 20."""
-    place = prepare(config)
-    student = new_model(place, config.student, config.seed)
-    teacher = new_model(place, config.teacher, 1).eval().requires_grad_(False) if config.needs_teacher else None
+    setup = prepare(config)
+    student = new_model(setup, config.student, config.seed)
+    teacher = new_model(setup, config.teacher, 1).eval().requires_grad_(False) if config.needs_teacher else None
     teacher = teacher and TrainedTeacher(teacher, {})
-    further = [teacher] * len(config.further_teachers)
-    method = new_method(place, student, teacher, len(further)).train()
+    further = [teacher] * len(config.extra_teachers)
+    method = new_method(setup, student, teacher, len(further)).train()
     model = method.adapt_student(student).train()
-    training = make_training(place, student_run(config), model, method, teacher, further)
+    training = make_training(setup, student_run(config), model, method, teacher, further)
     optimizer = torch.optim.SGD([*model.parameters(), *method.parameters()], lr=0.01)
     method.start_epoch(training.recipe.epochs)
     generator = torch.Generator().manual_seed(0)
-    plan = place.train.draw_epoch(generator, training.sampler.order(1, 3, generator))
-    batch = place.train.batch(plan, 0, 20)
+    plan = setup.train.draw_epoch(generator, training.sampler.order(1, 3, generator))
+    batch = setup.train.batch(plan, 0, 20)
     batch.second_view = batch.images
     assert batch.labels.bincount().tolist() == [2] * 10
     return Step(training, optimizer), batch

@@ -17,20 +17,20 @@ from ltkd.setup import prepare
 
 
 def trained(config):
-    """(place, network) of a finished student, from its files."""
-    place, run = prepare(config), student_run(config)
-    model = new_model(place, run.network, run.seed)
+    """(setup, network) of a finished student, from its files."""
+    setup, run = prepare(config), student_run(config)
+    model = new_model(setup, run.network, run.seed)
     load_weights(model, run.directory / "weights.safetensors")
-    return place, model.eval()
+    return setup, model.eval()
 
 
 def accuracy(logits, labels):
     return 100 * (logits.argmax(1) == labels).float().mean().item()
 
 
-def corrected(place, model, data, kind, tau):
+def corrected(setup, model, data, kind, tau):
     """The correction done to the network and not to its logits."""
-    counts = torch.tensor(place.data.split.class_counts, dtype=torch.float32)
+    counts = torch.tensor(setup.data.split.class_counts, dtype=torch.float32)
     (batch,) = data.evaluation_batches(10**6)
     with torch.no_grad():
         output = model(batch.images)
@@ -44,19 +44,19 @@ def corrected(place, model, data, kind, tau):
 def test_figures_are_those_of_the_corrected_network(make_config, held_out):
     config = make_config("method=ce", "recipe.epochs=6", f"dataset.validation_per_class={held_out}")
     result = run_experiment(config)
-    place, model = trained(config)
+    setup, model = trained(config)
     for kind in ("logit_adjusted", "tau_normalized"):
         figures = result["post_hoc"][kind]
-        test = corrected(place, model, place.test, kind, figures["tau"])
-        assert figures["test"]["all"] == pytest.approx(accuracy(test, place.test.labels), abs=0.21)
+        test = corrected(setup, model, setup.test, kind, figures["tau"])
+        assert figures["test"]["all"] == pytest.approx(accuracy(test, setup.test.labels), abs=0.21)
         assert ("validation" in figures) == bool(held_out)
         if not held_out:
             assert (figures["tau"], figures["chosen_by"]) == (1.0, "default")
             continue
         assert figures["chosen_by"] == "validation"
-        labels = place.validation.labels
+        labels = setup.validation.labels
         on_validation = {
-            tau: accuracy(corrected(place, model, place.validation, kind, tau), labels)
+            tau: accuracy(corrected(setup, model, setup.validation, kind, tau), labels)
             for tau in (step / 10 for step in range(21))
         }
         assert figures["validation"]["all"] == pytest.approx(max(on_validation.values()), abs=1e-4)
@@ -83,9 +83,9 @@ def test_settings_give_tau_and_leave_out_and_make_no_other_run(make_config):
     assert result["post_hoc"]["tau_normalized"] is None
     figures = result["post_hoc"]["logit_adjusted"]
     assert (figures["tau"], figures["chosen_by"]) == (0.3, "setting")
-    place, model = trained(chosen)
-    adjusted = corrected(place, model, place.test, "logit_adjusted", 0.3)
-    assert figures["test"]["all"] == pytest.approx(accuracy(adjusted, place.test.labels), abs=0.21)
+    setup, model = trained(chosen)
+    adjusted = corrected(setup, model, setup.test, "logit_adjusted", 0.3)
+    assert figures["test"]["all"] == pytest.approx(accuracy(adjusted, setup.test.labels), abs=0.21)
 
 
 def test_a_finished_run_says_that_it_has_another_tau(make_config, caplog):
@@ -120,10 +120,10 @@ def test_a_cosine_classifier_has_no_norms_to_temper(make_config, caplog):
 def test_a_class_without_training_images_has_no_prior(make_config, monkeypatch):
     config = make_config("method=ce")
     run_experiment(config)
-    place, model = trained(config)
-    place.data.split.class_counts[3] = 0
-    assert post_hoc.post_hoc_figures(place, model)["logit_adjusted"] is None
-    assert post_hoc.post_hoc_figures(place, model)["tau_normalized"] is not None
+    setup, model = trained(config)
+    setup.data.split.class_counts[3] = 0
+    assert post_hoc.post_hoc_figures(setup, model)["logit_adjusted"] is None
+    assert post_hoc.post_hoc_figures(setup, model)["tau_normalized"] is not None
 
 
 def test_tables_show_them_for_student_and_teacher(make_config):
@@ -151,8 +151,8 @@ def test_a_result_without_such_figures_has_no_row_value(make_config):
 def test_logits_are_those_of_the_evaluation(make_config):
     config = make_config("method=ce")
     result = run_experiment(config)
-    place, model = trained(config)
+    setup, model = trained(config)
     from contextlib import nullcontext
 
-    logits = predict_logits(model, place.test, nullcontext)
-    assert accuracy(logits, place.test.labels) == pytest.approx(result["accuracy"]["last"]["all"], abs=1e-4)
+    logits = predict_logits(model, setup.test, nullcontext)
+    assert accuracy(logits, setup.test.labels) == pytest.approx(result["accuracy"]["last"]["all"], abs=1e-4)

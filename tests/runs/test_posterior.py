@@ -84,10 +84,10 @@ def test_a_further_teacher_is_written_down_as_what_it_is(make_config):
     config = make_config("method=exopd", "teacher=resnet14", "method.reference=student", *TWO_EPOCHS)
     result = run_experiment(config)
     [reference] = result["further_teacher_results"]
-    stored = json.loads((teacher_run(config, config.further_teachers[0]).directory / "result.json").read_text())
+    stored = json.loads((teacher_run(config, config.extra_teachers[0]).directory / "result.json").read_text())
     assert (stored["teacher"], stored["method"], stored["student"]) == ("resnet8", "teacher", None)
     assert stored["hash"] == reference["hash"] != result["teacher_result"]["hash"]
-    settings = json.loads((teacher_run(config, config.further_teachers[0]).directory / "config.json").read_text())
+    settings = json.loads((teacher_run(config, config.extra_teachers[0]).directory / "config.json").read_text())
     assert settings["teacher"]["name"] == "resnet8"
 
 
@@ -121,10 +121,10 @@ def test_the_ensembles_logits_are_those_of_its_members(make_config, monkeypatch)
     monkeypatch.setattr(BayesianTeacher, "distill", watch)
     config = make_config(*ENSEMBLE, *TWO_EPOCHS)
     run_experiment(config)
-    place = prepare(config)
-    for teacher, logits in zip([config.teacher, *config.further_teachers], seen["logits"], strict=True):
+    setup = prepare(config)
+    for teacher, logits in zip([config.teacher, *config.extra_teachers], seen["logits"], strict=True):
         with torch.no_grad():
-            expected = find_or_train_teacher(place, teacher).model(seen["images"]).logits
+            expected = find_or_train_teacher(setup, teacher).model(seen["images"]).logits
         torch.testing.assert_close(logits, expected)
     assert not torch.equal(seen["logits"][0], seen["logits"][1])
 
@@ -201,13 +201,13 @@ def test_weights_go_in_and_come_out_whatever_their_memory_format(tmp_path):
 
 def test_refreshed_batch_norm_has_the_statistics_of_the_training_images(make_config):
     config = make_config("dataset.crop_padding=0")  # no augmentation: the images are known
-    place = prepare(config)
-    model = new_model(place, config.teacher, 0)
+    setup = prepare(config)
+    model = new_model(setup, config.teacher, 0)
     first = model.stem_norm
     first.running_mean.fill_(7.0)
-    refresh_batch_norm(place, model, len(place.train), torch.Generator().manual_seed(0))
+    refresh_batch_norm(setup, model, len(setup.train), torch.Generator().manual_seed(0))
     with torch.no_grad():
-        maps = model.stem(next(place.train.evaluation_batches(len(place.train))).images)
+        maps = model.stem(next(setup.train.evaluation_batches(len(setup.train))).images)
     torch.testing.assert_close(first.running_mean, maps.mean((0, 2, 3)))
     torch.testing.assert_close(first.running_var, maps.var((0, 2, 3)))
     assert first.momentum == 0.1
@@ -217,17 +217,17 @@ def test_refreshed_batch_norm_has_the_statistics_of_the_training_images(make_con
 def test_swag_is_collected_once_and_its_samples_are_teachers(make_config):
     config = make_config(*SWAG, *TWO_EPOCHS)
     result = run_experiment(config)
-    base, posterior = teacher_run(config), config.further_teachers[0]
+    base, posterior = teacher_run(config), config.extra_teachers[0]
     folders = teacher_folders(config)
     assert len(folders) == 4  # the teacher, the collection, two samples
     assert base.directory in folders
     accuracies = [one["accuracy"]["last"]["all"] for one in result["further_teacher_results"]]
     assert len({one["hash"] for one in result["further_teacher_results"]}) == 2
 
-    place = prepare(config)
-    samples = [find_or_train_teacher(place, one) for one in config.further_teachers]
-    teacher = find_or_train_teacher(place)
-    images = next(place.test.evaluation_batches(200)).images
+    setup = prepare(config)
+    samples = [find_or_train_teacher(setup, one) for one in config.extra_teachers]
+    teacher = find_or_train_teacher(setup)
+    images = next(setup.test.evaluation_batches(200)).images
     with torch.no_grad():
         logits = [one.model(images).logits for one in (teacher, *samples)]
     assert not torch.equal(logits[1], logits[2])
@@ -243,7 +243,7 @@ def test_swag_is_collected_once_and_its_samples_are_teachers(make_config):
 
 
 def collection_of(config):
-    [teacher, *_] = config.further_teachers
+    [teacher, *_] = config.extra_teachers
     return teacher_run(config, replace(teacher, swag=replace(teacher.swag, sample=None)))
 
 
@@ -303,7 +303,7 @@ def test_swag_around_a_file_is_another_for_what_it_is_trained_on_with(make_confi
         ["teacher.seed=1"],
     ]  # fmt: skip
     configs = [make_config(*common, *change) for change in changes]
-    assert len({teacher_run(config, config.further_teachers[0]).hash for config in configs}) == len(changes)
+    assert len({teacher_run(config, config.extra_teachers[0]).hash for config in configs}) == len(changes)
     assert len({student_run(config).hash for config in configs}) == len(changes)
     assert len({student_run(config).cell for config in configs}) == len(changes) - 1  # but for the seed
 
@@ -331,7 +331,7 @@ def test_a_collection_goes_on_where_the_training_ended(make_config, monkeypatch)
 
     monkeypatch.setattr(WeightCollector, "end_epoch", watched)
     monkeypatch.setattr(train, "fit", lambda training, *rest: samplers.append(training.sampler) or fit(training, *rest))
-    find_or_train_teacher(prepare(config), config.further_teachers[0])
+    find_or_train_teacher(prepare(config), config.extra_teachers[0])
     assert betas == [0.99] * 3  # weights deferred to 0.8 of all epochs are in force
     assert [type(one) for one in samplers[:2]] == [sampling.Progressive, sampling.ClassBalanced]
 

@@ -23,8 +23,8 @@ LWS = "student.retraining={name: lws, epochs: 3}"
 
 
 def weights_of(config, run=student_run):
-    place, one = prepare(config), run(config)
-    model = new_model(place, one.network, one.seed)
+    setup, one = prepare(config), run(config)
+    model = new_model(setup, one.network, one.seed)
     load_weights(model, one.directory / "weights.safetensors")
     return model.state_dict()
 

@@ -95,8 +95,8 @@ def test_pixel_space_is_that_of_the_data_set(make_config):
     black_white_unit = [(value - dataset.mean[0]) / dataset.std[0] for value in (0, 1)] + [1 / dataset.std[0]]
     measured = [tensor.item() for tensor in (space.lowest, space.highest, space.unit)]
     assert measured == pytest.approx(black_white_unit, rel=1e-6)
-    place = prepare(make_config())
-    images = torch.cat([batch.images for batch in place.test.evaluation_batches(500)])
+    setup = prepare(make_config())
+    images = torch.cat([batch.images for batch in setup.test.evaluation_batches(500)])
     assert images.min().item() == pytest.approx(measured[0], rel=1e-6)  # a black pixel and a white one are there
     assert images.max().item() == pytest.approx(measured[1], rel=1e-6)
 
@@ -111,11 +111,11 @@ def test_rows_are_the_first_of_each_class_alike():
 
 
 def figures_of(config, model, method="kdiga"):
-    place = prepare(config)
+    setup = prepare(config)
     context = MethodContext(10, torch.ones(10), torch.zeros(10, dtype=torch.int64), ["all"], 1, 1)
     watched = method_class("ce")(context, build_task_loss("ce", context.class_counts))
     watched.reports_robustness = method == "kdiga"
-    return robustness_figures(place, watched, model, None)
+    return robustness_figures(setup, watched, model, None)
 
 
 def test_figures_can_be_repeated_and_leave_the_network_alone(make_config, monkeypatch):

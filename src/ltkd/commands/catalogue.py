@@ -23,7 +23,7 @@ from ltkd.methods import list_methods, method_class
 from ltkd.models import build_model, count_multiply_adds, count_parameters, list_models
 from ltkd.runs.build import TrainedTeacher, new_method, new_model
 from ltkd.runs.train import make_training
-from ltkd.setup import Workplace, made_up_place
+from ltkd.setup import Setup, synthetic_setup
 from ltkd.task_losses import list_task_losses, task_loss_class
 
 PAIR = ("resnet32x4", "resnet8x4")  # the field's main pair
@@ -98,11 +98,11 @@ def model_rows() -> list[dict[str, Any]]:
 
 def method_rows(teacher: str, student: str) -> list[dict[str, Any]]:
     """All methods: name, paper, needs, teacher (cached, live, none), parameters that training adds, and cost."""
-    place = made_up_place(_config("kd", teacher, student), 4 * NUM_CLASSES)
+    setup = synthetic_setup(_config("kd", teacher, student), 4 * NUM_CLASSES)
     teachers: dict[tuple[str, str], nn.Module] = {}  # each is made once
     rows = []
     for name in list_methods():
-        here = dataclasses.replace(place, config=_config(name, teacher, student))
+        here = dataclasses.replace(setup, config=_config(name, teacher, student))
         rows.append({"name": name, **_figures(here, teachers)})
     unit = next(row["cost"] for row in rows if row["name"] == "kd")
     return [row | {"cost": row["cost"] / unit} for row in rows]
@@ -124,11 +124,11 @@ def _no_advice() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-def _figures(place: Workplace, teachers: dict[tuple[str, str], nn.Module]) -> dict[str, Any]:
-    name = place.config.method_name
+def _figures(setup: Setup, teachers: dict[tuple[str, str], nn.Module]) -> dict[str, Any]:
+    name = setup.config.method_name
     with _no_advice():
-        step, extra_parameters = _first_step(place, teachers)
-    batch = place.train.batch(place.train.draw_epoch(torch.Generator()), 0, BATCH_SIZE)
+        step, extra_parameters = _first_step(setup, teachers)
+    batch = setup.train.batch(setup.train.draw_epoch(torch.Generator()), 0, BATCH_SIZE)
     if step.training.method.needs.second_view:
         batch.second_view = batch.images.clone()
     counter = FlopCounterMode(display=False)
@@ -158,21 +158,21 @@ class _WholeStep:
         pass
 
 
-def _first_step(place: Workplace, teachers: dict[tuple[str, str], nn.Module]) -> tuple[Step, int]:
+def _first_step(setup: Setup, teachers: dict[tuple[str, str], nn.Module]) -> tuple[Step, int]:
     """A training's step before anything is trained, and the number of trained parameters that are not the student's."""
-    config = place.config
-    student = new_model(place, config.student, config.seed)
+    config = setup.config
+    student = new_model(setup, config.student, config.seed)
     own = {id(parameter) for parameter in student.parameters()}
     teacher, further = None, []
     if config.needs_teacher:
-        wanted = [config.teacher, *config.further_teachers]
+        wanted = [config.teacher, *config.extra_teachers]
         for one in wanted:
             if (one.name, str(one.task_loss)) not in teachers:
-                network = new_model(place, one, one.seed).eval().requires_grad_(False)
+                network = new_model(setup, one, one.seed).eval().requires_grad_(False)
                 teachers[one.name, str(one.task_loss)] = network
         teacher, *further = (TrainedTeacher(teachers[one.name, str(one.task_loss)], {}) for one in wanted)
-    method = new_method(place, student, teacher, len(further)).train()
+    method = new_method(setup, student, teacher, len(further)).train()
     model = method.adapt_student(student).train()
     trained = [parameter for module in (model, method) for parameter in module.parameters() if parameter.requires_grad]
-    step = Step(make_training(place, student_run(config), model, method, teacher, further), torch.optim.SGD(trained))
+    step = Step(make_training(setup, student_run(config), model, method, teacher, further), torch.optim.SGD(trained))
     return step, sum(parameter.numel() for parameter in trained if id(parameter) not in own)

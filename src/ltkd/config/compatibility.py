@@ -54,7 +54,7 @@ def warn_of_combinations(config: Config) -> None:
         choices = " ".join(f"{role}.task_loss={name}" for role, name in made_for.items())
         logger.warning("method=%s is made for %s; elsewhere it is another method", config.method_name, choices)
     teacher = networks.get("teacher")
-    if teacher is not None and teacher.checkpoint is not None and not config.further_teachers:  # those may train on
+    if teacher is not None and teacher.checkpoint is not None and not config.extra_teachers:  # those may train on
         unused = [key for key in ("recipe", "pretrained", "seed") if getattr(teacher, key)]  # but for the defaults
         if unused:
             names = ", ".join(f"teacher.{key}" for key in unused)

@@ -80,8 +80,8 @@ def student_run(config: Config) -> NetworkRun:
     }
     if config.reads_stored_logits and config.cache.storage != "float32":
         identity["teacher_logits"] = config.cache.storage
-    if config.further_teachers:
-        identity["further_teachers"] = [_teacher_identity(config, teacher) for teacher in config.further_teachers]
+    if config.extra_teachers:
+        identity["further_teachers"] = [_teacher_identity(config, teacher) for teacher in config.extra_teachers]
     pair = f"{_folder(config.teacher.name) if config.needs_teacher else 'none'}-{_folder(config.student.name)}"
     folder = Path(config.output_root) / config.study / dataset_label(config.dataset) / pair / config.method_name
     name = f"s{config.seed}-{digest(identity)}"

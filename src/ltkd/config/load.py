@@ -45,7 +45,7 @@ def load_config(values: Mapping[str, Any]) -> Config:
         _check_checkpoint(sections["teacher"], errors)
     _raise(errors)
     config = Config(**sections)
-    _ = config.further_teachers  # what does not fit there is said now too
+    _ = config.extra_teachers  # what does not fit there is said now too
     _raise(impossible_combinations(config))
     warn_of_combinations(config)
     return config

@@ -136,16 +136,16 @@ class Config:
     def reads_stored_logits(self) -> bool:
         """Whether logits of a teacher may come from a cache, rounded as cache.storage says."""
         needs = method_class(self.method_name).needs
-        return needs.teacher and (needs.teacher_logits_only or bool(self.further_teachers))
+        return needs.teacher and (needs.teacher_logits_only or bool(self.extra_teachers))
 
     @property
-    def further_teachers(self) -> list[Teacher]:
+    def extra_teachers(self) -> list[Teacher]:
         """The teachers that the method wants beside the main one."""
         method, sections = method_class(self.method_name), [dataclasses.asdict(n) for n in (self.teacher, self.student)]
         if not method.needs.teacher:
             return []
         teachers = []
-        for difference in method.further_teachers(*sections, self.method_arguments):
+        for difference in method.extra_teachers(*sections, self.method_arguments):
             if "swag" in difference:
                 difference = difference | {"swag": Swag(**difference["swag"])}
             teachers.append(dataclasses.replace(self.teacher, **difference))

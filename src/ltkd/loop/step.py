@@ -33,17 +33,17 @@ class StepInput:
     """What differs from step to step."""
 
     choices: EpochPlan  # images, crops and flips of the batch
-    ahead: list[Tensor]  # logits [B, classes] of the teachers that ran before
+    precomputed: list[Tensor]  # logits [B, classes] of the teachers that ran before
     second_view: Tensor | None  # [B, C, H, W], where the method needs it
 
     def tensors(self) -> list[Tensor]:
         second_view = [] if self.second_view is None else [self.second_view]
-        return [*vars(self.choices).values(), *self.ahead, *second_view]
+        return [*vars(self.choices).values(), *self.precomputed, *second_view]
 
     def clone(self) -> "StepInput":
         return StepInput(
             EpochPlan(*(tensor.clone() for tensor in vars(self.choices).values())),
-            [tensor.clone() for tensor in self.ahead],
+            [tensor.clone() for tensor in self.precomputed],
             None if self.second_view is None else self.second_view.clone(),
         )
 
@@ -62,13 +62,15 @@ class Step:
         if compiled:
             self._objective = torch.compile(self._objective)
         self.totals = Totals(training.device)
-        self._ahead = [logits for logits in (training.teacher_logits, *training.further_logits) if logits is not None]
+        self._precomputed = [
+            logits for logits in (training.teacher_logits, *training.extra_logits) if logits is not None
+        ]
 
     def start_epoch(self, epoch: int, plan: EpochPlan, learning_rate: float) -> None:
         t = self.training
         self._plan = plan
         self._second_views = SecondViews(t.train, plan, (t.seed, epoch)) if t.method.needs.second_view else None
-        for logits in self._ahead:
+        for logits in self._precomputed:
             logits.start_epoch(plan)
         self._set_learning_rate(learning_rate)
 
@@ -83,7 +85,7 @@ class Step:
         second_views, batch_size = self._second_views, self.training.recipe.batch_size
         return StepInput(
             self._plan.take(part),
-            [logits.rows(part) for logits in self._ahead],
+            [logits.rows(part) for logits in self._precomputed],
             None if second_views is None else second_views.batch(number, batch_size),
         )
 
@@ -111,10 +113,10 @@ class Step:
 
     def _update(self, given: StepInput) -> None:
         """The whole step from its input."""
-        batch, ahead = self.training.train.batch_of(given.choices), given.ahead
+        batch, precomputed = self.training.train.batch_of(given.choices), given.precomputed
         if self.training.teacher_logits is not None:
-            batch.teacher_logits, *ahead = ahead
-        batch.further_logits, batch.second_view = tuple(ahead), given.second_view
+            batch.teacher_logits, *precomputed = precomputed
+        batch.extra_logits, batch.second_view = tuple(precomputed), given.second_view
         self.totals.add(self(batch), len(batch.labels))
 
     def _objective(self, batch: Batch) -> tuple[dict[str, Tensor], ModelOutput, ModelOutput | None]:
@@ -130,9 +132,9 @@ class Step:
     def _teacher(self, batch: Batch) -> ModelOutput | None:
         """The teacher's output on the batch; those of further teachers join the batch."""
         t, needs = self.training, self.training.method.needs
-        if len(batch.further_logits) < len(t.further_teachers):  # not computed ahead
+        if len(batch.extra_logits) < len(t.extra_teachers):  # not computed ahead
             with torch.no_grad():
-                batch.further_logits = tuple(model(batch.images).logits for model in t.further_teachers)
+                batch.extra_logits = tuple(model(batch.images).logits for model in t.extra_teachers)
         if batch.teacher_logits is not None:
             return ModelOutput(batch.teacher_logits)
         if t.teacher is None:

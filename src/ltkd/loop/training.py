@@ -23,9 +23,9 @@ class Training:
     model: nn.Module
     method: Method
     teacher: nn.Module | None  # in eval mode, without gradients
-    further_teachers: list[nn.Module]  # as the teacher
+    extra_teachers: list[nn.Module]  # as the teacher
     teacher_logits: TeacherLogits | None  # the teacher's logits ahead of the steps, where the method needs no more
-    further_logits: list[TeacherLogits]  # of each further teacher
+    extra_logits: list[TeacherLogits]  # of each extra teacher
     train: DeviceData
     test: DeviceData
     validation: DeviceData | None

@@ -72,7 +72,7 @@ class MethodContext:
     student: ModelOutput | None = None  # of one dry forward pass with features: shapes
     teacher: ModelOutput | None = None
     networks: Networks | None = None  # student and teacher; None where no teacher is needed
-    num_further_teachers: int = 0  # entries of batch.further_logits
+    num_extra_teachers: int = 0  # entries of batch.extra_logits
     student_name: str = "student"  # for messages
     teacher_name: str = "teacher"
 
@@ -138,13 +138,13 @@ class Method(nn.Module):
         training set."""
 
     @classmethod
-    def further_teachers(
+    def extra_teachers(
         cls, teacher: Mapping[str, Any], student: Mapping[str, Any], arguments: Mapping[str, Any]
     ) -> list[dict[str, Any]]:
         """Teachers beside the main one, each as what differs from it: [{"seed": 1}], [{"name": student["name"]}].
 
         teacher, student: the configuration's sections; arguments: the method's settings. The engine finds or trains
-        them in the teacher store and hands their logits on the batch over as `batch.further_logits`, in this order.
+        them in the teacher store and hands their logits on the batch over as `batch.extra_logits`, in this order.
         """
         return []
 

@@ -84,7 +84,7 @@ class BayesianTeacher(Method):
             self._networks = context.networks  # not the layer itself: a module in a method is saved and trained with it
 
     @classmethod
-    def further_teachers(
+    def extra_teachers(
         cls, teacher: Mapping[str, Any], student: Mapping[str, Any], arguments: Mapping[str, Any]
     ) -> list[dict[str, Any]]:
         posterior, samples = arguments["posterior"], arguments["samples"]
@@ -113,8 +113,8 @@ class BayesianTeacher(Method):
     def _logit_samples(self, teacher: ModelOutput, batch: Batch) -> Tensor:
         """[S, B, C]."""
         if self.posterior == "ensemble":
-            return torch.stack((teacher.logits, *batch.further_logits))
+            return torch.stack((teacher.logits, *batch.extra_logits))
         if self.posterior == "swag":
-            return torch.stack(batch.further_logits)
+            return torch.stack(batch.extra_logits)
         embeddings = teacher.embedding.repeat(self.samples, 1)
         return self._networks.teacher_classifier(F.dropout(embeddings, self.dropout)).unflatten(0, (self.samples, -1))

@@ -69,7 +69,7 @@ class RewardExtrapolation(Method):
             self.register_buffer("log_prior", log_prior, persistent=False)
 
     @classmethod
-    def further_teachers(
+    def extra_teachers(
         cls, teacher: Mapping[str, Any], student: Mapping[str, Any], arguments: Mapping[str, Any]
     ) -> list[dict[str, Any]]:
         reference = arguments["reference"]
@@ -89,7 +89,7 @@ class RewardExtrapolation(Method):
         return [plain | {"name": reference, "arguments": {}, "pretrained": False, "recipe": {}}]
 
     def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
-        reference = self.log_prior if self.reference == "prior" else batch.further_logits[0]
+        reference = self.log_prior if self.reference == "prior" else batch.extra_logits[0]
         loss = self.divergence(
             student.logits, teacher.logits, reference, reward_scale=self.reward_scale, temperature=self.temperature
         )

@@ -27,7 +27,7 @@ MANIFEST = "manifest.json"
 RETRAINING = "retraining"  # folder of the second stage, if there is one
 
 
-class Busy(Exception):
+class RunLocked(Exception):
     """Another process works in the directory."""
 
 
@@ -35,7 +35,7 @@ class Busy(Exception):
 def locked(directory: Path, *, wait: bool) -> Iterator[None]:
     """Hold the directory's lock, which the system frees when the process ends, however it ends.
 
-    A lock that another process holds is waited for, or raises Busy. UserError when the directory cannot be made.
+    A lock that another process holds is waited for, or raises RunLocked. UserError when the directory cannot be made.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,7 @@ def locked(directory: Path, *, wait: bool) -> Iterator[None]:
             lock.acquire(timeout=0)
         except Timeout:
             if not wait:
-                raise Busy(str(directory)) from None
+                raise RunLocked(str(directory)) from None
             logger.info("waiting: another process works on %s", directory)
             lock.acquire()
         for folder in (directory, directory / RETRAINING):

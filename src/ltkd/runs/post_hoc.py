@@ -16,7 +16,7 @@ from ltkd.data import DeviceData
 from ltkd.loop.evaluate import predict_logits, summarize
 from ltkd.loop.precision import autocast
 from ltkd.losses import posthoc_logit_adjustment, tau_normalised_logits
-from ltkd.setup import Workplace
+from ltkd.setup import Setup
 
 logger = logging.getLogger(__name__)
 
@@ -27,26 +27,26 @@ DEFAULT = 1.0  # where there is no validation split: the theory's value for logi
 Correction = Callable[[Tensor, float], Tensor]  # (logits [N, C], tau) -> logits [N, C]
 
 
-def post_hoc_figures(place: Workplace, model: nn.Module) -> dict[str, dict[str, Any] | None]:
+def post_hoc_figures(setup: Setup, model: nn.Module) -> dict[str, dict[str, Any] | None]:
     """{"logit_adjusted": ..., "tau_normalized": ...}, each {"tau", "chosen_by", "test": Evaluation as a mapping} and,
     with a validation split, its Evaluation under "validation".
 
     chosen_by: setting, validation or default. None where it was not asked for or cannot be had.
     """
-    settings = asdict(place.config.evaluation)
-    corrections = {"logit_adjusted": _logit_adjustment(place), "tau_normalized": _tau_normalisation(model)}
+    settings = asdict(setup.config.evaluation)
+    corrections = {"logit_adjusted": _logit_adjustment(setup), "tau_normalized": _tau_normalisation(model)}
     wanted = {kind: one for kind, one in corrections.items() if one is not None and settings[kind] is not None}
-    parts = {"test": place.test} | ({"validation": place.validation} if place.validation is not None else {})
-    logits = {name: _logits(place, model, part) for name, part in parts.items()} if wanted else {}
+    parts = {"test": setup.test} | ({"validation": setup.validation} if setup.validation is not None else {})
+    logits = {name: _logits(setup, model, part) for name, part in parts.items()} if wanted else {}
     figures = dict.fromkeys(corrections)
     for kind, correction in wanted.items():
         tau, chosen_by = settings[kind], "setting"
-        if tau == "auto" and place.validation is None:
+        if tau == "auto" and setup.validation is None:
             tau, chosen_by = DEFAULT, "default"
         elif tau == "auto":
-            tau, chosen_by = choose_tau(correction, logits["validation"], place.validation.labels.cpu()), "validation"
+            tau, chosen_by = choose_tau(correction, logits["validation"], setup.validation.labels.cpu()), "validation"
         figures[kind] = {"tau": tau, "chosen_by": chosen_by} | {
-            name: asdict(summarize(correction(logits[name], tau), part.labels.cpu(), place.data.split))
+            name: asdict(summarize(correction(logits[name], tau), part.labels.cpu(), setup.data.split))
             for name, part in parts.items()
         }
     return figures
@@ -70,12 +70,12 @@ def choose_tau(correction: Correction, logits: Tensor, labels: Tensor) -> float:
     return max(CANDIDATES, key=rank)
 
 
-def _logits(place: Workplace, model: nn.Module, part: DeviceData) -> Tensor:
-    return predict_logits(model, part, lambda: autocast(place.config.precision, place.device))
+def _logits(setup: Setup, model: nn.Module, part: DeviceData) -> Tensor:
+    return predict_logits(model, part, lambda: autocast(setup.config.precision, setup.device))
 
 
-def _logit_adjustment(place: Workplace) -> Correction | None:
-    counts = torch.as_tensor(place.data.split.class_counts)
+def _logit_adjustment(setup: Setup) -> Correction | None:
+    counts = torch.as_tensor(setup.data.split.class_counts)
     if (counts == 0).any():
         logger.info("post-hoc logit adjustment left out: it needs a training image of every class")
         return None

@@ -17,18 +17,18 @@ from ltkd.machine import device_name, git_state
 from ltkd.models import count_multiply_adds, count_parameters, save_weights
 from ltkd.results.read import SCHEMA_VERSION
 from ltkd.runs.directory import RESULT, RETRAINING, WEIGHTS
-from ltkd.setup import Workplace
+from ltkd.setup import Setup
 
 
 def write_result(
-    place: Workplace, run: NetworkRun, model: nn.Module, fitted: FitResult, teacher: dict[str, Any] | None,
+    setup: Setup, run: NetworkRun, model: nn.Module, fitted: FitResult, teacher: dict[str, Any] | None,
     figures: dict[str, Any], wall_seconds: float,
 ) -> dict[str, Any]:  # fmt: skip
     """weights.safetensors, then result.json: who finds the result finds everything.
 
     teacher: the teacher's result; figures: further entries, what else was found out about the network.
     """
-    config, dataset, directory = place.config, place.config.dataset, run.directory
+    config, dataset, directory = setup.config, setup.config.dataset, run.directory
     save_weights(model, directory / WEIGHTS, {"hash": run.hash})  # one key: of several the order on disk is random
     shape = (dataset.channels, dataset.image_size, dataset.image_size)
     result = {
@@ -36,10 +36,10 @@ def write_result(
         **run.names,
         "accuracy": fitted.accuracy,
         **figures,
-        "group_names": place.data.split.group_names,
-        "class_counts": place.data.split.class_counts.tolist(),
-        "groups": place.data.split.groups.tolist(),
-        "split_sha256": place.data.split.sha256,
+        "group_names": setup.data.split.group_names,
+        "class_counts": setup.data.split.class_counts.tolist(),
+        "groups": setup.data.split.groups.tolist(),
+        "split_sha256": setup.data.split.sha256,
         "teacher_result": None if teacher is None else teacher_in_short(teacher),
         "directory": str(directory),
         "parameters": count_parameters(model),
@@ -47,7 +47,7 @@ def write_result(
         "wall_seconds": wall_seconds,  # of this process; train_seconds is of all, with interruptions
         "train_seconds": fitted.train_seconds,
         "images_per_second": fitted.images_per_second,
-        "device": device_name(place.device),
+        "device": device_name(setup.device),
         "threads": torch.get_num_threads(),
         "versions": {
             "ltkd": ltkd.__version__, "python": platform.python_version(), "torch": torch.__version__,

@@ -53,8 +53,8 @@ def retrain(network: Network, first: Training, method: Method, directory: Path, 
     model.requires_grad_(False)
     model.classifier.requires_grad_(True)
     second = dataclasses.replace(
-        first, label=f"{first.label}, classifier", method=method, teacher=None, further_teachers=[],
-        teacher_logits=None, further_logits=[], recipe=recipe,
+        first, label=f"{first.label}, classifier", method=method, teacher=None, extra_teachers=[],
+        teacher_logits=None, extra_logits=[], recipe=recipe,
         sampler=build_sampler(recipe.sampling, first.sampler.labels), frozen_features=True,
     )  # fmt: skip
     fitted = fit(second, directory / RETRAINING, tracker.stage(RETRAINING))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ltkd.data import DatasetConfig
 from ltkd.loop.evaluate import summarize
 from ltkd.methods import Method
-from ltkd.setup import Workplace
+from ltkd.setup import Setup
 
 RADIUS, STEP, STEPS = 8 / 255, 2 / 255, 10  # of pixel values in 0 .. 1
 SEED = 0  # of the random starts: the same for every network and on every device
@@ -40,19 +40,19 @@ class PixelSpace:
 
 
 def robustness_figures(
-    place: Workplace, method: Method, student: nn.Module, teacher: nn.Module | None
+    setup: Setup, method: Method, student: nn.Module, teacher: nn.Module | None
 ) -> dict[str, Any] | None:
     """{"images", "radius", "step", "steps", "student", "teacher"}; student and teacher (None without one) have clean,
     fgsm and pgd, each the accuracy in % as {"all", "per_group"}. None where neither method nor user asks for it.
     """
-    settings = place.config.evaluation
+    settings = setup.config.evaluation
     if not (method.reports_robustness if settings.robustness == "auto" else settings.robustness):
         return None
-    rows = balanced_rows(place.test.labels.cpu(), settings.robustness_images).to(place.device)
+    rows = balanced_rows(setup.test.labels.cpu(), settings.robustness_images).to(setup.device)
     return {
         "images": len(rows), "radius": RADIUS, "step": STEP, "steps": STEPS,
-        "student": _accuracies(place, student, rows),
-        "teacher": None if teacher is None else _accuracies(place, teacher, rows),
+        "student": _accuracies(setup, student, rows),
+        "teacher": None if teacher is None else _accuracies(setup, teacher, rows),
     }  # fmt: skip
 
 
@@ -66,16 +66,16 @@ def balanced_rows(labels: Tensor, number: int | None) -> Tensor:
     return position.argsort(stable=True)[: len(labels) if number is None else number].sort().values
 
 
-def _accuracies(place: Workplace, model: nn.Module, rows: Tensor) -> dict[str, Any]:
-    space = PixelSpace.of(place.config.dataset, place.device)
+def _accuracies(setup: Setup, model: nn.Module, rows: Tensor) -> dict[str, Any]:
+    space = PixelSpace.of(setup.config.dataset, setup.device)
     generator = torch.Generator().manual_seed(SEED)
     was_training = model.training
     model.eval()
     logits: dict[str, list[Tensor]] = {"clean": [], "fgsm": [], "pgd": []}
     for part in rows.split(BATCH_SIZE):
-        centre = torch.full_like(part, place.test.crop_padding)
-        images = place.test.views(part, centre, centre, torch.zeros_like(part, dtype=torch.bool))
-        labels = place.test.labels[part]
+        centre = torch.full_like(part, setup.test.crop_padding)
+        images = setup.test.views(part, centre, centre, torch.zeros_like(part, dtype=torch.bool))
+        labels = setup.test.labels[part]
         start = (2 * torch.rand(images.shape, generator=generator).to(images) - 1) * RADIUS * space.unit
         attacked = {
             "clean": images,
@@ -86,8 +86,8 @@ def _accuracies(place: Workplace, model: nn.Module, rows: Tensor) -> dict[str, A
             for name, batch in attacked.items():
                 logits[name].append(model(batch).logits.float().cpu())
     model.train(was_training)
-    labels = place.test.labels[rows].cpu()
-    evaluations = {name: summarize(torch.cat(parts), labels, place.data.split) for name, parts in logits.items()}
+    labels = setup.test.labels[rows].cpu()
+    evaluations = {name: summarize(torch.cat(parts), labels, setup.data.split) for name, parts in logits.items()}
     return {name: {"all": one.all, "per_group": one.per_group} for name, one in evaluations.items()}
 
 

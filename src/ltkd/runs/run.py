@@ -10,7 +10,7 @@ from ltkd.config.identity import student_run
 from ltkd.config.schema import Config
 from ltkd.machine import git_state
 from ltkd.runs.build import make_method, new_method, new_model
-from ltkd.runs.directory import Busy, agree_on_data, agree_on_pack, finished_result, locked, recorded
+from ltkd.runs.directory import RunLocked, agree_on_data, agree_on_pack, finished_result, locked, recorded
 from ltkd.runs.post_hoc import warn_of_other_tau
 from ltkd.runs.teacher_store import find_or_train_teacher
 from ltkd.runs.train import train_network
@@ -36,22 +36,22 @@ def run_experiment(config: Config) -> dict[str, Any] | None:
                     logger.warning("it has no accuracy under attack; in another study it is run again and has it")
                 return result
             with recorded(run.directory, run.names):
-                place = prepare(config)
-                logger.info("%s", describe(place))
-                agree_on_data(run.directory, place.data)
-                model = new_model(place, run.network, run.seed)  # first: if it cannot be built, no teacher is trained
-                wanted = config.further_teachers
+                setup = prepare(config)
+                logger.info("%s", describe(setup))
+                agree_on_data(run.directory, setup.data)
+                model = new_model(setup, run.network, run.seed)  # first: if it cannot be built, no teacher is trained
+                wanted = config.extra_teachers
                 teacher = None
                 if config.needs_teacher:
                     # what does not go together is said before a teacher is trained
-                    check = functools.partial(make_method, place, model, num_further_teachers=len(wanted))
-                    teacher = find_or_train_teacher(place, check=check)
+                    check = functools.partial(make_method, setup, model, num_extra_teachers=len(wanted))
+                    teacher = find_or_train_teacher(setup, check=check)
                 if wanted:  # a teacher that was there already was not checked
-                    make_method(place, model, teacher, len(wanted))
-                further = [find_or_train_teacher(place, one) for one in wanted]
-                method = new_method(place, model, teacher, len(further))
-                model = method.adapt_student(model).to(place.device, memory_format=torch.channels_last)
-                return train_network(place, run, model, method, teacher, further)
-    except Busy:
+                    make_method(setup, model, teacher, len(wanted))
+                further = [find_or_train_teacher(setup, one) for one in wanted]
+                method = new_method(setup, model, teacher, len(further))
+                model = method.adapt_student(model).to(setup.device, memory_format=torch.channels_last)
+                return train_network(setup, run, model, method, teacher, further)
+    except RunLocked:
         logger.warning("left alone: another process works on %s", run.directory)
         return None

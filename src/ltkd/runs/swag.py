@@ -23,7 +23,7 @@ from ltkd.errors import UserError
 from ltkd.loop.checkpoint import load_checkpoint, save_checkpoint
 from ltkd.loop.precision import autocast
 from ltkd.methods import MethodContext, method_class
-from ltkd.setup import Workplace
+from ltkd.setup import Setup
 from ltkd.task_losses import TaskLoss
 
 STATISTICS = "swag.ckpt"
@@ -106,7 +106,7 @@ def set_weights(model: nn.Module, weights: Tensor) -> None:
 
 
 @torch.no_grad()
-def refresh_batch_norm(place: Workplace, model: nn.Module, batch_size: int, generator: torch.Generator) -> None:
+def refresh_batch_norm(setup: Setup, model: nn.Module, batch_size: int, generator: torch.Generator) -> None:
     """Set the statistics of batch normalisation to their means over one epoch of augmented training batches."""
     layers = {layer: layer.momentum for layer in model.modules() if isinstance(layer, _BatchNorm)}
     model.eval()
@@ -114,10 +114,10 @@ def refresh_batch_norm(place: Workplace, model: nn.Module, batch_size: int, gene
         layer.reset_running_stats()
         layer.momentum = None  # plain averages
         layer.train()
-    plan = place.train.draw_epoch(generator)
-    for step in range(place.train.num_batches(batch_size) if layers else 0):
-        with autocast(place.config.precision, place.device):
-            model(place.train.batch(plan, step, batch_size).images)
+    plan = setup.train.draw_epoch(generator)
+    for step in range(setup.train.num_batches(batch_size) if layers else 0):
+        with autocast(setup.config.precision, setup.device):
+            model(setup.train.batch(plan, step, batch_size).images)
     for layer, momentum in layers.items():
         layer.momentum = momentum
     model.eval()

@@ -24,45 +24,45 @@ from ltkd.runs.post_hoc import post_hoc_figures
 from ltkd.runs.result import teacher_in_short, write_result
 from ltkd.runs.retrain import retrain
 from ltkd.runs.robustness import robustness_figures
-from ltkd.setup import Workplace
+from ltkd.setup import Setup
 
 
 def make_training(
-    place: Workplace, run: NetworkRun, model: nn.Module, method: Method, teacher: TrainedTeacher | None,
-    further_teachers: Sequence[TrainedTeacher] = (),
+    setup: Setup, run: NetworkRun, model: nn.Module, method: Method, teacher: TrainedTeacher | None,
+    extra_teachers: Sequence[TrainedTeacher] = (),
 ) -> Training:  # fmt: skip
     """What fit() needs to train `model` on `method`'s objective."""
-    config, split = place.config, place.data.split
+    config, split = setup.config, setup.data.split
     recipe = config.recipe_of(run.network)
     if given_weights(run.network) is not None:
         recipe = dataclasses.replace(recipe, epochs=0)  # weights from a file are used as they are
-    groups = ClassGroups.of(torch.as_tensor(split.groups, device=place.device))
+    groups = ClassGroups.of(torch.as_tensor(split.groups, device=setup.device))
     only_logits = teacher is not None and method.needs.teacher_logits_only
     return Training(
         label=f"{run.role} {run.network.name}", identity=run.hash, model=model, method=method,
-        teacher=teacher.model if teacher else None, further_teachers=[one.model for one in further_teachers],
-        teacher_logits=_logits_ahead(place, teacher, recipe.epochs) if only_logits else None,
-        further_logits=[_logits_ahead(place, one, recipe.epochs) for one in further_teachers],
-        train=place.train, test=place.test, validation=place.validation,
-        split=split, groups=groups, recipe=recipe, seed=run.seed, device=place.device,
-        sampler=build_sampler(recipe.sampling, torch.as_tensor(place.data.train_labels)),
-        autocast=functools.partial(autocast, config.precision, place.device),
+        teacher=teacher.model if teacher else None, extra_teachers=[one.model for one in extra_teachers],
+        teacher_logits=_precomputed_logits(setup, teacher, recipe.epochs) if only_logits else None,
+        extra_logits=[_precomputed_logits(setup, one, recipe.epochs) for one in extra_teachers],
+        train=setup.train, test=setup.test, validation=setup.validation,
+        split=split, groups=groups, recipe=recipe, seed=run.seed, device=setup.device,
+        sampler=build_sampler(recipe.sampling, torch.as_tensor(setup.data.train_labels)),
+        autocast=functools.partial(autocast, config.precision, setup.device),
         evaluate_every=config.run.evaluate_every, progress=config.run.progress, step=config.run.step,
     )  # fmt: skip
 
 
-def _logits_ahead(place: Workplace, teacher: TrainedTeacher, epochs: int) -> TeacherLogits:
+def _precomputed_logits(setup: Setup, teacher: TrainedTeacher, epochs: int) -> TeacherLogits:
     """The teacher's logits on the training images, with the cache that is kept beside it."""
-    config, result = place.config, teacher.result
+    config, result = setup.config, teacher.result
     logits = TeacherLogits(
-        teacher.model, place.train, functools.partial(autocast, config.precision, place.device),
+        teacher.model, setup.train, functools.partial(autocast, config.precision, setup.device),
         num_classes=config.dataset.num_classes, storage=config.cache.storage,
     )  # fmt: skip
     if teacher.directory is not None:
         about = {
-            "weights": result["weights_sha256"], "data": place.data.manifest()["train_data_sha256"],
-            "mean": config.dataset.mean, "std": config.dataset.std, "crop_padding": place.train.crop_padding,
-            "horizontal_flip": place.train.horizontal_flip, "precision": dataclasses.asdict(config.precision),
+            "weights": result["weights_sha256"], "data": setup.data.manifest()["train_data_sha256"],
+            "mean": config.dataset.mean, "std": config.dataset.std, "crop_padding": setup.train.crop_padding,
+            "horizontal_flip": setup.train.horizontal_flip, "precision": dataclasses.asdict(config.precision),
         }  # fmt: skip
         use_cache(
             logits, label=f"teacher {result['teacher']}", directory=teacher.directory, about=about,
@@ -72,13 +72,13 @@ def _logits_ahead(place: Workplace, teacher: TrainedTeacher, epochs: int) -> Tea
 
 
 def train_network(
-    place: Workplace, run: NetworkRun, model: nn.Module, method: Method, teacher: TrainedTeacher | None,
-    further_teachers: Sequence[TrainedTeacher] = (),
+    setup: Setup, run: NetworkRun, model: nn.Module, method: Method, teacher: TrainedTeacher | None,
+    extra_teachers: Sequence[TrainedTeacher] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """Train (or resume) and return the result, which is then on disk with the weights."""
-    start, config, names = time.perf_counter(), place.config, run.names
+    start, config, names = time.perf_counter(), setup.config, run.names
     write_json(run.directory / "config.json", run.settings)
-    training = make_training(place, run, model, method, teacher, further_teachers)
+    training = make_training(setup, run, model, method, teacher, extra_teachers)
     tracker = Tracker(
         run.directory, config.wandb, name=f"{names['label']}-s{run.seed}", group=f"{names['label']}-{names['cell']}",
         job_type=run.role, tags=[names["dataset"], names["method"], config.study], config=run.settings,
@@ -86,16 +86,16 @@ def train_network(
     )  # fmt: skip
     with tracker:
         fitted = fit(training, run.directory, tracker)
-        figures = {"further_teacher_results": [teacher_in_short(one.result) for one in further_teachers]}
+        figures = {"further_teacher_results": [teacher_in_short(one.result) for one in extra_teachers]}
         if run.network.retraining is not None:
             figures["before_retraining"] = fitted.accuracy
-            cross_entropy = task_only(place, dataclasses.replace(run.network, task_loss="ce"))
+            cross_entropy = task_only(setup, dataclasses.replace(run.network, task_loss="ce"))
             fitted = fitted.followed_by(retrain(run.network, training, cross_entropy, run.directory, tracker))
-        figures["post_hoc"] = post_hoc_figures(place, model)
+        figures["post_hoc"] = post_hoc_figures(setup, model)
         if run.role == "student":
-            figures["robustness"] = robustness_figures(place, method, model, teacher.model if teacher else None)
+            figures["robustness"] = robustness_figures(setup, method, model, teacher.model if teacher else None)
         result = write_result(
-            place, run, model, fitted, teacher.result if teacher else None, figures, time.perf_counter() - start
+            setup, run, model, fitted, teacher.result if teacher else None, figures, time.perf_counter() - start
         )
         tracker.summarize({"accuracy": result["accuracy"], "images_per_second": result["images_per_second"]})
     return result

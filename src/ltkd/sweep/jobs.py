@@ -31,7 +31,7 @@ class Job:
     @classmethod
     def of(cls, overrides: list[str], label: str, config: Config) -> "Job":
         """The job of overrides that `config` was made of."""
-        teachers = [config.teacher, *config.further_teachers] if config.needs_teacher else []
+        teachers = [config.teacher, *config.extra_teachers] if config.needs_teacher else []
         return cls(overrides, label, config, student_run(config), [teacher_run(config, one) for one in teachers])
 
     @property

@@ -173,7 +173,7 @@ class TableRun:
         """What has to be there before the student is trained; none for a method without a teacher."""
         if not self.config.needs_teacher:
             return []
-        return [teacher_run(self.config), *(teacher_run(self.config, one) for one in self.config.further_teachers)]
+        return [teacher_run(self.config), *(teacher_run(self.config, one) for one in self.config.extra_teachers)]
 
     def result(self) -> dict[str, Any] | None:
         """The finished run's result.json, None where there is none. UserError when it is damaged or another's."""
