@@ -4,17 +4,17 @@ from types import SimpleNamespace
 
 import pytest
 
+from ltkd import machine
 from ltkd.config.identity import student_run
-from ltkd.runs import result as result_module
 from ltkd.runs.run import run_experiment
 
 
 @pytest.fixture
 def uncached():
     """git_state() knows no answer, before the test and after it."""
-    result_module.git_state.cache_clear()
+    machine.git_state.cache_clear()
     yield
-    result_module.git_state.cache_clear()
+    machine.git_state.cache_clear()
 
 
 def test_the_commit_is_that_of_the_start_whatever_is_committed_meanwhile(make_config, monkeypatch, uncached):
@@ -25,5 +25,5 @@ def test_the_commit_is_that_of_the_start_whatever_is_committed_meanwhile(make_co
         answers = {"rev-parse": "after" if trained.exists() else "before", "status": " M x" if trained.exists() else ""}
         return SimpleNamespace(stdout=answers[command[3]])
 
-    monkeypatch.setattr(result_module.subprocess, "run", git)
+    monkeypatch.setattr(machine.subprocess, "run", git)
     assert run_experiment(config)["git"] == {"commit": "before", "modified": False}
