@@ -7,9 +7,10 @@ import torch
 
 from ltkd.errors import UserError
 from ltkd.losses import group_mass, ltkd_terms
-from ltkd.methods import build_method, build_task_loss
+from ltkd.methods import build_method
 from ltkd.methods.ltkd import rank_groups
 from ltkd.models.output import ModelOutput
+from ltkd.task_losses import build_task_loss
 
 DEFAULTS = {
     "task_weight": 1.0,

@@ -18,6 +18,7 @@ from filelock import FileLock
 from ltkd.data.decoding import BadImage, decode
 from ltkd.errors import UserError
 from ltkd.files import PARTIAL, remove_partial_files, write_json
+from ltkd.machine import num_cores
 
 _log = logging.getLogger(__name__)
 
@@ -109,7 +110,7 @@ class ImageFiles:
             return None
 
         # Pillow decodes without Python's lock; it warns of odd metadata, where only an error matters.
-        with ThreadPoolExecutor(_num_cores()) as pool, warnings.catch_warnings():
+        with ThreadPoolExecutor(num_cores()) as pool, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             reasons = pool.map(decode_row, range(len(self)))
             # A bar on a terminal only.
@@ -175,7 +176,3 @@ class ImageFiles:
         except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
             _log.warning("%s: damaged (%s); the images are decoded again", path, error)
             return None, {}
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -10,9 +10,10 @@ from torch import Tensor
 from ltkd.data.batches import Batch
 from ltkd.errors import UserError
 from ltkd.losses import ClassGroups, group_mass, ltkd_terms
-from ltkd.methods.base import Fraction, Method, MethodContext, NonNegative, Positive, register
-from ltkd.methods.task import TaskLoss
+from ltkd.methods.base import Method, MethodContext, register
 from ltkd.models.output import ModelOutput
+from ltkd.ranges import Fraction, NonNegative, Positive
+from ltkd.task_losses import TaskLoss
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,57 @@
+"""A folder of images, from the command line's settings to a result."""
+
+import pytest
+
+from ltkd.config.identity import student_run
+from ltkd.data import StreamedData
+from ltkd.errors import UserError
+from ltkd.files import read_json
+from ltkd.runs.run import run_experiment
+from tests.data.pictures import write, write_folder
+
+
+def test_a_folder_is_trained_on_and_a_changed_one_is_another(make_config, tmp_path):
+    """Class d has one image, none for testing; the group that has it alone is not tested."""
+    root = write_folder(tmp_path / "mine", {"a": 8, "b": 6, "c": 4, "d": 1})
+    settings = [
+        "method=kd", "dataset=image_folder", f"dataset.path={root}", "dataset.test_share=.25", "dataset.image_size=8",
+        "dataset.crop_padding=1", "recipe.epochs=1",
+    ]  # fmt: skip
+    config = make_config(*settings)
+    assert config.dataset.name == "mine"
+    assert config.dataset.num_classes == 4
+    result = run_experiment(config)
+    assert result["dataset"] == "mine"
+    manifest = read_json(student_run(config).directory / "manifest.json")
+    assert manifest["class_counts"] == [6, 4, 3, 1]
+    assert manifest["test_size"] == 5
+    assert run_experiment(config)["weights_sha256"] == result["weights_sha256"]  # found again
+
+    write(root / "a/new.png", 50)
+    with pytest.raises(UserError, match="made with other data than this run's: files"):
+        run_experiment(make_config(*settings))
+
+
+def test_streamed_training_is_the_same_killed_or_not(make_config, monkeypatch):
+    """Images in memory, streamed, and streamed with a kill in mid-epoch: the same weights."""
+    settings = ["method=kd", "recipe.epochs=2", "recipe.warmup_epochs=1"]
+    weights = {run_experiment(make_config(*settings))["weights_sha256"]}
+    streamed = make_config(*settings, "study=streamed", "+dataset.storage=stream", "teacher.seed=0")
+    assert student_run(streamed).hash == student_run(make_config(*settings)).hash
+    weights.add(run_experiment(streamed)["weights_sha256"])
+
+    killed = make_config(*settings, "study=killed", "+dataset.storage=stream")
+    steps, batch_of = [], StreamedData.batch_of
+
+    def stop_after_twelve(self, part):
+        steps.append(part)
+        if len(steps) == 12:  # of 8 steps an epoch
+            raise KeyboardInterrupt
+        return batch_of(self, part)
+
+    monkeypatch.setattr(StreamedData, "batch_of", stop_after_twelve)
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(killed)
+    monkeypatch.setattr(StreamedData, "batch_of", batch_of)
+    weights.add(run_experiment(killed)["weights_sha256"])
+    assert len(weights) == 1
