@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 import platform
 import re
 import subprocess
@@ -71,7 +72,8 @@ def write_result(
 def teacher_in_short(result: dict[str, Any]) -> dict[str, Any]:
     """What a student's result says of a teacher."""
     keys = ("hash", "cell", "seed", "directory", "accuracy", "parameters", "evaluate_every")
-    return {key: result[key] for key in keys} | {"post_hoc": result.get("post_hoc")}  # results of before have none
+    later = ("post_hoc", "weights_sha256")  # which not all results have
+    return {key: result[key] for key in keys} | {key: result.get(key) for key in later}
 
 
 def device_name(device: torch.device) -> str:
@@ -87,9 +89,10 @@ def device_name(device: torch.device) -> str:
 
 @functools.cache
 def git_state() -> dict[str, Any] | None:
-    """Commit and whether files differ from it, as first asked for in this process; None outside a checkout.
+    """Commit and whether files differ from it, as first asked for in this process; None where neither is known.
 
-    The code that runs was read when the process started: what is committed later is not what made the numbers.
+    The code that runs was read when the process started: what is committed later is not what made the numbers. Outside
+    a checkout the environment variable LTKD_COMMIT counts, in the form of `git describe --always --dirty --abbrev=40`.
     """
 
     def git(*arguments: str) -> str:
@@ -104,4 +107,5 @@ def git_state() -> dict[str, Any] | None:
             "modified": bool(git("status", "--porcelain", "--untracked-files=no")),
         }
     except (OSError, subprocess.CalledProcessError):
-        return None
+        given = os.environ.get("LTKD_COMMIT", "")
+        return {"commit": given.removesuffix("-dirty"), "modified": given.endswith("-dirty")} if given else None
