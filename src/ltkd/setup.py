@@ -35,7 +35,7 @@ class Setup:
 def prepare(config: Config) -> Setup:
     """Data loaded and on the device, torch set up. UserError when the data is absent, damaged or does not fit."""
     set_backends(config.precision, config.run.threads, config.dataset.image_size)
-    device = resolve_device(config.device)
+    device = _current_device(config)
     data = load_data(config.dataset, Path(config.data_root))
     return Setup(
         config, data, device,
@@ -45,11 +45,19 @@ def prepare(config: Config) -> Setup:
     )  # fmt: skip
 
 
+def _current_device(config: Config) -> torch.device:
+    """The run's device, made the one that pinned memory, graphs and compiled kernels take where none is named."""
+    device = resolve_device(config.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
+
+
 def synthetic_setup(config: Config, num_images: int) -> Setup:
     """About `num_images` random images, as many of each class, in the shape of the data set: for counting and timing
     without its files."""
     set_backends(config.precision, config.run.threads, config.dataset.image_size)
-    dataset, device = config.dataset, resolve_device(config.device)
+    dataset, device = config.dataset, _current_device(config)
     labels = np.repeat(np.arange(dataset.num_classes), -(-num_images // dataset.num_classes))
     shape = (len(labels), dataset.channels, dataset.image_size, dataset.image_size)
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)

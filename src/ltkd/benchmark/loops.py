@@ -130,12 +130,16 @@ class PlainLoop:
         self._optimizer = torch.optim.SGD(
             parameters, lr=1e-3, momentum=recipe.momentum, weight_decay=recipe.weight_decay
         )
+        if self.device.type == "cuda":  # as the field's loops have it: torch's default, and kernels chosen by time
+            torch.backends.cudnn.allow_tf32 = True
+            torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = False, True
         self._batches = self._endless(_loader(config, pair.setup, recipe.batch_size))
         self.steps, self.is_cached = 0, False  # any number of steps
         if self._method.needs.second_view or self._method.needs.input_gradients:
             raise UserError(f"method.name: the plain loop does not know how to run {config.method_name}")
 
     def run(self, steps: int) -> float:
+        """Seconds of the next `steps` steps; reading the loss back makes each wait for the device."""
         start = time.perf_counter()
         for images, labels, index in itertools.islice(self._batches, steps):
             self._train(Batch(images.to(self.device), labels.to(self.device), index.to(self.device)))

@@ -33,7 +33,7 @@ KEPT = (
     "wall_seconds", "train_seconds", "images_per_second", "device", "threads", "versions", "git", "finished",
     "weights_sha256", "identity", "evaluate_every",
 )  # fmt: skip
-KEPT_OF_TEACHER = ("hash", "cell", "seed", "parameters", "evaluate_every")
+KEPT_OF_TEACHER = ("hash", "cell", "seed", "parameters", "evaluate_every", "weights_sha256")
 KEPT_OF_ACCURACY = ("epoch", "all", "per_group", "validation")  # class by class it would be long
 
 
@@ -133,7 +133,7 @@ def _stripped(entry: Entry, output_root: Path) -> dict[str, Any]:
         "accuracy": _figures(result["accuracy"]),
         "post_hoc": _post_hoc(result),
         "teacher_result": teacher
-        and {key: teacher[key] for key in KEPT_OF_TEACHER}
+        and {key: teacher[key] for key in KEPT_OF_TEACHER if key in teacher}
         | {"accuracy": _figures(teacher["accuracy"]), "post_hoc": _post_hoc(teacher)},
         # no place on anybody's machine
         "directory": entry.directory.resolve().relative_to(output_root.resolve()).as_posix(),

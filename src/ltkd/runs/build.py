@@ -42,7 +42,7 @@ def new_model(setup: Setup, network: Network, seed: int) -> nn.Module:
     model = model.to(setup.device, memory_format=torch.channels_last)
     try:
         predict(setup, model, next(setup.test.evaluation_batches(2)).images)
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, getattr(torch, "AcceleratorError", torch.OutOfMemoryError)):  # torch 2.8 and later
         raise  # is no fault of the network
     except Exception as error:  # whatever a foreign network raises
         size = f"{dataset.channels} x {dataset.image_size} x {dataset.image_size}"
