@@ -10,6 +10,7 @@ from typing import Any, Literal
 from ltkd.config import Config, Network, Recipe, Teacher
 from ltkd.data import DatasetConfig
 from ltkd.files import file_sha256
+from ltkd.models import starting_weights
 
 
 @dataclass(frozen=True)
@@ -118,14 +119,20 @@ def _teacher_identity(config: Config, teacher: Teacher) -> dict[str, Any]:
 
 def _network_identity(config: Config, network: Network) -> dict[str, Any]:
     retraining = {} if network.retraining is None else {"retraining": network.retraining}
-    return retraining | {
-        **_training_identity(config, network),
-        "dataset": config.dataset.settings(),
-        "name": network.name,
-        "pretrained": network.pretrained,
-        "arguments": network.arguments,
-        "precision": asdict(config.precision),
-    }
+    weights = starting_weights(network.name, network.pretrained, network.arguments)
+    started = {"starting_weights": weights} if weights else {}
+    return (
+        retraining
+        | started
+        | {
+            **_training_identity(config, network),
+            "dataset": config.dataset.settings(),
+            "name": network.name,
+            "pretrained": network.pretrained,
+            "arguments": network.arguments,
+            "precision": asdict(config.precision),
+        }
+    )
 
 
 def _training_identity(config: Config, network: Network) -> dict[str, Any]:
