@@ -72,6 +72,8 @@ class Teacher(Network):
     seed: Seed
     checkpoint: str | None
     swag: Swag | None = None  # set by methods alone
+    checkpoint_key: str | None = None  # the set of weights in a file that has several
+    class_names: list[str] | None = None  # of the file's outputs, in their order; None: in the data set's order
 
 
 @dataclass(frozen=True)
@@ -314,6 +316,9 @@ def _with_bound_choice(
 def _check_checkpoint(teacher: Teacher, errors: list[str]) -> None:
     if teacher.checkpoint is not None and not Path(teacher.checkpoint).is_file():
         errors.append(f"teacher.checkpoint: no such file: {teacher.checkpoint}")
+    for key in ("checkpoint_key", "class_names"):
+        if teacher.checkpoint is None and getattr(teacher, key) is not None:
+            errors.append(f"teacher.{key}: is about a file of weights, but teacher.checkpoint names none")
 
 
 def _check_recipe(key: str, recipe: Recipe, errors: list[str]) -> None:

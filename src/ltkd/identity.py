@@ -110,6 +110,8 @@ def _teacher_identity(config: Config, teacher: Teacher) -> dict[str, Any]:
         return {"swag": asdict(teacher.swag), "teacher": around} | trained_on
     if teacher.checkpoint is not None:  # used as it is: no recipe, no seed
         adapted = {} if teacher.task_loss == "ce" else {"task_loss": teacher.task_loss}  # it may replace the classifier
+        adapted |= {} if teacher.checkpoint_key is None else {"checkpoint_key": teacher.checkpoint_key}
+        adapted |= {} if teacher.class_names is None else {"class_names": teacher.class_names}
         return adapted | {
             "dataset": config.dataset.settings(), "name": teacher.name, "arguments": teacher.arguments,
             "checkpoint": file_sha256(Path(teacher.checkpoint)), "precision": asdict(config.precision),

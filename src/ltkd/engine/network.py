@@ -27,6 +27,7 @@ from ltkd.identity import NetworkRun
 from ltkd.losses import ClassGroups
 from ltkd.methods import Method, MethodContext, Networks, build_method, build_task_loss, method_class
 from ltkd.models import build_model, load_weights
+from ltkd.models.classifier import order_classes
 from ltkd.tracking import Tracker
 
 
@@ -49,7 +50,9 @@ def new_model(place: Workplace, network: Network, seed: int) -> nn.Module:
     check_retraining(network, model)
     checkpoint = _given_weights(network)
     if checkpoint is not None:
-        load_weights(model, Path(checkpoint))
+        load_weights(model, Path(checkpoint), key=network.checkpoint_key)
+        if network.class_names is not None:
+            order_classes(model, network.class_names, place.data.class_names)
         if not all(torch.isfinite(tensor).all() for tensor in model.state_dict().values()):
             raise UserError(f"{checkpoint}: has weights that are infinite or nan")
     model = model.to(place.device, memory_format=torch.channels_last)

@@ -21,11 +21,11 @@ from ltkd.engine.swag import (
     set_weights,
     swag_training,
 )
-from ltkd.engine.workplace import Workplace, agree_on_data
+from ltkd.engine.workplace import Workplace, agree_on_data, predict
 from ltkd.errors import UserError
 from ltkd.files import file_sha256
 from ltkd.identity import NetworkRun, teacher_run
-from ltkd.models import load_weights
+from ltkd.models import check_predictions, load_weights
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +40,8 @@ def find_or_train_teacher(
     """
     run = teacher_run(place.config, teacher)
     model = new_model(place, run.network, run.seed)
+    if run.network.checkpoint is not None:
+        _check_given(place, model, run.network.checkpoint)
     with locked(run.directory, wait=True):
         agree_on_data(run.directory, place.data)
         result = finished_result(run.directory, run.identity)
@@ -56,6 +58,20 @@ def find_or_train_teacher(
     load_weights(model, weights)
     model.zero_grad(set_to_none=True)  # of its own training, if that was just now: memory that no one needs
     return TrainedTeacher(model.eval().requires_grad_(False), result, run.directory)
+
+
+def _check_given(place: Workplace, model: nn.Module, checkpoint: str) -> None:
+    """Refuse a teacher from a file that does not know the training images; say that it may know the validation's."""
+    logits = torch.cat(
+        [predict(place, model, batch.images).logits.float() for batch in place.train.evaluation_batches()]
+    )
+    check_predictions(logits, place.train.labels, place.data.class_names, f"teacher.checkpoint: {checkpoint}")
+    if place.validation is not None:
+        logger.warning(
+            "teacher.checkpoint: %s may have been trained on the %d validation images (unknown for a file of weights); "
+            "what is chosen on them then favours this teacher",
+            checkpoint, len(place.validation),
+        )  # fmt: skip
 
 
 def _train(place: Workplace, run: NetworkRun, model: nn.Module) -> dict[str, Any]:
