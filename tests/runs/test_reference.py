@@ -106,7 +106,7 @@ def test_fit_is_the_plain_loop(make_config, monkeypatch, role):
 
     The teacher runs in every step, because logits computed ahead are float32.
     """
-    monkeypatch.setattr("ltkd.engine.network.build_model", float64_network)
+    monkeypatch.setattr("ltkd.runs.build.build_model", float64_network)
     monkeypatch.setattr(base.Needs, "teacher_logits_only", False)
     config = make_config(*SETTINGS)
     run_experiment(config)

@@ -5,11 +5,11 @@ import logging
 import pytest
 import timm
 import torch
-from ltkd.engine.run import run_experiment
-from ltkd.identity import student_run, teacher_run
 from safetensors.torch import load_file
 
+from ltkd.config.identity import student_run, teacher_run
 from ltkd.errors import UserError
+from ltkd.runs.run import run_experiment
 
 SHIFT = torch.tensor([1, 2, 3, 4, 5, 6, 7, 8, 9, 0])  # output k is class k + 1
 
