@@ -1,9 +1,9 @@
-"""The runs behind published numbers, small enough to be tracked, and the README's tables made from them.
+"""The runs behind published numbers, small enough to be tracked, and the tables of README and docs made from them.
 
-outputs/ledger/TABLE/*.json has one file per run: what its result.json says, less what no table needs. In the README a
+outputs/ledger/TABLE/*.json has one file per run: what its result.json says, less what no table needs. In a page a
 table stands between `<!-- table:NAME -->` and `<!-- end -->`: `<!-- table:NAME differences -->` for the differences to
 the best baseline as well, `<!-- table:NAME logit_adjusted -->` for what that correction after training makes of the
-same runs. `python scripts/ledger.py --write-readme` writes what is between.
+same runs. `python scripts/ledger.py --write` writes what is between.
 """
 
 import functools
@@ -22,7 +22,7 @@ from ltkd.tables.table import Table, compose_runs, load_table
 
 PROJECT = Path(__file__).resolve().parents[3]
 LEDGER = PROJECT / "outputs" / "ledger"
-README = PROJECT / "README.md"
+PAGES = (PROJECT / "README.md", PROJECT / "docs" / "results.md")  # those with tables
 MARKED = re.compile(r"(<!-- table:(\S+?)(?: (\w+))? -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 SHOWN = ("differences", *POST_HOC)  # what may stand beside the name
 OPENING = "<!-- table:"
