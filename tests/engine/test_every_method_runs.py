@@ -1,4 +1,4 @@
-"""Every method of the registry through whole tiny runs on the digits: whatever is registered is tested here."""
+"""Every kind of method through whole tiny runs on the digits: a method of a new kind joins by itself."""
 
 import json
 
@@ -12,11 +12,11 @@ from ltkd.engine.step import Step
 from ltkd.engine.trainer import CHECKPOINT
 from ltkd.engine.workplace import prepare
 from ltkd.identity import student_run
-from ltkd.methods import list_methods
 
+from ..methods.kinds import representatives
 from .test_fit import metrics_of, numbers
 
-ALL = list_methods()
+KINDS = representatives()
 
 
 class Kill(BaseException):
@@ -29,7 +29,7 @@ def teachers(tmp_path_factory):
     return tmp_path_factory.mktemp("every_method")
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", KINDS)
 def test_a_run_on_digits_ends_and_resumes_to_the_same_bit(make_config, teachers, monkeypatch, name):
     def config(study):
         return make_config(f"method={name}", f"study={study}", f"output_root={teachers}", "recipe.batch_size=100")
@@ -108,7 +108,7 @@ def knowing_teacher(place, pair, knowing_teachers):
 
 
 @pytest.mark.parametrize("pair", PAIRS)
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", KINDS)
 def test_one_batch_is_learned_by_heart(make_config, knowing_teachers, name, pair):
     teacher_name, student_name = PAIRS[pair]
     config = make_config(f"method={name}", f"teacher={teacher_name}", f"student={student_name}", "recipe.batch_size=48")
