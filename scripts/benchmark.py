@@ -12,7 +12,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from ltkd.arguments import split_arguments, whole_number
+from ltkd.commands.arguments import split_arguments, whole_number
 from ltkd.errors import UserError
 
 OWN = {"steps": 20, "rounds": 3, "jobs": None}
@@ -23,10 +23,11 @@ def main(arguments: list[str]) -> int:
         sys.stdout.write(__doc__)
         return 0
     from ltkd.benchmark import as_json, markdown, measure, scaling_variants, standard_variants  # --help needs no torch
-    from ltkd.composition import compose_values
-    from ltkd.config import load_config, resolve_device
-    from ltkd.engine.workplace import describe, prepare
+    from ltkd.config.compose import compose_values
+    from ltkd.config.load import load_config
     from ltkd.files import write_json, write_text
+    from ltkd.machine import resolve_device
+    from ltkd.setup import describe, prepare
 
     def say(text: str) -> None:
         sys.stderr.write(f"{text}\n")
@@ -39,9 +40,9 @@ def main(arguments: list[str]) -> int:
         jobs = jobs or (4 if device.type == "cuda" else 2)
         scaling = "--scaling" in own
         variants = (scaling_variants if scaling else standard_variants)(config, device.type == "cuda", jobs)
-        place = prepare(config)
+        setup = prepare(config)
         pair = f"{config.teacher.name} -> {config.student.name}, {config.method_name}, batch {config.recipe.batch_size}"
-        say(f"{pair}; {describe(place)}")
+        say(f"{pair}; {describe(setup)}")
         root = Path(config.output_root) / "benchmark"
         name = f"{config.teacher.name}-{config.student.name}-{config.method_name}".replace("/", "_")
         name += "-scaling" * scaling
@@ -52,7 +53,7 @@ def main(arguments: list[str]) -> int:
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         title = f"{pair}; {rows[0].jobs} to {rows[-1].jobs} jobs; {rounds} rounds, {device}"
-        text = markdown(title, rows, config, place.train.num_views, len(place.train))
+        text = markdown(title, rows, config, setup.train.num_views, len(setup.train))
         write_text(root / f"{name}.md", text + "\n")
         write_json(root / f"{name}.json", as_json(rows, config, overrides, steps, rounds))
     except UserError as error:

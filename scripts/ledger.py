@@ -13,7 +13,7 @@ training makes of the same runs.
 import sys
 from pathlib import Path
 
-from ltkd.arguments import split_arguments
+from ltkd.commands.arguments import split_arguments
 from ltkd.errors import UserError
 
 
@@ -36,9 +36,9 @@ def main(arguments: list[str]) -> int:
 
 
 def _record(name: str | None, overrides: list[str]) -> None:
-    from ltkd.ledger import record  # here: --help needs no torch
     from ltkd.report import entries_of, make_report
-    from ltkd.tables import compose_runs, load_table
+    from ltkd.report.ledger import record  # here: --help needs no torch
+    from ltkd.tables.table import compose_runs, load_table
 
     table = load_table(name)
     runs = compose_runs(table, overrides)
@@ -53,7 +53,7 @@ def _record(name: str | None, overrides: list[str]) -> None:
 
 def _readme(*, write: bool) -> int:
     from ltkd.files import write_text
-    from ltkd.ledger import README, with_tables
+    from ltkd.report.ledger import README, with_tables
 
     text = README.read_text(encoding="utf-8")
     made = with_tables(text)

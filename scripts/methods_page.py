@@ -1,4 +1,4 @@
-"""Which methods are there, and what does each need? Writes METHODS.md from the registries; nothing in it is typed.
+"""Which methods are there, and what does each need? Writes docs/methods.md from the registries; nothing in it is typed.
 
 python scripts/methods_page.py
 """
@@ -7,12 +7,12 @@ import inspect
 import sys
 from pathlib import Path
 
-from ltkd.catalogue import PAIR, methods_table, models_table, task_losses_table
-from ltkd.composition import compose_values
+from ltkd.commands.catalogue import PAIR, methods_table, models_table, task_losses_table
+from ltkd.config.compose import compose_values
 from ltkd.files import write_text
 from ltkd.methods import list_methods, method_class
 
-PAGE = Path(__file__).resolve().parents[1] / "METHODS.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "methods.md"
 
 HEAD = """# Methods, losses and networks
 

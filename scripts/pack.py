@@ -7,8 +7,8 @@ python src/train.py dataset=pack dataset.path=cifar100_lt_if100.ltpack method=kd
 import sys
 from pathlib import Path
 
-from ltkd.composition import compose_values
-from ltkd.config import load_config
+from ltkd.config.compose import compose_values
+from ltkd.config.load import load_config
 from ltkd.data import load_data, write_pack
 from ltkd.errors import UserError
 

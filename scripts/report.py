@@ -11,7 +11,7 @@ are named, with the command for each, and make the exit code 1.
 import sys
 from pathlib import Path
 
-from ltkd.arguments import split_arguments
+from ltkd.commands.arguments import split_arguments
 from ltkd.errors import UserError
 
 
@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> int:
         return 0
     from ltkd.report import entries_of, make_report, write_report  # here: --help needs no torch
     from ltkd.report.text import markdown
-    from ltkd.tables import compose_runs, load_table
+    from ltkd.tables.table import compose_runs, load_table
 
     try:
         own, overrides = split_arguments(arguments, ("table", "output"))

@@ -15,7 +15,7 @@ import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
-from ltkd.arguments import split_arguments, worker_options
+from ltkd.commands.arguments import split_arguments, worker_options
 from ltkd.errors import UserError
 
 MANY = 200  # cells: to check more takes a minute
@@ -28,11 +28,11 @@ def main(arguments: list[str]) -> int:
         sys.stdout.write(__doc__)
         return 0
     # here: --help needs no torch
-    from ltkd.plan import Plan, Speeds
     from ltkd.report import entries_of, make_report
     from ltkd.report.text import markdown
     from ltkd.sweep import exit_code, num_at_a_time, run_jobs, summary
-    from ltkd.tables import compose_runs, load_table
+    from ltkd.tables.plan import Plan, Speeds
+    from ltkd.tables.table import compose_runs, load_table
 
     try:
         own, overrides = split_arguments(arguments, OWN, ("--dry-run",))

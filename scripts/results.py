@@ -14,7 +14,8 @@ from pathlib import Path
 
 from ltkd.errors import UserError
 from ltkd.files import write_text
-from ltkd.results import KINDS, collect, comma_separated, markdown
+from ltkd.results.collect import collect, comma_separated, markdown
+from ltkd.results.read import KINDS
 
 
 def main() -> int:

@@ -20,15 +20,15 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from ltkd.arguments import split_arguments, whole_number
-from ltkd.composition import compose_values
-from ltkd.config import load_config
+from ltkd.commands.arguments import split_arguments, whole_number
+from ltkd.config.compose import compose_values
+from ltkd.config.identity import student_run
+from ltkd.config.load import load_config
 from ltkd.data import LongTailData, load_data, write_pack
-from ltkd.engine.run import run_experiment
 from ltkd.errors import UserError
 from ltkd.files import write_text
-from ltkd.identity import student_run
 from ltkd.methods import list_methods
+from ltkd.runs.run import run_experiment
 
 TEST_IMAGES = 100
 SETTINGS = [

@@ -12,7 +12,7 @@ not stop the others. Ctrl-C stops all, saved; the same command again skips what 
 
 import sys
 
-from ltkd.arguments import split_arguments, worker_options
+from ltkd.commands.arguments import split_arguments, worker_options
 from ltkd.errors import UserError
 
 

@@ -15,7 +15,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from ltkd.arguments import split_arguments, worker_options
+from ltkd.commands.arguments import split_arguments, worker_options
 from ltkd.errors import UserError
 
 
@@ -24,9 +24,9 @@ def main(arguments: list[str]) -> int:
         sys.stdout.write(__doc__)
         return 0
     # here: --help needs no torch
-    from ltkd.composition import CONFIGURATION
+    from ltkd.config.compose import CONFIGURATION
     from ltkd.sweep import exit_code, run_jobs, summary
-    from ltkd.tuning import check_output, choose, make_tuning, preset_name, write_preset
+    from ltkd.sweep.tuning import check_output, choose, make_tuning, preset_name, write_preset
 
     try:
         own, overrides = split_arguments(arguments, ("output", "jobs", "devices"), ("--dry-run", "--overwrite"))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-from ltkd.arguments import split_arguments
+from ltkd.commands.arguments import split_arguments
 from ltkd.errors import UserError
 
 
@@ -25,8 +25,8 @@ def main(arguments: list[str]) -> int:
         return 0
     # here: --help needs no torch
     from ltkd.files import write_text
-    from ltkd.plan import wandb_sweep
-    from ltkd.tables import compose_runs, load_table
+    from ltkd.tables.plan import wandb_sweep
+    from ltkd.tables.table import compose_runs, load_table
 
     try:
         own, overrides = split_arguments(arguments, ("table", "output"))

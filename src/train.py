@@ -16,19 +16,19 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from ltkd.composition import CONFIGURATION
+from ltkd.config.compose import CONFIGURATION
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGURATION), config_name="config")
 def main(config: DictConfig) -> None:
-    from ltkd.launch import launch  # here and not above: --help and tab completion need no torch
+    from ltkd.commands.launch import launch  # here and not above: --help and tab completion need no torch
 
     launch(config)
 
 
 if __name__ == "__main__":
     if "--list" in sys.argv:
-        from ltkd.catalogue import show
+        from ltkd.commands.catalogue import show
 
         sys.exit(show(sys.argv[1:]))
     main()

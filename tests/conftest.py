@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from ltkd.composition import compose_values
-from ltkd.config import Config, load_config
+from ltkd.config.compose import compose_values
+from ltkd.config.load import load_config
+from ltkd.config.schema import Config
 
 PROJECT = Path(__file__).resolve().parents[1]
 

@@ -10,7 +10,7 @@ from .problem import TinyNetwork, build_tiny_method
 HOOKS = (
     "forward", "start_epoch", "end_epoch", "prepare", "parameter_groups", "get_extra_state",
 )  # fmt: skip
-NETWORK_HOOKS = ("further_teachers", "adapt_student")  # each change of the networks is a kind of its own
+NETWORK_HOOKS = ("extra_teachers", "adapt_student")  # each change of the networks is a kind of its own
 
 
 def kind_of(name: str) -> tuple:

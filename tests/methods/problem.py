@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ltkd.config import load_config
+from ltkd.config.load import load_config
 from ltkd.data import Batch
-from ltkd.methods import Method, MethodContext, Networks, build_method, build_task_loss, method_class
+from ltkd.methods import Method, MethodContext, Networks, build_method, method_class
 from ltkd.models.output import ModelOutput
+from ltkd.task_losses import build_task_loss
 
 from ..conftest import compose_values
 
@@ -89,7 +90,7 @@ def make_problem(name: str, *, same: bool = False, dtype: torch.dtype = torch.fl
     method.train()
     generator = torch.Generator().manual_seed(1)
     images, second_view = torch.randn(2, BATCH_SIZE, 1, SIDE, SIDE, generator=generator, dtype=torch.float64).to(dtype)
-    further = torch.randn(method_context_of(method).num_further_teachers, BATCH_SIZE, NUM_CLASSES, generator=generator)
+    further = torch.randn(method_context_of(method).num_extra_teachers, BATCH_SIZE, NUM_CLASSES, generator=generator)
     batch = Batch(
         images,
         torch.tensor([0, 0, 0, 1, 1, 2, 3, 5]),
@@ -104,12 +105,12 @@ def method_of(name: str, student: nn.Module, teacher: nn.Module, **settings) -> 
     overrides = [f"method.{key}={'null' if value is None else value}" for key, value in settings.items()]
     values = load_config(compose_values("device=cpu", f"method={name}", *overrides))
     return build_tiny_method(
-        name, values.method_arguments, student, teacher, len(values.further_teachers), values.student.task_loss
+        name, values.method_arguments, student, teacher, len(values.extra_teachers), values.student.task_loss
     )
 
 
 def build_tiny_method(
-    name: str, arguments: dict, student: nn.Module, teacher: nn.Module, num_further_teachers: int = 1, task_loss="ce"
+    name: str, arguments: dict, student: nn.Module, teacher: nn.Module, num_extra_teachers: int = 1, task_loss="ce"
 ) -> Method:
     """The method with these settings between the two networks; nothing is composed."""
     images = torch.randn(BATCH_SIZE, 1, SIDE, SIDE, dtype=student.classifier.weight.dtype)
@@ -136,7 +137,7 @@ def build_tiny_method(
             teacher_classifier=teacher.classifier,
             teacher_norms=teacher.preact_norms,
         ),
-        num_further_teachers=num_further_teachers,
+        num_extra_teachers=num_extra_teachers,
     )
     method = build_method(name, arguments, context, build_task_loss(task_loss, CLASS_COUNTS))
     object.__setattr__(method, "_context_in_tests", context)

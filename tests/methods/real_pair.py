@@ -5,10 +5,11 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from ltkd.config import load_config
+from ltkd.config.load import load_config
 from ltkd.data import Batch
-from ltkd.methods import Method, MethodContext, Networks, build_method, build_task_loss
+from ltkd.methods import Method, MethodContext, Networks, build_method
 from ltkd.models import build_model
+from ltkd.task_losses import build_task_loss
 
 from ..conftest import compose_values
 

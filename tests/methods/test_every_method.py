@@ -1,6 +1,6 @@
 """What must hold for every method of the registry. A new method is tested here by being registered.
 
-Whole runs of every method (digits, kill and resume) are in tests/engine/test_every_method_runs.py.
+Whole runs of every method (digits, kill and resume) are in tests/runs/test_every_method_runs.py.
 """
 
 import copy

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ltkd import losses
-from ltkd.config import load_config
+from ltkd.config.load import load_config
 from ltkd.data import Batch
 from ltkd.errors import UserError
 from ltkd.methods import Networks

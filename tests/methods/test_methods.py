@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from ltkd import losses
-from ltkd.binding import bind
+from ltkd.config.bind import bind
 from ltkd.errors import UserError
-from ltkd.methods import build_method, build_task_loss, list_methods, method_class
+from ltkd.methods import build_method, list_methods, method_class
+from ltkd.task_losses import build_task_loss
 
 from ..conftest import compose_values
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ltkd.config import load_config
+from ltkd.config.load import load_config
 
 from ..conftest import compose_values
 

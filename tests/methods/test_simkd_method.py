@@ -8,17 +8,17 @@ import signal
 import pytest
 import torch
 
-from ltkd.engine.interrupt import Interrupted
-from ltkd.engine.network import new_method, new_model
-from ltkd.engine.run import run_experiment
-from ltkd.engine.teacher_store import find_or_train_teacher
-from ltkd.engine.trainer import CHECKPOINT
-from ltkd.engine.workplace import prepare
+from ltkd.config.identity import student_run
 from ltkd.errors import UserError
-from ltkd.identity import student_run
-from ltkd.methods import build_task_loss
-from ltkd.methods.sim import SimKD
+from ltkd.loop.interrupt import Interrupted
+from ltkd.loop.state import CHECKPOINT
+from ltkd.methods.simkd import SimKD
 from ltkd.models import build_model, count_parameters, load_weights
+from ltkd.runs.build import new_method, new_model
+from ltkd.runs.run import run_experiment
+from ltkd.runs.teacher_store import find_or_train_teacher
+from ltkd.setup import prepare
+from ltkd.task_losses import build_task_loss
 
 from .real_pair import Pair
 
@@ -81,30 +81,30 @@ def test_settings_that_cannot_be_or_do_nothing(caplog):
 
 def deployed(config):
     """The network that a run of `config` trains, as it is before training."""
-    place, run = prepare(config), student_run(config)
-    model = new_model(place, run.network, run.seed)
-    return new_method(place, model, find_or_train_teacher(place)).adapt_student(model), place
+    setup, run = prepare(config), student_run(config)
+    model = new_model(setup, run.network, run.seed)
+    return new_method(setup, model, find_or_train_teacher(setup)).adapt_student(model), setup
 
 
 def test_a_run_reports_and_saves_what_is_deployed(make_config):
     config = make_config("method=simkd", "teacher=resnet14")
     result = run_experiment(config)
     directory = student_run(config).directory
-    model, place = deployed(config)
+    model, setup = deployed(config)
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     load_weights(model, directory / "weights.safetensors")
 
     trunk = count_parameters(build_model("resnet8", 10, in_channels=1)) - 650
     projector = 64 * 32 + 9 * 32 * 32 + 32 * 64 + 2 * (32 + 32 + 64)  # 64 -> 32 -> 32 -> 64 channels
     assert result["parameters"] == count_parameters(model) == trunk + projector + 650
-    teacher = find_or_train_teacher(place).model
+    teacher = find_or_train_teacher(setup).model
     assert torch.equal(model.classifier.weight, teacher.classifier.weight)
     assert not torch.equal(model.projector[0].weight, start["projector.0.weight"])
     model.eval()
-    batches = list(place.test.evaluation_batches(500))
+    batches = list(setup.test.evaluation_batches(500))
     with torch.no_grad():
         correct = sum((model(batch.images).logits.argmax(1) == batch.labels).sum().item() for batch in batches)
-    assert result["accuracy"]["last"]["all"] == pytest.approx(100 * correct / len(place.test))
+    assert result["accuracy"]["last"]["all"] == pytest.approx(100 * correct / len(setup.test))
     assert result["multiply_adds"] > 0
     assert json.loads((directory / "result.json").read_text())["parameters"] == result["parameters"]
 

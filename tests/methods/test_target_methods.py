@@ -11,8 +11,9 @@ from torch import nn
 from ltkd import losses
 from ltkd.data import Batch
 from ltkd.errors import UserError
-from ltkd.methods import build_method, build_task_loss, method_class
+from ltkd.methods import build_method, method_class
 from ltkd.models.output import ModelOutput
+from ltkd.task_losses import build_task_loss
 
 from ..conftest import compose_values
 from .problem import make_problem, method_context_of
@@ -41,17 +42,17 @@ def networks_of(problem):
 def test_an_ensemble_is_the_teacher_and_teachers_of_the_seeds_after_its_own():
     arguments = values_of("bayesian", "method.samples=3")
     method = method_class("bayesian")
-    assert method.further_teachers(TEACHER, STUDENT, arguments) == [{"seed": 4}, {"seed": 5}]
-    assert method.further_teachers(TEACHER, STUDENT, arguments | {"samples": 1}) == []
+    assert method.extra_teachers(TEACHER, STUDENT, arguments) == [{"seed": 4}, {"seed": 5}]
+    assert method.extra_teachers(TEACHER, STUDENT, arguments | {"samples": 1}) == []
     with pytest.raises(UserError, match=r"method.posterior: ensemble trains teachers .* teacher.checkpoint is one"):
-        method.further_teachers(TEACHER | {"checkpoint": "file.pt"}, STUDENT, arguments)
+        method.extra_teachers(TEACHER | {"checkpoint": "file.pt"}, STUDENT, arguments)
 
 
 def test_swag_asks_for_its_samples():
     arguments = values_of("bayesian", "method.posterior=swag", "method.samples=2")
     swag = {"epochs": arguments["swag_epochs"], "learning_rate": arguments["swag_learning_rate"],
             "rank": arguments["swag_rank"]}  # fmt: skip
-    wanted = method_class("bayesian").further_teachers(TEACHER, STUDENT, arguments)
+    wanted = method_class("bayesian").extra_teachers(TEACHER, STUDENT, arguments)
     assert wanted == [{"swag": swag | {"sample": 0}}, {"swag": swag | {"sample": 1}}]
 
 
@@ -72,7 +73,7 @@ def test_settings_of_another_posterior_are_null_and_warned_about(posterior, set_
     assert f"method.{other} has no effect with method.posterior={posterior}" in caplog.text
     for key in set_for_it:
         with pytest.raises(UserError, match=f"method.{key}: is needed"):
-            method_class("bayesian").further_teachers(TEACHER, STUDENT, values | {key: None})
+            method_class("bayesian").extra_teachers(TEACHER, STUDENT, values | {key: None})
 
 
 def test_an_ensemble_averages_the_teacher_with_the_others_and_swag_only_the_samples():
@@ -80,7 +81,7 @@ def test_an_ensemble_averages_the_teacher_with_the_others_and_swag_only_the_samp
         problem = make_problem("bayesian", posterior=posterior, weight=0.6, task_weight=0.1, teacher_temperature=2.0)
         student, teacher = networks_of(problem)
         others = torch.stack([torch.roll(teacher.logits, n, 1) for n in (1, 2)])
-        batch = replace(problem.batch, further_logits=tuple(others))
+        batch = replace(problem.batch, extra_logits=tuple(others))
         terms = problem.method(student, teacher, batch)
         p = torch.cat((teacher.logits.unsqueeze(0), others) if own else (others,))
         p = (p / 2).softmax(2).mean(0)
@@ -266,13 +267,13 @@ def test_skd_refuses_a_k_that_accepts_everything():
 def test_references_from_the_teacher_store_take_nothing_of_the_teacher_but_its_seed():
     method, values = method_class("exopd"), values_of("exopd")
     plain = {"task_loss": "ce", "checkpoint": None, "retraining": None, "pretrained": False, "arguments": {}}
-    assert method.further_teachers(TEACHER, STUDENT, values) == []
+    assert method.extra_teachers(TEACHER, STUDENT, values) == []
     of_student = {"name": "resnet8", "recipe": {"learning_rate": 0.01}}
-    assert method.further_teachers(TEACHER, STUDENT, values | {"reference": "student"}) == [plain | of_student]
+    assert method.extra_teachers(TEACHER, STUDENT, values | {"reference": "student"}) == [plain | of_student]
     small = {"name": "resnet14", "recipe": {}}
-    assert method.further_teachers(TEACHER, STUDENT, values | {"reference": "resnet14"}) == [plain | small]
+    assert method.extra_teachers(TEACHER, STUDENT, values | {"reference": "resnet14"}) == [plain | small]
     with pytest.raises(UserError, match=r"method.reference: unknown name 'resnet15'.*\(or prior, or student\)"):
-        method.further_teachers(TEACHER, STUDENT, values | {"reference": "resnet15"})
+        method.extra_teachers(TEACHER, STUDENT, values | {"reference": "resnet15"})
 
 
 @pytest.mark.parametrize("divergence", ["reverse", "forward"])
@@ -285,7 +286,7 @@ def test_exopd_is_the_divergence_that_it_says(divergence, reference):
         z_ref = (torch.tensor([100, 50, 25, 12, 6, 3]).double() / 196).log()
     else:
         z_ref = teacher.logits.roll(1, 1)
-    batch = replace(problem.batch, further_logits=() if reference == "prior" else (z_ref,))
+    batch = replace(problem.batch, extra_logits=() if reference == "prior" else (z_ref,))
     log_target = ((z_ref + 1.5 * (teacher.logits - z_ref)) / 2).log_softmax(1)
     log_q = (student.logits / 2).log_softmax(1)
     pair = (log_q, log_target) if divergence == "reverse" else (log_target, log_q)

@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from ltkd.composition import compose_values
-from ltkd.config import load_config
-from ltkd.engine.schedule import learning_rate
-from ltkd.identity import student_run
+from ltkd.config.compose import compose_values
+from ltkd.config.identity import student_run
+from ltkd.config.load import load_config
+from ltkd.loop.schedule import learning_rate
 from ltkd.models import build_model, count_multiply_adds, count_parameters, list_models
 
 PROJECT = Path(__file__).resolve().parents[2]

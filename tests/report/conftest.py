@@ -5,8 +5,8 @@ import json
 import pytest
 
 from ltkd.files import write_json
-from ltkd.results import SCHEMA_VERSION
-from ltkd.tables import compose_runs, load_table
+from ltkd.results.read import SCHEMA_VERSION
+from ltkd.tables.table import compose_runs, load_table
 
 GROUPS = ["head", "medium", "tail"]
 CLASS_GROUPS = [0] * 3 + [1] * 4 + [2] * 3

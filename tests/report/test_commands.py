@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from ltkd.engine.run import run_experiment
-from ltkd.results import collect, summary_rows
-from ltkd.tables import compose_runs, load_table
+from ltkd.results.collect import collect, summary_rows
+from ltkd.runs.run import run_experiment
+from ltkd.tables.table import compose_runs, load_table
 
 from ..conftest import PROJECT
 

@@ -6,8 +6,8 @@ import pytest
 
 from ltkd.errors import UserError
 from ltkd.report import entries_of, make_report, write_report
-from ltkd.statistics import bootstrap_interval, student_t_interval
-from ltkd.tables import compose_runs
+from ltkd.results.statistics import bootstrap_interval, student_t_interval
+from ltkd.tables.table import compose_runs
 
 from .conftest import ACCURACY, TABLE, write_result
 

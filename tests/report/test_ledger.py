@@ -5,12 +5,11 @@ import re
 
 import pytest
 
-from ltkd import ledger
 from ltkd.errors import UserError
-from ltkd.ledger import LEDGER, OPENING, README, ledger_entries, record, with_tables
-from ltkd.report import entries_of, make_report
+from ltkd.report import entries_of, ledger, make_report
+from ltkd.report.ledger import LEDGER, OPENING, README, ledger_entries, record, with_tables
 from ltkd.report.text import markdown
-from ltkd.tables import compose_runs
+from ltkd.tables.table import compose_runs
 
 from .conftest import ACCURACY, TABLE, write_result
 

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from ltkd.errors import UserError
+from ltkd.loop.tracking import latest_metrics
 from ltkd.sweep import Display, JobOutcome, check_jobs, exit_code, runner, summary
-from ltkd.sweep.display import Pace, latest_metrics
+from ltkd.sweep.display import Pace
 
 from ..conftest import PROJECT
 

@@ -11,19 +11,20 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ltkd.config import Config
+from ltkd.config.identity import student_run
+from ltkd.config.schema import Config
 from ltkd.data import Batch
-from ltkd.engine.evaluate import evaluate
-from ltkd.engine.network import TrainedTeacher, make_training, new_method, new_model
-from ltkd.engine.step import make_step
-from ltkd.engine.teacher_logits import WINDOW
-from ltkd.engine.trainer import State, save_state
-from ltkd.engine.workplace import Workplace, made_up_place, prepare
 from ltkd.errors import UserError
-from ltkd.identity import student_run
+from ltkd.loop.evaluate import evaluate
+from ltkd.loop.graph import make_step
+from ltkd.loop.state import State, save_state
+from ltkd.loop.teacher_logits import WINDOW
+from ltkd.loop.tracking import Tracker
+from ltkd.machine import num_cores
 from ltkd.methods import Method
-from ltkd.sweep.runner import num_cores
-from ltkd.tracking import Tracker
+from ltkd.runs.build import TrainedTeacher, new_method, new_model
+from ltkd.runs.train import make_training
+from ltkd.setup import Setup, prepare, synthetic_setup
 
 WORKERS = 2  # of the plain loop's DataLoader: the field's number
 
@@ -32,17 +33,17 @@ class Pair:
     """Student, teacher and objective of a configuration, with weights that nobody has trained: speed is the same."""
 
     def __init__(self, config: Config, folder: Path, *, made_up: bool) -> None:
-        self.place: Workplace = made_up_place(config, 2 * WINDOW) if made_up else prepare(config)
-        self.student: nn.Module = new_model(self.place, config.student, config.seed)
+        self.setup: Setup = synthetic_setup(config, 2 * WINDOW) if made_up else prepare(config)
+        self.student: nn.Module = new_model(self.setup, config.student, config.seed)
         self.teacher: TrainedTeacher | None = None
         if config.needs_teacher:
-            if config.further_teachers:
+            if config.extra_teachers:
                 raise UserError(f"method.name: {config.method_name} has more than one teacher and is not measured")
-            network = new_model(self.place, config.teacher, config.teacher.seed).eval().requires_grad_(False)
+            network = new_model(self.setup, config.teacher, config.teacher.seed).eval().requires_grad_(False)
             result = {"teacher": config.teacher.name, "weights_sha256": "untrained"}
             self.teacher = TrainedTeacher(network, result, folder / config.teacher.name.replace("/", "_"))
-        self.method: Method = new_method(self.place, self.student, self.teacher).train()
-        self.student = self.method.adapt_student(self.student).to(self.place.device).train()
+        self.method: Method = new_method(self.setup, self.student, self.teacher).train()
+        self.student = self.method.adapt_student(self.student).to(self.setup.device).train()
 
 
 class EngineLoop:
@@ -51,14 +52,14 @@ class EngineLoop:
 
     def __init__(self, config: Config, folder: Path, *, made_up: bool = False) -> None:
         pair = Pair(config, folder, made_up=made_up)
-        place, batch_size = pair.place, config.recipe_of(config.student).batch_size
-        self.device = place.device
-        self._training = make_training(place, student_run(config), pair.student, pair.method, pair.teacher)
+        setup, batch_size = pair.setup, config.recipe_of(config.student).batch_size
+        self.device = setup.device
+        self._training = make_training(setup, student_run(config), pair.student, pair.method, pair.teacher)
         self._wandb = config.wandb
         self._step = make_step(self._training)
-        whole_batches = len(place.train) // batch_size
+        whole_batches = len(setup.train) // batch_size
         if not whole_batches:
-            raise UserError(f"recipe.batch_size: {batch_size} images are more than the {len(place.train)} to train on")
+            raise UserError(f"recipe.batch_size: {batch_size} images are more than the {len(setup.train)} to train on")
         # Teacher logits are read a window ahead: what that costs belongs to the steps of a whole window.
         self.steps = max(1, min(whole_batches, WINDOW // batch_size))
         self.new_epoch(0)
@@ -119,7 +120,7 @@ class PlainLoop:
     def __init__(self, config: Config, folder: Path, *, made_up: bool = False) -> None:
         without_cache = dataclasses.replace(config, cache=dataclasses.replace(config.cache, mode="off"))
         pair = Pair(without_cache, folder, made_up=made_up)
-        self.device, self._method = pair.place.device, pair.method
+        self.device, self._method = pair.setup.device, pair.method
         for network in (pair.student, pair.teacher.model if pair.teacher else None):
             if network is not None:
                 network.to(memory_format=torch.contiguous_format)
@@ -132,7 +133,7 @@ class PlainLoop:
         if self.device.type == "cuda":  # as the field's loops have it: torch's default, and kernels chosen by time
             torch.backends.cudnn.allow_tf32 = True
             torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = False, True
-        self._batches = self._endless(_loader(config, pair.place, recipe.batch_size))
+        self._batches = self._endless(_loader(config, pair.setup, recipe.batch_size))
         self.steps, self.is_cached = 0, False  # any number of steps
         if self._method.needs.second_view or self._method.needs.input_gradients:
             raise UserError(f"method.name: the plain loop does not know how to run {config.method_name}")
@@ -174,18 +175,18 @@ class _PilImages(torch.utils.data.Dataset):
         return self.transform(self.images[index]), self.labels[index], index
 
 
-def _loader(config: Config, place: Workplace, batch_size: int) -> torch.utils.data.DataLoader:
+def _loader(config: Config, setup: Setup, batch_size: int) -> torch.utils.data.DataLoader:
     from torchvision import transforms
 
-    dataset, arrays = config.dataset, place.data.train_images
+    dataset, arrays = config.dataset, setup.data.train_images
     steps = [transforms.RandomCrop(dataset.image_size, padding=dataset.crop_padding)]
     steps += [transforms.RandomHorizontalFlip()] * dataset.horizontal_flip
     steps += [transforms.ToTensor(), transforms.Normalize(dataset.mean, dataset.std)]
     images = [Image.fromarray(a.transpose(1, 2, 0).squeeze()) for a in arrays]
-    data = _PilImages(images, place.data.train_labels.tolist(), transforms.Compose(steps))
+    data = _PilImages(images, setup.data.train_labels.tolist(), transforms.Compose(steps))
     return torch.utils.data.DataLoader(
         data, batch_size, shuffle=True, num_workers=WORKERS, persistent_workers=True, drop_last=True,
-        pin_memory=place.device.type == "cuda",
+        pin_memory=setup.device.type == "cuda",
     )  # fmt: skip
 
 

@@ -20,11 +20,12 @@ import torch
 
 from ltkd.benchmark.loops import EngineLoop, PlainLoop, peak_flops
 from ltkd.benchmark.variants import Variant
-from ltkd.composition import compose_values
-from ltkd.config import Config, Network, load_config
+from ltkd.config.compose import compose_values
+from ltkd.config.load import load_config
+from ltkd.config.schema import Config, Network
 from ltkd.errors import UserError
+from ltkd.machine import num_cores
 from ltkd.models import build_model, count_multiply_adds
-from ltkd.sweep.runner import num_cores
 
 GPU_ROUND = 3.0  # seconds at least
 

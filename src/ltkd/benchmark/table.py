@@ -9,9 +9,9 @@ import torch
 from tabulate import tabulate
 
 from ltkd.benchmark.measure import Measurement
-from ltkd.config import Config, resolve_device
-from ltkd.engine.checkpoint import SHARE_OF_THE_TIME
-from ltkd.engine.result import device_name
+from ltkd.config.schema import Config
+from ltkd.loop.checkpoint import SHARE_OF_THE_TIME
+from ltkd.machine import device_name, resolve_device
 
 
 def markdown(title: str, rows: Sequence[Measurement], config: Config, num_views: int, num_train: int) -> str:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ltkd.config import Config
+from ltkd.config.schema import Config
 from ltkd.methods import method_class
 
 

@@ -26,7 +26,7 @@ class Batch:
     labels: Tensor  # [B] int64
     index: Tensor  # [B] int64, row in the data set
     second_view: Tensor | None = None  # [B, C, H, W], strongly augmented, where a method needs it
-    further_logits: tuple[Tensor, ...] = ()  # [B, classes] each, of teachers beside the main one
+    extra_logits: tuple[Tensor, ...] = ()  # [B, classes] each, of teachers beside the main one
     teacher_logits: Tensor | None = None  # [B, classes], where they were computed ahead of the step
 
 

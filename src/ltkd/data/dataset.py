@@ -44,6 +44,12 @@ class DatasetConfig:
                 raise UserError(
                     f"dataset.{key}: {getattr(self, key)} must have one value for each of {self.channels} channels"
                 )
+            outside = [value for value in getattr(self, key) if not 0 <= value <= 1]
+            if outside:
+                raise UserError(
+                    f"dataset.{key}: {outside[0]:g} is not of pixel values in 0 .. 1; values of 0 .. 255 are to be "
+                    "divided by 255"
+                )
         if (self.source == "pack") != (self.path is not None):
             raise UserError("dataset.path: names the pack file; needed with source=pack and with no other source")
         if self.imbalance == "none" and self.imbalance_factor != 1:

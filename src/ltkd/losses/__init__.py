@@ -1,16 +1,5 @@
 """The mathematics: tensors in, scalars out, no state. Every function computes in float32 or better."""
 
-from ltkd.losses.balanced import (
-    balanced_softmax,
-    class_balanced_cross_entropy,
-    class_balanced_focal,
-    cross_entropy,
-    effective_number_weights,
-    focal,
-    ldam,
-    logit_adjusted,
-    weighted_cross_entropy,
-)
 from ltkd.losses.bayesian import bayesian_teacher
 from ltkd.losses.comparative import comparative_kd, comparative_labels
 from ltkd.losses.contrastive import crd_nce, crd_scores
@@ -40,9 +29,6 @@ from ltkd.losses.feature import (
 )
 from ltkd.losses.gradient import input_gradient_alignment
 from ltkd.losses.logit import (
-    balanced_kd,
-    dive,
-    dive_target,
     dkd,
     dkd_terms,
     kd,
@@ -70,7 +56,19 @@ from ltkd.losses.relation import (
     similarity_preserving,
 )
 from ltkd.losses.review import abf_fuse, hcl
+from ltkd.losses.reweighted import balanced_kd, dive, dive_target
 from ltkd.losses.speculative import masked_cross_entropy, masked_kd, sample_class, speculative_acceptance
+from ltkd.losses.task import (
+    balanced_softmax,
+    class_balanced_cross_entropy,
+    class_balanced_focal,
+    cross_entropy,
+    effective_number_weights,
+    focal,
+    ldam,
+    logit_adjusted,
+    weighted_cross_entropy,
+)
 
 __all__ = [
     "ClassGroups",

@@ -1,44 +1,43 @@
-"""The distillation methods and the task losses, by name."""
+"""The distillation methods, by name."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from ltkd.methods import (  # noqa: F401  importing a file registers its methods
     attention,
-    balanced,
+    bayesian,
+    comparative,
     contrastive,
     correlation,
     curriculum_temperature,
     divergence,
+    extrapolation,
     feature,
-    inputs,
+    gradient,
     logit,
-    long_tail,
     ltkd,
+    mixup,
     mlkd,
+    online,
     relation,
     review,
-    sim,
+    reweighted,
+    simkd,
+    speculative,
     standardized,
-    targets,
 )
 from ltkd.methods.base import Method, MethodContext, Needs, Networks, list_methods, method_class, register
-from ltkd.methods.task import TaskLoss, build_task_loss, list_task_losses, register_task_loss, task_loss_class
+from ltkd.task_losses import TaskLoss
 
 __all__ = [
     "Method",
     "MethodContext",
     "Needs",
     "Networks",
-    "TaskLoss",
     "build_method",
-    "build_task_loss",
     "list_methods",
-    "list_task_losses",
     "method_class",
     "register",
-    "register_task_loss",
-    "task_loss_class",
 ]
 
 

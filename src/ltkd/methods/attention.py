@@ -7,10 +7,11 @@ from torch import Tensor, nn
 
 from ltkd import losses
 from ltkd.data.batches import Batch
-from ltkd.methods.base import Method, MethodContext, Needs, NonNegative, register
-from ltkd.methods.stages import check_classifier_on_last_map, check_stages
-from ltkd.methods.task import TaskLoss
+from ltkd.methods.base import Method, MethodContext, Needs, register
+from ltkd.methods.features import check_classifier_on_last_map, check_stages
 from ltkd.models.output import ModelOutput
+from ltkd.ranges import NonNegative
+from ltkd.task_losses import TaskLoss
 
 
 @register("catkd")

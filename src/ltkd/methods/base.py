@@ -7,20 +7,16 @@ buffers of its own join the optimizer and the checkpoint because it is a module.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
-from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 
 from ltkd.data.batches import Batch
 from ltkd.errors import unknown_name
-from ltkd.methods.task import TaskLoss
 from ltkd.models.output import ModelOutput
-
-Positive = Annotated[float, Gt(0)]
-NonNegative = Annotated[float, Ge(0)]
-Fraction = Annotated[float, Ge(0), Le(1)]
+from ltkd.ranges import Fraction, NonNegative
+from ltkd.task_losses import TaskLoss
 
 _METHODS: dict[str, type["Method"]] = {}
 
@@ -76,7 +72,7 @@ class MethodContext:
     student: ModelOutput | None = None  # of one dry forward pass with features: shapes
     teacher: ModelOutput | None = None
     networks: Networks | None = None  # student and teacher; None where no teacher is needed
-    num_further_teachers: int = 0  # entries of batch.further_logits
+    num_extra_teachers: int = 0  # entries of batch.extra_logits
     student_name: str = "student"  # for messages
     teacher_name: str = "teacher"
 
@@ -87,7 +83,7 @@ class Method(nn.Module):
     name: ClassVar[str]  # in the registry
     paper: ClassVar[str]
     needs: ClassVar[Needs] = Needs()
-    made_for_task_losses: ClassVar[Mapping[str, str]] = {}  # {"teacher": name}; combinations.py warns of another
+    made_for_task_losses: ClassVar[Mapping[str, str]] = {}  # {"teacher": name}; compatibility.py warns of another
     keeps_classifier: ClassVar[bool] = True  # the student is deployed with its own, whatever `adapt_student` does
     needs_teacher_statistics: bool = False  # `prepare` wants the teacher's logits on the whole training set
     # Every step gives the device the same work: no value is read from it, no choice and no shape depends on one, and
@@ -142,13 +138,13 @@ class Method(nn.Module):
         training set."""
 
     @classmethod
-    def further_teachers(
+    def extra_teachers(
         cls, teacher: Mapping[str, Any], student: Mapping[str, Any], arguments: Mapping[str, Any]
     ) -> list[dict[str, Any]]:
         """Teachers beside the main one, each as what differs from it: [{"seed": 1}], [{"name": student["name"]}].
 
         teacher, student: the configuration's sections; arguments: the method's settings. The engine finds or trains
-        them in the teacher store and hands their logits on the batch over as `batch.further_logits`, in this order.
+        them in the teacher store and hands their logits on the batch over as `batch.extra_logits`, in this order.
         """
         return []
 

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from ltkd import losses
 from ltkd.data.batches import Batch
-from ltkd.methods.base import Fraction, Method, MethodContext, NonNegative, Positive, register
-from ltkd.methods.task import TaskLoss
+from ltkd.methods.base import Method, MethodContext, register
 from ltkd.models.output import ModelOutput
+from ltkd.ranges import Fraction, NonNegative, Positive
+from ltkd.task_losses import TaskLoss
 
 
 @register("dist")

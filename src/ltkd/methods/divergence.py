@@ -4,9 +4,10 @@ from torch import Tensor
 
 from ltkd import losses
 from ltkd.data.batches import Batch
-from ltkd.methods.base import Method, MethodContext, NonNegative, Positive, register
-from ltkd.methods.task import TaskLoss
+from ltkd.methods.base import Method, MethodContext, register
 from ltkd.models.output import ModelOutput
+from ltkd.ranges import NonNegative, Positive
+from ltkd.task_losses import TaskLoss
 
 
 @register("abkd")

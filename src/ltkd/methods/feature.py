@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from ltkd import losses
 from ltkd.data.batches import Batch
 from ltkd.errors import UserError
-from ltkd.methods.base import Method, MethodContext, Needs, NonNegative, Positive, register
-from ltkd.methods.stages import before_activation, check_stages, pair_stages
-from ltkd.methods.task import TaskLoss
+from ltkd.methods.base import Method, MethodContext, Needs, register
+from ltkd.methods.features import before_activation, check_stages, pair_stages
 from ltkd.models.output import ModelOutput
+from ltkd.ranges import NonNegative, Positive
+from ltkd.task_losses import TaskLoss
 
 
 @register("fitnet")

@@ -1,8 +1,12 @@
-"""With which other image of the batch an image is mixed or compared. Random, by torch's global generator, on the
+"""The other images of the batch that an image is mixed or compared with. Random, by torch's global generator, on the
 labels' device and without waiting for it."""
+
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+Partner = Literal["permutation", "class_balanced"]
 
 
 def draw_partners(labels: Tensor, number: int, *, balanced: bool) -> Tensor:

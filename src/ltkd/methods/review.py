@@ -8,10 +8,11 @@ from torch.nn import functional as F
 
 from ltkd import losses
 from ltkd.data.batches import Batch
-from ltkd.methods.base import Fraction, Method, MethodContext, Needs, NonNegative, register
-from ltkd.methods.stages import activated, before_activation, check_embeddings, check_stages, pair_stages
-from ltkd.methods.task import TaskLoss
+from ltkd.methods.base import Method, MethodContext, Needs, register
+from ltkd.methods.features import activated, before_activation, check_embeddings, check_stages, pair_stages
 from ltkd.models.output import ModelOutput
+from ltkd.ranges import Fraction, NonNegative
+from ltkd.task_losses import TaskLoss
 
 
 @register("reviewkd")

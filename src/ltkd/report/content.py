@@ -1,40 +1,20 @@
 """What a table's runs say: means, differences to the best baseline, published values, what is missing."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from ltkd.engine.run_directory import STATUS
-from ltkd.errors import UserError, unknown_name
-from ltkd.identity import digest, without_seeds
-from ltkd.report.curves import read_metrics
+from ltkd.config.identity import digest, without_seeds
+from ltkd.errors import unknown_name
+from ltkd.report.entries import Entry, refuse_different_taus, refuse_mixture, with_readable_curves, without_split_seeds
 from ltkd.report.facts import facts_of
-from ltkd.results import POST_HOC, accuracy, flatten, how_it_ended, teacher_of
-from ltkd.statistics import PairedDifference, Summary, paired_difference, summarize
-from ltkd.tables import TEACHER, Cell, Published, Table, TableRun
+from ltkd.results.read import POST_HOC, accuracy, teacher_of
+from ltkd.results.statistics import PairedDifference, Summary, paired_difference, summarize
+from ltkd.tables.table import TEACHER, Cell, Published, Table
 
 ALL = "all"
 NAMED_ROWS = 4  # that one of several teachers is told from the others by
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One seed of a cell: its result, or why there is none."""
-
-    cell: Cell
-    seed: int
-    split_seed: int
-    result: dict[str, Any] | None
-    missing: str = ""  # how the run ended, and the command for it
-    directory: Path | None = None  # where its curves are
-    teacher_directory: Path | None = None
-
-    @property
-    def pair(self) -> tuple[int, int]:
-        return self.split_seed, self.seed
 
 
 @dataclass(frozen=True)
@@ -124,38 +104,14 @@ class Report:
     missing: list[str]
 
 
-def entries_of(runs: Iterable[TableRun]) -> list[Entry]:
-    """What lies in the runs' directories. A damaged result costs only itself."""
-    return [_entry(run) for run in runs]
-
-
-def _entry(run: TableRun) -> Entry:
-    student = run.student
-    teacher = run.teachers[0].directory if run.teachers else None
-    entry = Entry(run.cell, run.seed, run.split_seed, None, "", student.directory, teacher)
-    try:
-        result = run.result()
-        if result is not None:
-            return replace(entry, result=result)
-        status = student.directory / STATUS
-        ended = how_it_ended(status) if status.exists() else "not started"
-    except UserError as error:
-        ended = str(error)
-    return replace(entry, missing=f"{ended}; python src/train.py {' '.join(map(_quoted, run.overrides))}")
-
-
-def _quoted(override: str) -> str:
-    return f"'{override}'" if set(override) & set(" {}[]$") else override
-
-
 def make_report(table: Table, entries: Iterable[Entry], overrides: Iterable[str] = ()) -> Report:
     """`overrides`: those that the user gave `compose_runs`. UserError when runs of one cell differ in more than their
     seeds.
     """
-    entries, damaged = _with_readable_curves(entries)
+    entries, damaged = with_readable_curves(entries)
     for cell in table.cells:
         refuse_mixture(cell, [entry for entry in entries if entry.cell is cell and entry.result], table)
-    _refuse_different_taus(table, entries)
+    refuse_different_taus(table, entries)
     sources = list(table.published)
     columns = []
     for names in dict.fromkeys(tuple(cell.column.items()) for cell in table.cells):
@@ -170,86 +126,6 @@ def make_report(table: Table, entries: Iterable[Entry], overrides: Iterable[str]
     missing += damaged
     facts = facts_of(table, [entry for entry in entries if entry.result], overrides)
     return Report(table, columns, sources, facts, missing)
-
-
-def _with_readable_curves(entries: Iterable[Entry]) -> tuple[list[Entry], list[str]]:
-    """The entries without folders whose metrics.jsonl is damaged, and what is: their numbers count without curves."""
-    readable, damaged = [], {}
-    for entry in entries:
-        folders = {"directory": entry.directory, "teacher_directory": entry.teacher_directory}
-        for key, folder in folders.items() if entry.result else ():
-            if folder not in damaged:
-                try:
-                    read_metrics(folder)
-                    damaged[folder] = ""
-                except UserError as error:
-                    damaged[folder] = f"curves of {entry.cell.label} seed {entry.seed}: {error}"
-            if damaged[folder]:
-                entry = replace(entry, **{key: None})
-        readable.append(entry)
-    return readable, [line for line in damaged.values() if line]
-
-
-def refuse_mixture(cell: Cell, entries: list[Entry], table: Table) -> None:
-    """UserError naming both runs and all in which they differ, unless that is seeds alone."""
-    if not entries:
-        return
-    first, *others = entries
-    expected = _comparable(first.result, table)
-    for other in others:
-        found = _comparable(other.result, table)
-        apart = {"split_sha256"} if other.split_seed != first.split_seed else set()
-        keys = [key for key in sorted(expected.keys() | found.keys()) if expected.get(key) != found.get(key)]
-        differences = [f"{key}: {_short(expected, key)} and {_short(found, key)}" for key in keys if key not in apart]
-        if differences:
-            raise UserError(
-                f"table {table.name}, {cell.label}: {first.result['directory']} and {other.result['directory']} "
-                f"differ in more than the seed and are not put into one cell ({'; '.join(differences)})"
-            )
-
-
-def _comparable(result: dict[str, Any], table: Table) -> dict[str, Any]:
-    """All that runs of a cell must agree in, flat."""
-    identity = without_seeds(result["identity"])
-    identity = flatten(_without_split_seeds(identity) if len(table.split_seeds) > 1 else identity)
-    measured = ("schema_version", "evaluate_every", "group_names", "groups", "class_counts", "split_sha256")
-    if tau := _tau_of(result, table):
-        identity["tau"] = tau
-    return identity | {key: result[key] for key in measured}
-
-
-def _tau_of(result: dict[str, Any], table: Table) -> str | None:
-    """What the table's accuracy was corrected with, if it was. All choices on validation images are one."""
-    if table.accuracy not in POST_HOC or not (figures := (result.get("post_hoc") or {}).get(table.accuracy)):
-        return None
-    chosen_by = figures["chosen_by"]
-    return chosen_by if chosen_by == "validation" else f"{figures['tau']} ({chosen_by})"
-
-
-def _refuse_different_taus(table: Table, entries: list[Entry]) -> None:
-    """UserError when rows of a table of corrected accuracies were corrected in different ways."""
-    found = {}
-    for entry in entries:
-        if entry.result and (tau := _tau_of(entry.result, table)):
-            found.setdefault(tau, entry.cell.label)
-    if len(found) > 1:
-        rows = " and ".join(f"{label} with tau {tau}" for tau, label in found.items())
-        raise UserError(
-            f"table {table.name}: {table.accuracy} of its rows does not compare: {rows}; a finished run keeps its tau, "
-            "so run the table in a study of its own"
-        )
-
-
-def _without_split_seeds(value: Any) -> Any:
-    """An identity that says nothing of the draw of the images, neither the network's nor its teachers'."""
-    if isinstance(value, dict):
-        return {key: _without_split_seeds(inner) for key, inner in value.items() if key != "split_seed"}
-    return [_without_split_seeds(inner) for inner in value] if isinstance(value, list) else value
-
-
-def _short(values: dict[str, Any], key: str) -> str:
-    text = json.dumps(values[key]) if key in values else "nothing"
-    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def _column(table: Table, names: dict[str, str], cells: list[Cell], entries: list[Entry], sources: list[str]) -> Column:
@@ -357,7 +233,7 @@ def _teachers(
 
 def _kind_of(teacher: dict[str, Any]) -> str:
     """The same for teachers that differ in seeds and split seeds alone; its `cell` tells splits apart."""
-    settings = _without_split_seeds(without_seeds(teacher["identity"]))
+    settings = without_split_seeds(without_seeds(teacher["identity"]))
     return digest({**settings, "evaluate_every": teacher["evaluate_every"]})
 
 

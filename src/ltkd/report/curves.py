@@ -8,7 +8,7 @@ from statistics import mean
 from typing import Any
 
 from ltkd.errors import UserError
-from ltkd.tracking import METRICS
+from ltkd.loop.tracking import METRICS
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 
 from ltkd.report.content import ALL, Column, Row
 from ltkd.report.curves import read_metrics
-from ltkd.tables import TEACHER
+from ltkd.tables.table import TEACHER
 
 if TYPE_CHECKING:  # matplotlib takes a second to import, and only a report wants it
     from matplotlib.axes import Axes

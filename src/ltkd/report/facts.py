@@ -2,18 +2,15 @@
 
 import itertools
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ltkd.tables import Table, key_of
-
-if TYPE_CHECKING:  # content imports this file
-    from ltkd.report.content import Entry
-
+from ltkd.report.entries import Entry
+from ltkd.tables.table import Table, key_of
 
 WITHOUT_EFFECT = ("output_root", "data_root", "device", "run", "cache", "wandb")  # on what a table says
 
 
-def facts_of(table: Table, finished: list["Entry"], overrides: Iterable[str] = ()) -> dict[str, str]:
+def facts_of(table: Table, finished: list[Entry], overrides: Iterable[str] = ()) -> dict[str, str]:
     """Each once, however many runs share it."""
     results = [entry.result for entry in finished]
 
@@ -67,12 +64,12 @@ def _recipe_fact(identity: dict[str, Any]) -> str:
     )
 
 
-def _seeds_fact(table: Table, finished: list["Entry"]) -> str:
+def _seeds_fact(table: Table, finished: list[Entry]) -> str:
     splits = f"split seed{'s' if len(table.split_seeds) > 1 else ''} {', '.join(map(str, table.split_seeds))}"
     return "; ".join(filter(None, [", ".join(map(str, table.seeds)), _teachers_fact(finished), splits]))
 
 
-def _teachers_fact(finished: list["Entry"]) -> str:
+def _teachers_fact(finished: list[Entry]) -> str:
     """Who shares a teacher, by the teachers' hashes: the fewest things that tell which teacher a student had."""
     taught = [entry for entry in finished if entry.result.get("teacher_result")]
     if not taught:

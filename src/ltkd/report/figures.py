@@ -21,8 +21,8 @@ from ltkd.report.drawing import (
     new_figure,
     picture,
 )
-from ltkd.results import accuracy_record
-from ltkd.tables import TEACHER
+from ltkd.results.read import accuracy_record
+from ltkd.tables.table import TEACHER
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

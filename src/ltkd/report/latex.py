@@ -5,7 +5,7 @@ from collections.abc import Container
 
 from ltkd.report.content import Column, Report
 from ltkd.report.text import TextTable, about_differences, difference_table, explanations, main_table
-from ltkd.tables import TEACHER
+from ltkd.tables.table import TEACHER
 
 COMMANDS = {
     **{character: f"\\{character}" for character in "&%$#_{}"},

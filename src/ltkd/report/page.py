@@ -15,7 +15,7 @@ from ltkd.report.text import (
     overview_table,
     sentence,
 )
-from ltkd.results import KINDS
+from ltkd.results.read import KINDS
 
 STYLE = """
 :root { color-scheme: light; }

@@ -8,9 +8,9 @@ from tabulate import tabulate
 
 from ltkd.errors import UserError
 from ltkd.report.content import ALL, Column, Figure, Report, Row
-from ltkd.results import KINDS, NOT_AVAILABLE, POST_HOC, figure
-from ltkd.statistics import COVERAGE, PairedDifference, Summary
-from ltkd.tables import TEACHER
+from ltkd.results.read import KINDS, NOT_AVAILABLE, POST_HOC, figure
+from ltkd.results.statistics import COVERAGE, PairedDifference, Summary
+from ltkd.tables.table import TEACHER
 
 NOTHING = "–"
 INTERVAL_SEPARATOR = "; "  # in a cell of differences

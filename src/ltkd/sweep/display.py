@@ -1,7 +1,5 @@
 """What the user sees of a sweep: a line per running job, redrawn on a terminal and repeated now and then elsewhere."""
 
-import contextlib
-import json
 import shutil
 import sys
 import time
@@ -12,12 +10,12 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from ltkd.engine.run_directory import RESULT
+from ltkd.config.identity import NetworkRun
 from ltkd.errors import UserError
 from ltkd.files import read_json
-from ltkd.identity import NetworkRun
+from ltkd.loop.tracking import latest_metrics
+from ltkd.runs.directory import RESULT
 from ltkd.sweep.jobs import Job, JobOutcome
-from ltkd.tracking import METRICS
 
 REDRAW_SECONDS = 0.5
 LINE_SECONDS = 60  # between two plain lines of a job
@@ -127,15 +125,6 @@ class Pace:
         trained = (teacher for teacher in self.job.teachers if not (teacher.directory / RESULT).exists())
         run = next(trained, self.job.run)
         return run, self.job.config.recipe_of(run.network).epochs
-
-
-def latest_metrics(directory: Path) -> dict[str, Any] | None:
-    """The last whole line of the metrics file; None where there is none yet."""
-    with contextlib.suppress(OSError):
-        for line in reversed((directory / METRICS).read_text().splitlines()):
-            with contextlib.suppress(ValueError):  # a line that is just being written
-                return json.loads(line)
-    return None
 
 
 def _accuracies(metrics: dict[str, Any]) -> str:

@@ -11,10 +11,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from ltkd.composition import CONFIGURATION, compose_values
-from ltkd.config import Config, load_config
+from ltkd.config.compose import CONFIGURATION, compose_values
+from ltkd.config.identity import NetworkRun, student_run, teacher_run
+from ltkd.config.load import load_config
+from ltkd.config.schema import Config
 from ltkd.errors import UserError
-from ltkd.identity import NetworkRun, student_run, teacher_run
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Job:
     @classmethod
     def of(cls, overrides: list[str], label: str, config: Config) -> "Job":
         """The job of overrides that `config` was made of."""
-        teachers = [config.teacher, *config.further_teachers] if config.needs_teacher else []
+        teachers = [config.teacher, *config.extra_teachers] if config.needs_teacher else []
         return cls(overrides, label, config, student_run(config), [teacher_run(config, one) for one in teachers])
 
     @property

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import torch
 
-from ltkd.engine.interrupt import StopRequest
-from ltkd.engine.precision import TINY_IMAGE
-from ltkd.engine.run_directory import RESULT, STATUS, finished_result
-from ltkd.engine.workplace import agree_on_pack
 from ltkd.errors import UserError
 from ltkd.files import read_json
+from ltkd.loop.interrupt import StopRequest
+from ltkd.loop.precision import TINY_IMAGE
+from ltkd.machine import num_cores
+from ltkd.runs.directory import RESULT, STATUS, agree_on_pack, finished_result
 from ltkd.sweep.display import Display
 from ltkd.sweep.jobs import Job, JobOutcome, check_jobs
 
@@ -123,11 +123,6 @@ def exit_code(outcomes: Iterable[JobOutcome]) -> int:
 def num_at_a_time(num_workers: int | None = None, devices: Sequence[int] | None = None) -> int:
     """How many jobs `run_jobs` would run side by side, if there are as many."""
     return num_workers or len(_visible_gpus(devices)) or num_cores()
-
-
-def num_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _visible_gpus(devices: Sequence[int] | None) -> list[str]:

@@ -1,0 +1,1 @@
+"""The commands behind src/train.py, and how scripts read their arguments."""

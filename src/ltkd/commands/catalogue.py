@@ -1,0 +1,178 @@
+"""What there is: all methods and all networks of our own, with figures that are counted and not typed."""
+
+import dataclasses
+import inspect
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from tabulate import tabulate
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ltkd.config.compose import compose_values
+from ltkd.config.identity import student_run
+from ltkd.config.load import load_config
+from ltkd.config.schema import Config
+from ltkd.errors import UserError
+from ltkd.loop.step import Step
+from ltkd.methods import list_methods, method_class
+from ltkd.models import build_model, count_multiply_adds, count_parameters, list_models
+from ltkd.runs.build import TrainedTeacher, new_method, new_model
+from ltkd.runs.train import make_training
+from ltkd.setup import Setup, synthetic_setup
+from ltkd.task_losses import list_task_losses, task_loss_class
+
+PAIR = ("resnet32x4", "resnet8x4")  # the field's main pair
+NUM_CLASSES = 100
+BATCH_SIZE = 4  # the convolutions' share of a step's arithmetic does not depend on it
+NEEDS = {
+    "stages": "feature maps", "embedding": "pooled vector", "input_gradients": "input gradients",
+    "second_view": "second view", "networks": "images of its own",
+}  # fmt: skip
+
+
+def show(arguments: list[str]) -> int:
+    """The command: prints all tables; teacher=NAME and student=NAME choose the pair that methods are counted for."""
+    pair = dict(zip(("teacher", "student"), PAIR, strict=True))
+    try:
+        for argument in arguments:
+            role, _, name = argument.partition("=")
+            if role in pair and name:
+                pair[role] = name
+            elif argument != "--list":
+                raise UserError(f"--list: takes teacher=NAME and student=NAME, got {argument!r}")
+        tables = [methods_table(**pair), task_losses_table(), models_table()]
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    sys.stdout.write("\n\n".join(tables) + "\n")
+    return 0
+
+
+def methods_table(teacher: str, student: str) -> str:
+    rows = [
+        [row["name"], row["needs"], row["teacher"], f"{row['parameters']:,}", f"{row['cost']:.2f}", row["paper"]]
+        for row in method_rows(teacher, student)
+    ]
+    note = (
+        f"Extra parameters and cost are those of {teacher} -> {student}, 32x32 images, {NUM_CLASSES} classes. "
+        "Cost: multiply-adds of convolutions and matrix\nproducts in one training step with a live teacher, KD = 1. "
+        "A teacher that is asked for its logits on the batch alone can be cached."
+    )
+    return f"{_table(rows, ['method', 'needs', 'teacher', 'extra parameters', 'cost', 'paper'])}\n\n{note}"
+
+
+def task_losses_table() -> str:
+    """The losses on the labels, for student.task_loss and teacher.task_loss."""
+    rows = []
+    for name in list_task_losses():
+        settings = list(inspect.signature(task_loss_class(name)).parameters)[1:]
+        rows.append([name, inspect.getdoc(task_loss_class(name)).splitlines()[0], ", ".join(settings) or "-"])
+    return _table(rows, ["task loss", "what", "settings"])
+
+
+def models_table() -> str:
+    rows = [[row["name"], f"{row['parameters']:,}", f"{row['multiply_adds'] / 1e6:,.1f} M"] for row in model_rows()]
+    return _table(rows, ["network", f"parameters ({NUM_CLASSES} classes)", "multiply-adds (32x32)"])
+
+
+def _table(rows: list[list[str]], headers: list[str]) -> str:
+    alignment = ["right" if rows[0][i][:1].isdigit() else "left" for i in range(len(headers))]
+    return tabulate(rows, headers=headers, tablefmt="github", colalign=alignment, disable_numparse=True)
+
+
+def model_rows() -> list[dict[str, Any]]:
+    """Our own networks with their parameters and multiply-adds at 100 classes and 32x32."""
+    rows = []
+    for name in list_models():
+        with torch.device("meta"):  # shapes alone: nothing is computed
+            model = build_model(name, NUM_CLASSES)
+        size = {"parameters": count_parameters(model), "multiply_adds": count_multiply_adds(model, (3, 32, 32))}
+        rows.append({"name": name, **size})
+    return rows
+
+
+def method_rows(teacher: str, student: str) -> list[dict[str, Any]]:
+    """All methods: name, paper, needs, teacher (cached, live, none), parameters that training adds, and cost."""
+    setup = synthetic_setup(_config("kd", teacher, student), 4 * NUM_CLASSES)
+    teachers: dict[tuple[str, str], nn.Module] = {}  # each is made once
+    rows = []
+    for name in list_methods():
+        here = dataclasses.replace(setup, config=_config(name, teacher, student))
+        rows.append({"name": name, **_figures(here, teachers)})
+    unit = next(row["cost"] for row in rows if row["name"] == "kd")
+    return [row | {"cost": row["cost"] / unit} for row in rows]
+
+
+def _config(method: str, teacher: str, student: str) -> Config:
+    overrides = ("device=cpu", "dataset=cifar100_lt", f"recipe.batch_size={BATCH_SIZE}")
+    with _no_advice():
+        return load_config(compose_values(*overrides, f"teacher={teacher}", f"student={student}", f"method={method}"))
+
+
+@contextmanager
+def _no_advice() -> Iterator[None]:
+    """What a method warns of is for those who train with it."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _figures(setup: Setup, teachers: dict[tuple[str, str], nn.Module]) -> dict[str, Any]:
+    name = setup.config.method_name
+    with _no_advice():
+        step, extra_parameters = _first_step(setup, teachers)
+    batch = setup.train.batch(setup.train.draw_epoch(torch.Generator()), 0, BATCH_SIZE)
+    if step.training.method.needs.second_view:
+        batch.second_view = batch.images.clone()
+    counter = FlopCounterMode(display=False)
+    counter.mod_tracker = _WholeStep()
+    with counter:
+        step(batch)
+    needs = method_class(name).needs
+    words = [word for key, word in NEEDS.items() if getattr(needs, key)]
+    return {
+        "paper": method_class(name).paper,
+        "needs": ", ".join(words) or ("logits" if needs.teacher else "nothing"),
+        "teacher": "cached" if needs.teacher_logits_only else "live" if needs.teacher else "none",
+        "parameters": extra_parameters,
+        "cost": counter.get_total_flops(),
+    }
+
+
+class _WholeStep:
+    """In the place of the counter's module tracker: its hooks do not let a method differentiate in between (kdiga)."""
+
+    parents = ("Global",)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: Any) -> None:
+        pass
+
+
+def _first_step(setup: Setup, teachers: dict[tuple[str, str], nn.Module]) -> tuple[Step, int]:
+    """A training's step before anything is trained, and the number of trained parameters that are not the student's."""
+    config = setup.config
+    student = new_model(setup, config.student, config.seed)
+    own = {id(parameter) for parameter in student.parameters()}
+    teacher, further = None, []
+    if config.needs_teacher:
+        wanted = [config.teacher, *config.extra_teachers]
+        for one in wanted:
+            if (one.name, str(one.task_loss)) not in teachers:
+                network = new_model(setup, one, one.seed).eval().requires_grad_(False)
+                teachers[one.name, str(one.task_loss)] = network
+        teacher, *further = (TrainedTeacher(teachers[one.name, str(one.task_loss)], {}) for one in wanted)
+    method = new_method(setup, student, teacher, len(further)).train()
+    model = method.adapt_student(student).train()
+    trained = [parameter for module in (model, method) for parameter in module.parameters() if parameter.requires_grad]
+    step = Step(make_training(setup, student_run(config), model, method, teacher, further), torch.optim.SGD(trained))
+    return step, sum(parameter.numel() for parameter in trained if id(parameter) not in own)

@@ -1,0 +1,65 @@
+"""From Hydra's composed configuration to a run: messages, errors, and how one job of a multirun ends."""
+
+import logging
+import signal
+import sys
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ltkd.config.load import load_config
+from ltkd.errors import UserError
+from ltkd.loop.interrupt import end_on_signals
+from ltkd.results.read import run_table
+from ltkd.runs.run import run_experiment
+
+logger = logging.getLogger("ltkd")
+
+
+def launch(composed: DictConfig) -> None:
+    """Check, run, print the table of teacher and student.
+
+    What the user can mend is one message without a traceback, and exit code 2. In a multirun every error is logged when
+    it happens and raised: Hydra goes on with the other jobs and ends with an exit code other than 0.
+    """
+    _log_to_console()
+    end_on_signals()  # while a network is trained fit() has an answer of its own
+    multirun = HydraConfig.get().mode == RunMode.MULTIRUN
+    try:
+        config = load_config(_plain(composed))
+        result = run_experiment(config)
+        if result is not None:
+            logger.info("%s", run_table(result))
+    except KeyboardInterrupt:
+        logger.error("stopped; the same command goes on from the last checkpoint")
+        raise SystemExit(128 + signal.SIGINT) from None
+    except UserError as error:
+        logger.error("error: %s", error)
+        if not multirun:
+            raise SystemExit(2) from None
+        raise error.with_traceback(None) from None
+    except Exception:
+        logger.exception("job failed")
+        if not multirun:
+            raise SystemExit(1) from None
+        raise
+
+
+def _plain(composed: DictConfig) -> dict:
+    try:
+        return OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"configuration: {error}") from error
+
+
+def _log_to_console() -> None:
+    """Plain messages on standard output, from libraries too, and each once: in a multirun Hydra has a handler there."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setLevel(logging.INFO)
+    logging.getLogger("ltkd").setLevel(logging.DEBUG)  # what is for the log file of a run alone
+    root = logging.getLogger()
+    root.setLevel(logging.INFO)
+    root.handlers = [handler]

@@ -1,0 +1,1 @@
+"""The configuration: composed from conf/, checked, typed, and hashed into what names a run."""

@@ -1,0 +1,72 @@
+"""Settings that are right each by itself and do not go together: said before anything is trained."""
+
+import logging
+from typing import Any
+
+from ltkd.config.schema import Config, Network
+from ltkd.methods import method_class
+from ltkd.task_losses import task_loss_class
+
+logger = logging.getLogger(__name__)
+
+
+def impossible_combinations(config: Config) -> list[str]:
+    """A line, beginning with the key, for each pair of settings that cannot both be had."""
+    errors = []
+    networks = _networks(config)
+    for role, network in networks.items():
+        loss = _name(network.task_loss)
+        scaling = network.retraining is not None and _name(network.retraining) == "lws"
+        if scaling and task_loss_class(loss).replaces_classifier:
+            what = f"lws scales a linear classifier, and {role}.task_loss={loss} puts another in its place"
+            errors.append(f"{role}.retraining: {what}; use crt")
+    method = method_class(config.method_name)
+    if not method.keeps_classifier:
+        loss = _name(config.student.task_loss)
+        deployed = f"method {config.method_name} deploys the student with the teacher's classifier"
+        if config.student.retraining is not None:
+            errors.append(f"student.retraining: {deployed}; retrain the teacher's (teacher.retraining)")
+        if task_loss_class(loss).replaces_classifier:
+            errors.append(f"student.task_loss: {deployed}, but {loss} needs one of its own kind; use teacher.task_loss")
+    if "teacher" in networks and config.teacher.retraining is not None and config.teacher.checkpoint is not None:
+        errors.append("teacher.retraining: weights from teacher.checkpoint are used as they are; leave one of them out")
+    return errors
+
+
+def warn_of_combinations(config: Config) -> None:
+    """A warning for each pair of settings of a valid configuration that hardly anyone means."""
+    networks = _networks(config)
+    for role, network in networks.items():
+        name = _name(network.task_loss)
+        task_loss, sampling = task_loss_class(name), _name(config.recipe_of(network).sampling)
+        if config.needs_teacher and not task_loss.softmax_logits:
+            logger.warning(
+                "%s.task_loss=%s trains sigmoids, but distillation reads a softmax of its logits", role, name
+            )
+        if task_loss.corrects_prior and sampling != "instance":
+            logger.warning(
+                "%s.task_loss=%s corrects for the class counts and recipe.sampling=%s evens the classes out: "
+                "together they favour rare classes",
+                role, name, sampling,
+            )  # fmt: skip
+    made_for = method_class(config.method_name).made_for_task_losses
+    if any(_name(networks[role].task_loss) != name for role, name in made_for.items()):
+        choices = " ".join(f"{role}.task_loss={name}" for role, name in made_for.items())
+        logger.warning("method=%s is made for %s; elsewhere it is another method", config.method_name, choices)
+    teacher = networks.get("teacher")
+    if teacher is not None and teacher.checkpoint is not None and not config.extra_teachers:  # those may train on
+        unused = [key for key in ("recipe", "pretrained", "seed") if getattr(teacher, key)]  # but for the defaults
+        if unused:
+            names = ", ".join(f"teacher.{key}" for key in unused)
+            logger.warning("no effect: %s (weights from teacher.checkpoint are used as they are)", names)
+    student = config.student
+    if config.method.get("task_weight") == 0 and student.task_loss != "ce" and student.retraining is None:
+        logger.warning("student.task_loss has no effect with method.task_weight=0")
+
+
+def _networks(config: Config) -> dict[str, Network]:
+    return {"student": config.student} | ({"teacher": config.teacher} if config.needs_teacher else {})
+
+
+def _name(choice: str | dict[str, Any]) -> str:
+    return choice if isinstance(choice, str) else choice["name"]

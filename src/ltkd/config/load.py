@@ -1,0 +1,188 @@
+"""From plain values to a typed configuration: checked as a whole, before any work."""
+
+import dataclasses
+import inspect
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ltkd.config.bind import bind
+from ltkd.config.compatibility import impossible_combinations, warn_of_combinations
+from ltkd.config.retraining import retraining_class
+from ltkd.config.schema import Config, Recipe, Teacher
+from ltkd.data import group_policy, pack_dataset_config, sampler_class
+from ltkd.errors import UnknownName, UserError
+from ltkd.machine import resolve_device
+from ltkd.methods import Method, method_class
+from ltkd.models import model_factory
+from ltkd.task_losses import task_loss_class
+
+logger = logging.getLogger(__name__)
+
+
+def load_config(values: Mapping[str, Any]) -> Config:
+    """The checked configuration from plain, resolved values.
+
+    Raises UserError with all that is wrong, a line each, every line beginning with the key.
+    """
+    errors: list[str] = []
+    values = dict(values)
+    values["dataset"] = _fill_in_pack(values.get("dataset"))
+    sections = bind(Config, values, "", errors)  # a section that does not bind is None and is not looked at further
+    _check_places(sections, errors)
+    if sections.get("recipe"):
+        _check_recipe("recipe", sections["recipe"], errors)
+        sections["recipe"] = _with_bound_choice(sections["recipe"], "recipe", "sampling", sampler_class, errors)
+    if sections.get("dataset"):
+        sections["dataset"] = _with_bound_choice(sections["dataset"], "dataset", "groups", group_policy, errors)
+    method = _bind_method(sections, errors)
+    if sections.get("student"):
+        _bind_network("student", sections, errors)
+    if sections.get("teacher") and (method is None or method.needs.teacher):
+        _bind_network("teacher", sections, errors)
+        _check_checkpoint(sections["teacher"], errors)
+    _raise(errors)
+    config = Config(**sections)
+    _ = config.extra_teachers  # what does not fit there is said now too
+    _raise(impossible_combinations(config))
+    warn_of_combinations(config)
+    return config
+
+
+def _raise(errors: list[str]) -> None:
+    if errors:
+        count = "one error" if len(errors) == 1 else f"{len(errors)} errors"
+        raise UserError("\n".join([f"{count} in the configuration:", *(f"  {line}" for line in errors)]))
+
+
+@contextmanager
+def _collecting(errors: list[str], key: str = "") -> Iterator[None]:
+    """A UserError inside becomes one more line of `errors`; an unknown name is told under the configuration's `key`."""
+    try:
+        yield
+    except UnknownName as error:
+        errors.append(error.under(key) if key else str(error))
+    except UserError as error:
+        errors.append(str(error))
+
+
+def _fill_in_pack(dataset: Any) -> Any:
+    """A packed split brings its own settings along: they stand wherever conf/dataset/pack.yaml has null.
+
+    Without a readable pack nothing is known of the data: its error is raised at once, alone.
+    """
+    if isinstance(dataset, Mapping) and dataset.get("source") == "pack" and isinstance(dataset.get("path"), str):
+        packed = pack_dataset_config(Path(dataset["path"]))
+        return dict(dataset) | {key: value for key, value in packed.items() if dataset.get(key) is None}
+    return dataset
+
+
+def _check_places(sections: dict[str, Any], errors: list[str]) -> None:
+    study = sections.get("study")
+    if study is not None and (not study.strip() or Path(study).is_absolute() or ".." in Path(study).parts):
+        errors.append(f"study: should name a folder below output_root, got {study!r}")
+    if study is not None and Path(study).parts[:1] in (("teachers",), ("multirun",)):
+        errors.append(f"study: {study!r} is a folder that the program uses itself")
+    dataset = sections.get("dataset")
+    if dataset and ("/" in dataset.name or dataset.name in ("", ".", "..")):
+        errors.append(f"dataset.name: should be a plain name, a folder is called by it; got {dataset.name!r}")
+    if sections.get("device") is not None:
+        with _collecting(errors):
+            resolve_device(sections["device"])
+
+
+def _bind_method(sections: dict[str, Any], errors: list[str]) -> type[Method] | None:
+    """The method's class, once its name is known; sections["method"] then holds what its constructor will be given."""
+    values = sections.get("method")
+    if values is None:
+        return None
+    if not isinstance(values.get("name"), str):
+        errors.append(f"method.name: should be a name, got {values.get('name')!r}")
+        return None
+    method = None
+    with _collecting(errors):
+        method = method_class(values["name"])
+        arguments = {key: value for key, value in values.items() if key != "name"}
+        arguments = bind(method, arguments, "method", errors, given=2)
+        sections["method"] = {"name": values["name"], **arguments}
+        groups, dataset = arguments.get("groups"), sections.get("dataset")
+        if dataset and isinstance(groups, int) and groups > dataset.num_classes:
+            message = f"should be at most the number of classes ({dataset.num_classes}), got {groups}"
+            errors.append(f"method.groups: {message}")
+    return method
+
+
+def _bind_network(role: str, sections: dict[str, Any], errors: list[str]) -> None:
+    """Name, arguments, task loss and recipe overrides of teacher or student."""
+    network = sections[role]
+    with _collecting(errors, f"{role}.name"):
+        factory = model_factory(network.name)
+        for key in {"num_classes", "in_channels", "pretrained"} & network.arguments.keys():
+            errors.append(f"{role}.arguments.{key}: is not set here; it comes from the data set or {role}.pretrained")
+        bind(factory, network.arguments | {"num_classes": 1, "in_channels": 1}, f"{role}.arguments", errors)
+    network = _with_bound_choice(network, role, "task_loss", task_loss_class, errors)
+    if network.retraining is not None:
+        network = _with_bound_choice(network, role, "retraining", retraining_class, errors, given=0)
+    recipe = sections.get("recipe")
+    if recipe and network.recipe:
+        before = len(errors)
+        overridden = bind(Recipe, dataclasses.asdict(recipe) | network.recipe, f"{role}.recipe", errors)
+        if len(errors) == before:
+            overridden = Recipe(**overridden)
+            _check_recipe(f"{role}.recipe", overridden, errors)
+            overridden = _with_bound_choice(overridden, f"{role}.recipe", "sampling", sampler_class, errors)
+            network = dataclasses.replace(network, recipe={key: getattr(overridden, key) for key in network.recipe})
+    sections[role] = network
+
+
+def _with_bound_choice(
+    section: Any, where: str, key: str, lookup: Callable[[str], Callable], errors: list[str], *, given: int = 1
+) -> Any:
+    """The section with its choice (a name, or {name: ..., arguments}) checked and written in one way.
+
+    The name must be known and the arguments must fit its signature, whose first `given` parameters (class counts,
+    labels) the program passes itself. Arguments that are as by default are left out: what means the same is the same
+    run.
+    """
+    choice = getattr(section, key)
+    arguments = {"name": choice} if isinstance(choice, str) else dict(choice)
+    if "name" not in arguments:
+        errors.append(f"{where}.{key}: should be a name or {{name: ..., arguments}}, got {choice!r}")
+        return section
+    name = arguments.pop("name")
+    if not isinstance(name, str):
+        errors.append(f"{where}.{key}.name: should be a name, got {name!r}")
+        return section
+    with _collecting(errors, f"{where}.{key}"):
+        target = lookup(name)
+        arguments = bind(target, arguments, f"{where}.{key}", errors, given=given)
+        defaults = {parameter.name: parameter.default for parameter in inspect.signature(target).parameters.values()}
+        arguments = {argument: value for argument, value in arguments.items() if value != defaults.get(argument)}
+    bound = {"name": name, **arguments} if arguments else name
+    return section if bound == choice else dataclasses.replace(section, **{key: bound})
+
+
+def _check_checkpoint(teacher: Teacher, errors: list[str]) -> None:
+    if teacher.checkpoint is not None and not Path(teacher.checkpoint).is_file():
+        errors.append(f"teacher.checkpoint: no such file: {teacher.checkpoint}")
+    for key in ("checkpoint_key", "class_names"):
+        if teacher.checkpoint is None and getattr(teacher, key) is not None:
+            errors.append(f"teacher.{key}: is about a file of weights, but teacher.checkpoint names none")
+
+
+def _check_recipe(key: str, recipe: Recipe, errors: list[str]) -> None:
+    if recipe.schedule == "step":
+        if len(recipe.milestones) != len(recipe.decay_factors):
+            errors.append(
+                f"{key}.milestones: needs one decay factor each, got {recipe.milestones} and {recipe.decay_factors}"
+            )
+        if recipe.milestones != sorted(recipe.milestones):
+            errors.append(f"{key}.milestones: should ascend, got {recipe.milestones}")
+    elif recipe.milestones:
+        logger.warning("%s.milestones has no effect with %s.schedule=%s", key, key, recipe.schedule)
+    if 0 < recipe.epochs <= recipe.warmup_epochs:
+        logger.warning("%s: the warm-up of %d epochs never ends in %d", key, recipe.warmup_epochs, recipe.epochs)
+    if recipe.nesterov and recipe.momentum == 0:
+        errors.append(f"{key}.nesterov: needs a momentum greater than 0")

@@ -1,0 +1,158 @@
+"""The typed configuration: one dataclass per section, one attribute per key."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Lt
+
+from ltkd.data import DatasetConfig
+from ltkd.methods import method_class
+
+Seed = Annotated[int, Ge(0), Lt(2**32)]
+Tau = Annotated[float, Ge(0)] | Literal["auto"]  # of a post-hoc correction
+Choice = str | dict[str, Any]  # "name" or {name: ..., other arguments}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Optimisation of one network. Epochs count from 1; a factor holds from the epoch after its milestone on."""
+
+    name: str
+    epochs: Annotated[int, Ge(0)]
+    batch_size: Annotated[int, Ge(2)]
+    learning_rate: Annotated[float, Gt(0)]
+    momentum: Annotated[float, Ge(0), Lt(1)]
+    nesterov: bool
+    weight_decay: Annotated[float, Ge(0)]
+    warmup_epochs: Annotated[int, Ge(0)]
+    schedule: Literal["step", "cosine", "constant"]
+    milestones: list[Annotated[float, Gt(0), Lt(1)]]
+    decay_factors: list[Annotated[float, Gt(0)]]
+    sampling: Choice = "instance"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A student, and what a teacher has in common with it."""
+
+    name: str
+    pretrained: bool
+    arguments: dict[str, Any]
+    task_loss: Choice
+    retraining: Choice | None
+    recipe: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Swag:
+    """Which sample of the SWAG posterior around a trained teacher; runs/swag.py says what the settings mean."""
+
+    epochs: Annotated[int, Ge(2)]
+    learning_rate: Annotated[float, Gt(0)]
+    rank: Annotated[int, Ge(2)]
+    sample: Annotated[int, Ge(0)] | None  # None: the training that the posterior is collected from
+
+
+@dataclass(frozen=True)
+class Teacher(Network):
+    seed: Seed
+    checkpoint: str | None
+    swag: Swag | None = None  # set by methods alone
+    checkpoint_key: str | None = None  # the set of weights in a file that has several
+    class_names: list[str] | None = None  # of the file's outputs, in their order; None: in the data set's order
+
+
+@dataclass(frozen=True)
+class Precision:
+    autocast: Literal["float32", "bfloat16"]
+    tf32: bool
+
+
+@dataclass(frozen=True)
+class Run:
+    evaluate_every: Annotated[int, Ge(1)]
+    threads: Annotated[int, Ge(1)] | Literal["auto"]
+    progress: Literal["auto", "bar", "lines", "none"]
+    step: Literal["auto", "eager", "graph", "compile"]
+
+
+@dataclass(frozen=True)
+class Cache:
+    mode: Literal["auto", "fill", "lazy", "off"]
+    max_gigabytes: Annotated[float, Gt(0)]
+    storage: Literal["float32", "float16"]
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """What is computed of the finished network beside its accuracy."""
+
+    logit_adjusted: Tau | None
+    tau_normalized: Tau | None
+    robustness: bool | Literal["auto"]
+    robustness_images: Annotated[int, Ge(1)] | None
+
+
+@dataclass(frozen=True)
+class Wandb:
+    mode: Literal["auto", "online", "offline", "disabled"]
+    project: str
+    entity: str | None
+    tags: list[str]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that a run needs to know; one attribute per top-level key of conf/config.yaml."""
+
+    study: str
+    seed: Seed
+    device: str
+    output_root: str
+    data_root: str
+    precision: Precision
+    run: Run
+    cache: Cache
+    evaluation: EvaluationSettings
+    wandb: Wandb
+    dataset: DatasetConfig
+    teacher: Teacher
+    student: Network
+    method: dict[str, Any]
+    recipe: Recipe
+
+    @property
+    def method_name(self) -> str:
+        return self.method["name"]
+
+    @property
+    def method_arguments(self) -> dict[str, Any]:
+        return {key: value for key, value in self.method.items() if key != "name"}
+
+    @property
+    def needs_teacher(self) -> bool:
+        return method_class(self.method_name).needs.teacher
+
+    @property
+    def reads_stored_logits(self) -> bool:
+        """Whether logits of a teacher may come from a cache, rounded as cache.storage says."""
+        needs = method_class(self.method_name).needs
+        return needs.teacher and (needs.teacher_logits_only or bool(self.extra_teachers))
+
+    @property
+    def extra_teachers(self) -> list[Teacher]:
+        """The teachers that the method wants beside the main one."""
+        method, sections = method_class(self.method_name), [dataclasses.asdict(n) for n in (self.teacher, self.student)]
+        if not method.needs.teacher:
+            return []
+        teachers = []
+        for difference in method.extra_teachers(*sections, self.method_arguments):
+            if "swag" in difference:
+                difference = difference | {"swag": Swag(**difference["swag"])}
+            teachers.append(dataclasses.replace(self.teacher, **difference))
+        return teachers
+
+    def recipe_of(self, network: Network) -> Recipe:
+        """The recipe with what the network's own settings override."""
+        return dataclasses.replace(self.recipe, **network.recipe)

@@ -1,0 +1,132 @@
+"""The training step as one CUDA graph, and the choice between it and the plain step."""
+
+import copy
+import functools
+import logging
+
+import torch
+from torch import Tensor
+
+from ltkd.errors import UserError
+from ltkd.loop.step import Step, StepInput, make_optimizer
+from ltkd.loop.training import Training
+
+logger = logging.getLogger(__name__)
+
+WARM_UP = 3  # steps before a capture: what libraries set up at their first call must not become part of the graph
+
+
+def make_step(training: Training) -> Step:
+    """The kind of step that `training.step` (the configuration's run.step) means on its device.
+
+    UserError where a graph is asked for and cannot be.
+    """
+    t, mode = training, training.step
+    obstacle = None
+    if t.device.type != "cuda":
+        obstacle = "a CUDA graph needs an NVIDIA GPU"
+    elif not t.method.capturable:
+        obstacle = f"method {t.method.name} looks at values in its step"
+    if mode == "graph" and obstacle:
+        raise UserError(f"run.step: graph is not possible, {obstacle}; choose auto, eager or compile")
+    if mode == "auto" and obstacle and t.device.type == "cuda":
+        logger.info("%s: no CUDA graph, %s: it runs operation by operation", t.label, obstacle)
+    kind = Step if mode == "eager" or obstacle else GraphedStep
+    return kind(t, make_optimizer(t), compiled=mode == "compile")
+
+
+@functools.cache
+def _capture_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all trainings of the process: cuBLAS keeps a workspace of megabytes for every stream that it meets."""
+    return torch.cuda.Stream(device)
+
+
+class GraphedStep(Step):
+    """The whole step as one CUDA graph: at these sizes a GPU waits most of the time for the next launch.
+
+    A step of a new batch size (there are two: the last batch of an epoch may be short) is captured when it first comes.
+    What the warm-up of a capture changes is put back, so that capturing changes no number.
+    """
+
+    def __init__(self, training: Training, optimizer: torch.optim.SGD, *, compiled: bool = False) -> None:
+        super().__init__(training, optimizer, compiled=compiled)
+        self._graphs: dict[int, tuple[StepInput, torch.cuda.CUDAGraph]] = {}
+        self._pool = torch.cuda.graph_pool_handle()  # no step needs what another left in it: one pool serves all sizes
+        self._stream = _capture_stream(training.device)
+
+    def run(self, number: int) -> int:
+        part = self.training.train.step_slice(number, self.training.recipe.batch_size)
+        given, size = self._input(number, part), part.stop - part.start
+        if size not in self._graphs:
+            self._graphs[size] = self._capture(given)
+        buffers, graph = self._graphs[size]
+        for buffer, value in zip(buffers.tensors(), given.tensors(), strict=True):
+            buffer.copy_(value, non_blocking=True)
+        graph.replay()
+        return size
+
+    def close(self) -> None:
+        torch.cuda.synchronize(self.training.device)
+        for _, graph in self._graphs.values():
+            graph.reset()
+        self._graphs.clear()
+        self.optimizer.zero_grad(set_to_none=True)  # gradients live in the graphs' memory
+        super().close()
+
+    def _capture(self, given: StepInput) -> tuple[StepInput, torch.cuda.CUDAGraph]:
+        """(the step's input buffers, its graph). Nothing is changed but the buffers."""
+        device, buffers = self.training.device, given.clone()
+        self._make_momentum()
+        changing = self._changing_tensors()
+        before, totals = [tensor.detach().clone() for tensor in changing], copy.deepcopy(self.totals.state_dict())
+        random = torch.get_rng_state(), torch.cuda.get_rng_state(device)
+        self._stream.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(self._stream):
+            for _ in range(WARM_UP):
+                self._update(buffers)
+        torch.cuda.current_stream(device).wait_stream(self._stream)
+
+        with torch.no_grad():
+            for tensor, value in zip(changing, before, strict=True):
+                tensor.copy_(value)
+        self.totals.load_state_dict(totals)
+        torch.set_rng_state(random[0])
+        torch.cuda.set_rng_state(random[1], device)
+        self.optimizer.zero_grad(set_to_none=True)  # so that the captured backward pass allocates them in the pool
+
+        try:
+            return buffers, self._record(buffers)
+        except RuntimeError as error:
+            cause = error.__context__ or error  # the end of a broken capture raises an error of its own
+            if isinstance(cause, torch.OutOfMemoryError):
+                raise cause from None  # with or without a graph: it says so itself
+            what = f"{self.training.label}: the step of method {self.training.method.name} cannot be captured"
+            reason = str(cause).partition("\n")[0]  # the lines below it advise on debugging CUDA
+            raise UserError(f"{what} ({reason}); run.step=eager trains without a graph") from error
+
+    def _record(self, buffers: StepInput) -> torch.cuda.CUDAGraph:
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self.training.device)
+        try:
+            # thread_local: what other threads (trackers) ask of the driver meanwhile is none of the graph's business
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+                self._update(buffers)
+        finally:
+            torch.cuda.set_stream(stream)  # a capture that fails leaves its own behind
+        return graph
+
+    def _make_momentum(self) -> None:
+        """Momentum buffers of 0, with which the first step is as without any: they must exist before a capture."""
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                state = self.optimizer.state[parameter]
+                if group["momentum"] and state.get("momentum_buffer") is None:
+                    state["momentum_buffer"] = torch.zeros_like(parameter)
+
+    def _changing_tensors(self) -> list[Tensor]:
+        """All tensors, but the totals, that outlive a step and that it may change."""
+        modules = (self.training.model, self.training.method)
+        tensors = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
+        tensors += [
+            value for state in self.optimizer.state.values() for value in state.values() if torch.is_tensor(value)
+        ]
+        return list({id(tensor): tensor for tensor in tensors}.values())

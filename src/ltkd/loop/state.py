@@ -1,0 +1,77 @@
+"""The state of a training: kept while it runs, saved to last.ckpt, resumed from there."""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ltkd.errors import UserError
+from ltkd.loop.checkpoint import load_checkpoint, save_checkpoint
+from ltkd.loop.step import Step
+from ltkd.loop.training import Training
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT = "last.ckpt"
+
+
+@dataclass
+class State:
+    """Where a training is; everything but the tensors of model, method and optimizer."""
+
+    epoch: int = 0  # completed epochs
+    step: int = 0  # completed steps of the epoch under way
+    images: int = 0  # seen in the epoch under way
+    generator: Tensor | None = None  # state at the start of the epoch under way
+    history: list[dict[str, Any]] = field(default_factory=list)  # one dictionary of metrics per epoch
+    last: dict[str, Any] | None = None  # the latest evaluation
+    best: dict[str, Any] | None = None  # highest test accuracy: for comparison with papers that report it
+    selected: dict[str, Any] | None = None  # highest validation accuracy, with its test figures
+    seconds: float = 0.0  # of training steps, over all sessions
+    repeats: dict[int, float] = field(default_factory=dict)  # by group, of the epoch under way; as Sampler.repeats
+
+
+def save_state(t: Training, state: State, train_step: Step, directory: Path) -> None:
+    """Write <directory>/last.ckpt: all that a training goes on from."""
+    cuda = t.device.type == "cuda"
+    save_checkpoint(
+        directory / CHECKPOINT,
+        {
+            "identity": t.identity,
+            "evaluate_every": t.evaluate_every,
+            "model": t.model.state_dict(),
+            "method": t.method.state_dict(),
+            **train_step.state_dict(),
+            "random": {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state(t.device) if cuda else None},
+            "state": vars(state),
+        },
+    )
+
+
+def resume(t: Training, path: Path, train_step: Step) -> State:
+    if not path.exists():
+        return State()
+    saved = load_checkpoint(path)
+    if saved["identity"] != t.identity:
+        raise UserError(
+            f"{path}: belongs to another configuration ({saved['identity']}, not {t.identity}); move it away"
+        )
+    rhythm = saved.get("evaluate_every", t.evaluate_every)  # checkpoints of before do not say
+    if rhythm != t.evaluate_every:  # `best` and `selected` would be of neither rhythm
+        raise UserError(
+            f"run.evaluate_every: {path} was begun with {rhythm}, not {t.evaluate_every}; go on with {rhythm}, or move "
+            "the checkpoint away to start this training from the beginning"
+        )
+    t.model.load_state_dict(saved["model"])
+    t.method.load_state_dict(saved["method"])
+    train_step.load_state_dict(saved)
+    torch.set_rng_state(saved["random"]["cpu"])
+    if t.device.type == "cuda" and saved["random"]["cuda"] is not None:
+        torch.cuda.set_rng_state(saved["random"]["cuda"], t.device)
+    state = State(**saved["state"])
+    if state.epoch or state.step:
+        logger.info("%s: resumed after epoch %d of %d", t.label, state.epoch, t.recipe.epochs)
+    return state

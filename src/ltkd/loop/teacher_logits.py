@@ -1,0 +1,241 @@
+"""A teacher's logits for the batches of an epoch, computed ahead of the steps that use them.
+
+Where a method asks for nothing but the teacher's logits on the batch, the teacher need not run in the step. It runs in
+batches of one constant size, so that the same kernels see every image, whoever its neighbours are; what a
+`TeacherCache` has is not computed at all. A network whose logits of an image change with the other images of its batch
+gets no cache: that would let a number depend on which run came first. So a cache changes speed and nothing else.
+"""
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ltkd.config.schema import Cache
+from ltkd.data import DeviceData, EpochPlan
+from ltkd.data.batches import to_device
+from ltkd.errors import UserError
+from ltkd.loop.progress import shown_as
+from ltkd.loop.teacher_cache import TeacherCache, record_type
+
+logger = logging.getLogger(__name__)
+
+WINDOW = 4096  # images whose logits are on the device at a time
+FILL_BLOCK = 16384  # entries between two looks at what is there
+MAX_SILENCE = 60  # seconds between two lines of a fill without a bar
+FOLDER = "logits"  # in the teacher's directory
+FILL_SHARE = 0.75  # of all views: a run that needs at least these has them all computed before it starts
+
+
+class TeacherLogits:
+    """The logits of one teacher along the epochs of a training.
+
+    model: in eval mode, on the data's device. storage: "float32", or "float16", which rounds them, cached or not.
+    """
+
+    def __init__(
+        self, model: nn.Module, data: DeviceData, autocast: Callable[[], AbstractContextManager], *, num_classes: int,
+        storage: str = "float32",
+    ) -> None:  # fmt: skip
+        self._model, self._data, self._autocast = model, data, autocast
+        self.num_classes, self.storage = num_classes, storage
+        self.batch_size = data.forward_batch
+        self.cache: TeacherCache | None = None
+        self._plan: EpochPlan | None = None
+
+    # ------------------------------------------------------------------------------------------------ along an epoch
+
+    def start_epoch(self, plan: EpochPlan) -> None:
+        self._plan = plan
+        self._entries = self._data.view_numbers(plan).cpu().numpy()  # the one wait for the device of an epoch
+        self._window = slice(0, 0)
+
+    def rows(self, part: slice) -> Tensor:
+        """Float32 logits [B, C] of the images at these positions of the epoch. Parts must come in ascending order."""
+        if part.stop > self._window.stop:
+            self._store()
+            self._open_window(part)
+        while self._next < len(self._missing) and self._missing[self._next] < part.stop:
+            self._compute(self._missing[self._next : self._next + self.batch_size])
+            self._next += self.batch_size
+        if part.stop == len(self._entries):
+            self._store()
+        return self._table[part.start - self._window.start : part.stop - self._window.start]
+
+    def _open_window(self, part: slice) -> None:
+        self._window = slice(part.start, min(max(part.start + WINDOW, part.stop), len(self._entries)))
+        entries, device = self._entries[self._window], self._data.device
+        if self.cache is None:
+            self._table = torch.empty(len(entries), self.num_classes, device=device)
+            there = np.zeros(len(entries), dtype=bool)
+        else:
+            logits, there = self.cache.read(entries)
+            self._table = to_device(torch.from_numpy(logits.astype(np.float32)), device)
+        self._missing = self._window.start + np.flatnonzero(~there)  # positions of the epoch
+        self._next = 0
+
+    def _compute(self, positions: np.ndarray) -> None:
+        where = to_device(torch.from_numpy(positions), self._data.device)
+        plan = EpochPlan(*(choice[where] for choice in vars(self._plan).values()))
+        self._table[where - self._window.start] = self._forward(plan)
+
+    def _store(self) -> None:
+        """What was computed in the window goes to the cache."""
+        if self.cache is None or self._window.stop == 0 or not self._next:
+            return
+        computed = self._missing[: self._next] - self._window.start
+        self._missing, self._next = self._missing[self._next :], 0
+        rows = self._table[torch.from_numpy(computed).to(self._table.device)].cpu().numpy()
+        self._write(self._entries[self._window][computed], rows)
+
+    def _write(self, entries: np.ndarray, rows: np.ndarray) -> None:
+        try:
+            self.cache.write(entries, rows)
+        except OSError as error:
+            logger.warning("teacher logits are no longer kept: %s (%s)", error.strerror, self.cache.folder)
+            self.cache = None
+
+    # --------------------------------------------------------------------------------------------- the teacher itself
+
+    @torch.no_grad()
+    def _forward(self, plan: EpochPlan) -> Tensor:
+        """Logits [K, C] of the K <= batch size views in `plan`, always computed as one full batch."""
+        number = len(plan.permutation)
+        if number < self.batch_size:
+            repeat = torch.arange(self.batch_size, device=self._data.device) % number
+            plan = EpochPlan(*(choice[repeat] for choice in vars(plan).values()))
+        with self._autocast():
+            logits = self._model(self._data.views(*vars(plan).values())).logits
+        return logits[:number].to(getattr(torch, self.storage)).float()
+
+    def probe(self) -> tuple[str, bool]:
+        """(what the teacher's arithmetic gives here, as a hash; whether an image's logits ignore its neighbours).
+
+        The hash covers weights, precision, threads, kernels and the machine at once, as far as they change a bit of
+        one batch of images from all over the data set.
+        """
+        size, total = self.batch_size, self.num_entries
+        entries = torch.arange(size) * total // size  # spread over images and, as they divide, over views
+        others = (entries + total // 2) % total
+        first = self._forward(self._data.plan_of_views(entries))
+        # the second half of the batch, now at the front and in reverse, beside other images
+        mixed = torch.cat((entries[size // 2 :].flip(0), others[: size // 2]))
+        second = self._forward(self._data.plan_of_views(mixed))
+        same = torch.equal(first[size // 2 :].flip(0), second[: size - size // 2])
+        return hashlib.sha256(first.cpu().numpy().tobytes()).hexdigest(), same
+
+    @property
+    def num_views(self) -> int:
+        return self._data.num_views
+
+    @property
+    def num_entries(self) -> int:
+        return len(self._data) * self.num_views
+
+    # ------------------------------------------------------------------------------------------------------ the cache
+
+    def fill(self, label: str, progress: str) -> None:
+        """Compute every entry that the cache lacks."""
+        progress = shown_as(progress)
+        start = last_line = time.monotonic()
+        computed = 0
+        with tqdm(
+            total=self.num_entries, desc=f"{label}: logits of all views", leave=False, disable=progress != "bar",
+            dynamic_ncols=True, unit="view", unit_scale=True,
+        ) as bar:  # fmt: skip
+            for first in range(0, self.num_entries, FILL_BLOCK):
+                entries = np.arange(first, min(first + FILL_BLOCK, self.num_entries))
+                missing = entries[~self.cache.read(entries)[1]]
+                for begin in range(0, len(missing), self.batch_size):
+                    some = missing[begin : begin + self.batch_size]
+                    self._write(some, self._forward(self._data.plan_of_views(torch.from_numpy(some))).cpu().numpy())
+                    if self.cache is None:
+                        return
+                    bar.update(len(some))
+                bar.update(len(entries) - len(missing))
+                computed += len(missing)
+                if progress == "lines" and time.monotonic() - last_line > MAX_SILENCE:
+                    last_line = time.monotonic()
+                    logger.info("%s: logits of %.0f %% of all views", label, 100 * entries[-1] / self.num_entries)
+        self.cache.mark_complete()
+        if computed:
+            logger.info("%s: %d views in %.0f s", label, computed, time.monotonic() - start)
+
+
+def expected_share(num_views: int, epochs: int) -> float:
+    """The share of an image's views that `epochs` uniform draws are expected to meet."""
+    return 1 - (1 - 1 / num_views) ** epochs
+
+
+@dataclass(frozen=True)
+class CachePlan:
+    """What is done about the cache of one teacher, and why, in words."""
+
+    mode: Literal["fill", "lazy", "live"]
+    reason: str
+
+
+def plan_cache(settings: Cache, *, num_entries: int, num_views: int, num_classes: int, epochs: int) -> CachePlan:
+    """By arithmetic alone. How many students will come is not known, so this run decides.
+
+    Computing views when they are needed never costs more than a live teacher, and what this run computes the next one
+    finds. Computing all at once costs this run the views that it would not have met: at most a third more than it
+    needs where it needs `FILL_SHARE` of them, and no later student waits for the teacher.
+    """
+    if settings.mode == "off":
+        return CachePlan("live", "cache.mode=off")
+    gigabytes = num_entries * record_type(num_classes, settings.storage).itemsize / 1e9
+    if gigabytes > settings.max_gigabytes:
+        limit = f"cache.max_gigabytes={settings.max_gigabytes:g}"
+        return CachePlan("live", f"its logits of all {num_entries} views would take {gigabytes:.1f} GB, {limit}")
+    share = expected_share(num_views, epochs)
+    mode = settings.mode
+    if mode == "auto":
+        mode = "fill" if share >= FILL_SHARE else "lazy"
+    reason = f"{epochs} epochs need about {100 * share:.0f} % of its logits of {num_entries} views ({gigabytes:.2f} GB)"
+    return CachePlan(mode, reason)
+
+
+def use_cache(
+    logits: TeacherLogits, *, label: str, directory: Path, about: dict[str, Any], settings: Cache, epochs: int,
+    progress: str,
+) -> None:  # fmt: skip
+    """Give `logits` a cache below the teacher's `directory`, where that is worth it, for a training of `epochs`.
+
+    about: what identifies data, augmentation and teacher. One line says what was chosen; filling takes its time here.
+    """
+    shape = {"num_entries": logits.num_entries, "num_classes": logits.num_classes}
+    plan = plan_cache(settings, num_views=logits.num_views, epochs=epochs, **shape)
+    if plan.mode == "live":
+        logger.info("%s: computed anew in every epoch (%s)", label, plan.reason)
+        return
+    fingerprint, ignores_neighbours = logits.probe()
+    if not ignores_neighbours:
+        logger.info("%s: computed anew in every epoch (its logits of an image depend on the batch around it)", label)
+        return
+    about = about | {"batch": logits.batch_size, "probe": fingerprint}
+    try:
+        cache = TeacherCache(directory / FOLDER, about, **shape, dtype=logits.storage)
+    except UserError as error:
+        logger.warning("%s; %s is computed anew in every epoch", error, label)
+        return
+    logits.cache = cache
+    if cache.is_complete:
+        logger.info("%s: its logits of all views are in %s", label, cache.folder)
+    elif plan.mode == "fill":
+        logger.info("%s: %s: all are computed now and kept", label, plan.reason)
+        with FileLock(cache.folder / "fill.lock"):  # one process computes, those that wait read
+            if not cache.is_complete:
+                logits.fill(label, progress)
+    else:
+        logger.info("%s: %s: each is computed when first needed and kept", label, plan.reason)

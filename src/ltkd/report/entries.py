@@ -1,0 +1,135 @@
+"""A table's runs as a report sees them: each with its result or why there is none, and what may not share a table."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ltkd.config.identity import without_seeds
+from ltkd.errors import UserError
+from ltkd.report.curves import read_metrics
+from ltkd.results.read import POST_HOC, flatten, how_it_ended
+from ltkd.runs.directory import STATUS
+from ltkd.tables.table import Cell, Table, TableRun
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One seed of a cell: its result, or why there is none."""
+
+    cell: Cell
+    seed: int
+    split_seed: int
+    result: dict[str, Any] | None
+    missing: str = ""  # how the run ended, and the command for it
+    directory: Path | None = None  # where its curves are
+    teacher_directory: Path | None = None
+
+    @property
+    def pair(self) -> tuple[int, int]:
+        return self.split_seed, self.seed
+
+
+def entries_of(runs: Iterable[TableRun]) -> list[Entry]:
+    """What lies in the runs' directories. A damaged result costs only itself."""
+    return [_entry(run) for run in runs]
+
+
+def _entry(run: TableRun) -> Entry:
+    student = run.student
+    teacher = run.teachers[0].directory if run.teachers else None
+    entry = Entry(run.cell, run.seed, run.split_seed, None, "", student.directory, teacher)
+    try:
+        result = run.result()
+        if result is not None:
+            return replace(entry, result=result)
+        status = student.directory / STATUS
+        ended = how_it_ended(status) if status.exists() else "not started"
+    except UserError as error:
+        ended = str(error)
+    return replace(entry, missing=f"{ended}; python src/train.py {' '.join(map(_quoted, run.overrides))}")
+
+
+def _quoted(override: str) -> str:
+    return f"'{override}'" if set(override) & set(" {}[]$") else override
+
+
+def with_readable_curves(entries: Iterable[Entry]) -> tuple[list[Entry], list[str]]:
+    """The entries without folders whose metrics.jsonl is damaged, and what is: their numbers count without curves."""
+    readable, damaged = [], {}
+    for entry in entries:
+        folders = {"directory": entry.directory, "teacher_directory": entry.teacher_directory}
+        for key, folder in folders.items() if entry.result else ():
+            if folder not in damaged:
+                try:
+                    read_metrics(folder)
+                    damaged[folder] = ""
+                except UserError as error:
+                    damaged[folder] = f"curves of {entry.cell.label} seed {entry.seed}: {error}"
+            if damaged[folder]:
+                entry = replace(entry, **{key: None})
+        readable.append(entry)
+    return readable, [line for line in damaged.values() if line]
+
+
+def refuse_mixture(cell: Cell, entries: list[Entry], table: Table) -> None:
+    """UserError naming both runs and all in which they differ, unless that is seeds alone."""
+    if not entries:
+        return
+    first, *others = entries
+    expected = _comparable(first.result, table)
+    for other in others:
+        found = _comparable(other.result, table)
+        apart = {"split_sha256"} if other.split_seed != first.split_seed else set()
+        keys = [key for key in sorted(expected.keys() | found.keys()) if expected.get(key) != found.get(key)]
+        differences = [f"{key}: {_short(expected, key)} and {_short(found, key)}" for key in keys if key not in apart]
+        if differences:
+            raise UserError(
+                f"table {table.name}, {cell.label}: {first.result['directory']} and {other.result['directory']} "
+                f"differ in more than the seed and are not put into one cell ({'; '.join(differences)})"
+            )
+
+
+def _comparable(result: dict[str, Any], table: Table) -> dict[str, Any]:
+    """All that runs of a cell must agree in, flat."""
+    identity = without_seeds(result["identity"])
+    identity = flatten(without_split_seeds(identity) if len(table.split_seeds) > 1 else identity)
+    measured = ("schema_version", "evaluate_every", "group_names", "groups", "class_counts", "split_sha256")
+    if tau := _tau_of(result, table):
+        identity["tau"] = tau
+    return identity | {key: result[key] for key in measured}
+
+
+def _tau_of(result: dict[str, Any], table: Table) -> str | None:
+    """What the table's accuracy was corrected with, if it was. All choices on validation images are one."""
+    if table.accuracy not in POST_HOC or not (figures := (result.get("post_hoc") or {}).get(table.accuracy)):
+        return None
+    chosen_by = figures["chosen_by"]
+    return chosen_by if chosen_by == "validation" else f"{figures['tau']} ({chosen_by})"
+
+
+def refuse_different_taus(table: Table, entries: list[Entry]) -> None:
+    """UserError when rows of a table of corrected accuracies were corrected in different ways."""
+    found = {}
+    for entry in entries:
+        if entry.result and (tau := _tau_of(entry.result, table)):
+            found.setdefault(tau, entry.cell.label)
+    if len(found) > 1:
+        rows = " and ".join(f"{label} with tau {tau}" for tau, label in found.items())
+        raise UserError(
+            f"table {table.name}: {table.accuracy} of its rows does not compare: {rows}; a finished run keeps its tau, "
+            "so run the table in a study of its own"
+        )
+
+
+def without_split_seeds(value: Any) -> Any:
+    """An identity that says nothing of the draw of the images, neither the network's nor its teachers'."""
+    if isinstance(value, dict):
+        return {key: without_split_seeds(inner) for key, inner in value.items() if key != "split_seed"}
+    return [without_split_seeds(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _short(values: dict[str, Any], key: str) -> str:
+    text = json.dumps(values[key]) if key in values else "nothing"
+    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -1,0 +1,115 @@
+"""One run's result.json: read, and shown as a table. Knows no torch, so that it starts at once."""
+
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from ltkd.errors import UserError
+from ltkd.files import read_json
+
+KINDS = {
+    "last": "accuracy on the test part after the last epoch, in %",
+    "validation": "accuracy on the VALIDATION split after the last epoch, in %: what settings are chosen by",
+    "selected": "accuracy on the test part in the epoch that the validation split selects, in %",
+    "logit_adjusted": "accuracy on the test part, last epoch, logits adjusted post hoc (arXiv 2007.07314), in %",
+    "tau_normalized": "accuracy on the test part, last epoch, classifier tau-normalised (arXiv 1910.09217), in %",
+    "best": "BEST epoch ON THE TEST PART, in %: only for comparison with papers that report it",
+}
+POST_HOC = ("logit_adjusted", "tau_normalized")  # kinds that correct the finished network
+NOT_AVAILABLE = "n/a"
+SCHEMA_VERSION = 1  # of result.json; raised when a key changes its meaning or goes
+
+
+def accuracy_record(run: dict[str, Any], kind: str) -> dict[str, Any] | None:
+    """The figures of that kind (KINDS) in a result; None where it has none."""
+    if kind in POST_HOC:
+        figures = (run.get("post_hoc") or {}).get(kind)
+        return figures and figures["test"]
+    return run["accuracy"]["last"].get("validation") if kind == "validation" else run["accuracy"][kind]
+
+
+def accuracy(run: dict[str, Any], kind: str, group: str | None) -> float | None:
+    """Over all classes (group None) or in a group, in %; None where the run has no such figure."""
+    record = accuracy_record(run, kind)
+    if record is None:
+        return None
+    return record["all"] if group is None else record["per_group"].get(group)
+
+
+def files_below(folder: Path, name: str) -> list[Path]:
+    """Of that name, sorted; not in hidden folders, where trial runs are."""
+    found = sorted(Path(folder).rglob(name))
+    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+
+
+def how_it_ended(path: Path) -> str:
+    """One line about a run without a result, from its status.json."""
+    try:
+        status = read_json(path)
+        reason = f" ({status['error'].splitlines()[0]})" if status["error"] else ""
+        ended = "running or killed" if status["status"] == "running" else status["status"]
+        return f"{ended}: {status['label']} seed {status['seed']}{reason}  [{path.parent}]"
+    except (UserError, KeyError, TypeError) as error:
+        return f"unreadable: {path} ({error})"
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """UserError, naming the file, when it is damaged or not of the kind that this version writes."""
+    result = read_json(path)
+    if not isinstance(result, dict) or result.get("schema_version") != SCHEMA_VERSION:
+        raise UserError(f"{path}: no result.json of schema version {SCHEMA_VERSION}; remove it and run again")
+    return result
+
+
+def teacher_of(run: dict[str, Any]) -> dict[str, Any]:
+    """The teacher as a run of its own, as far as a table needs it, from what its student's result says of it."""
+    names = {"dataset": run["dataset"], "teacher": run["teacher"], "student": None, "method": "teacher"}
+    return run["teacher_result"] | names | {"group_names": run["group_names"], "identity": run["identity"]["teacher"]}
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, {"method.name": "kd", ...}, without what is called seed."""
+    if isinstance(value, dict) and value:
+        return {k: v for key, inner in value.items() for k, v in flatten(inner, f"{prefix}{key}.").items()}
+    return {prefix[:-1]: value} if prefix[:-1].rpartition(".")[2] != "seed" else {}
+
+
+def figure(value: float | None, deviation: float | None) -> str:
+    """How a figure is written in every table: 42.00 ± 2.65, 42.00, n/a."""
+    if value is None:
+        return NOT_AVAILABLE
+    return f"{value:.2f}" if deviation is None else f"{value:.2f} ± {deviation:.2f}"
+
+
+def run_table(result: dict[str, Any]) -> str:
+    """What a user sees at the end of a run: teacher and student, all and per group, and where the results lie."""
+    groups = result["group_names"]
+    attacked = result.get("robustness") or {}
+    rows = []
+    for role, method, network in (("teacher", "", result["teacher_result"]), ("student", result["method"], result)):
+        if network is not None:
+            rows += _rows(f"{role} {result[role]}", method, _records(network, attacked.get(role)), groups)
+    images = dict.fromkeys(groups, 0)
+    for group, count in zip(result["groups"], result["class_counts"], strict=True):
+        images[groups[group]] += count
+    headers = ["last epoch, accuracy in %", "method", "all", *groups]
+    rows.append(["training images", "", sum(images.values()), *images.values()])
+    table = tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
+    return f"\n{table}\n\nresult: {result['directory']}"
+
+
+def _records(result: dict[str, Any], attacked: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
+    """Accuracies on the test part, before a second stage too, on a validation split, under attack: what is there."""
+    last, before = result["accuracy"]["last"], result.get("before_retraining")
+    records = {"": last} | ({", before retraining": before["last"]} if before else {})
+    records |= {", on validation": last["validation"]} if "validation" in last else {}
+    return records | {f", under {kind.upper()}": attacked[kind] for kind in ("fgsm", "pgd") if attacked}
+
+
+def _rows(name: str, method: str, records: dict[str, dict[str, Any]], groups: list[str]) -> list[list[str]]:
+    return [
+        [f"{name}{what}", method, figure(record["all"], None)]
+        + [figure(record["per_group"][group], None) for group in groups]
+        for what, record in records.items()
+    ]

@@ -1,0 +1,1 @@
+"""A run from configuration to result: teacher, student, what is computed of the finished network."""

@@ -1,0 +1,123 @@
+"""One network of a run: built from its seed, and given its objective."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ltkd.config.schema import Network, Teacher
+from ltkd.errors import UserError
+from ltkd.methods import Method, MethodContext, Networks, build_method, method_class
+from ltkd.models import build_model, load_weights
+from ltkd.models.classifier import order_classes
+from ltkd.runs.retrain import check_retraining
+from ltkd.setup import Setup, predict
+from ltkd.task_losses import build_task_loss
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedTeacher:
+    model: nn.Module  # in eval mode, without gradients
+    result: dict[str, Any]
+    directory: Path | None = None  # where it is stored
+
+
+def new_model(setup: Setup, network: Network, seed: int) -> nn.Module:
+    """The network with its initial weights: a function of the seed alone, whatever the method adds later."""
+    torch.manual_seed(seed)
+    dataset = setup.config.dataset
+    model = build_model(
+        network.name, num_classes=dataset.num_classes, in_channels=dataset.channels, pretrained=network.pretrained,
+        **network.arguments,
+    )  # fmt: skip
+    build_task_loss(network.task_loss, torch.as_tensor(setup.data.split.class_counts)).adapt_network(model)
+    check_retraining(network, model)
+    checkpoint = given_weights(network)
+    if checkpoint is not None:
+        load_weights(model, Path(checkpoint), key=network.checkpoint_key)
+        if network.class_names is not None:
+            order_classes(model, network.class_names, setup.data.class_names)
+        if not all(torch.isfinite(tensor).all() for tensor in model.state_dict().values()):
+            raise UserError(f"{checkpoint}: has weights that are infinite or nan")
+    model = model.to(setup.device, memory_format=torch.channels_last)
+    try:
+        predict(setup, model, next(setup.test.evaluation_batches(2)).images)
+    except (torch.OutOfMemoryError, getattr(torch, "AcceleratorError", torch.OutOfMemoryError)):  # torch 2.8 and later
+        raise  # is no fault of the network
+    except Exception as error:  # whatever a foreign network raises
+        size = f"{dataset.channels} x {dataset.image_size} x {dataset.image_size}"
+        raise UserError(f"{network.name}: does not take the data set's images, {size} ({error})") from error
+    return model
+
+
+def new_method(setup: Setup, model: nn.Module, teacher: TrainedTeacher | None, num_extra_teachers: int = 0) -> Method:
+    """The student's objective: the configured method with the student's task loss, ready to train with.
+
+    Parameters of its own start from the student's seed, whether the teacher was trained just now or found.
+    """
+    method = make_method(setup, model, teacher, num_extra_teachers)
+    if method.needs_teacher_statistics:
+        batches = setup.train.evaluation_batches()
+        logits = torch.cat([predict(setup, teacher.model, batch.images).logits.float() for batch in batches])
+        method.prepare(logits, setup.train.labels)
+    return method
+
+
+def make_method(setup: Setup, model: nn.Module, teacher: TrainedTeacher | None, num_extra_teachers: int = 0) -> Method:
+    """The method of `new_method`, not prepared. UserError where method and networks do not go together."""
+    config = setup.config
+    torch.manual_seed(config.seed)
+    context = _context(setup, config.student, model, teacher, num_extra_teachers)
+    task_loss = build_task_loss(config.student.task_loss, context.class_counts)
+    method = build_method(config.method_name, config.method_arguments, context, task_loss)
+    return method.to(setup.device, memory_format=torch.channels_last)  # as the maps that its convolutions take
+
+
+def task_only(setup: Setup, network: Network, kind: Callable[..., Method] | None = None) -> Method:
+    """A teacher's objective: its task loss. `kind` makes it from a context and a task loss where it is not plain."""
+    context = _context(setup, network, None, None)
+    task_loss = build_task_loss(network.task_loss, context.class_counts)
+    return (kind or method_class("ce"))(context, task_loss).to(setup.device)
+
+
+def _context(
+    setup: Setup, network: Network, model: nn.Module | None, teacher: TrainedTeacher | None,
+    num_extra_teachers: int = 0,
+) -> MethodContext:  # fmt: skip
+    """What a method may know. Shapes come from one dry forward pass, in eval mode, so that nothing changes."""
+    split = setup.data.split
+    images = next(setup.test.evaluation_batches(2)).images
+    return MethodContext(
+        num_classes=setup.config.dataset.num_classes,
+        class_counts=torch.as_tensor(split.class_counts, device=setup.device),
+        groups=torch.as_tensor(split.groups, device=setup.device),
+        group_names=split.group_names,
+        epochs=setup.config.recipe_of(network).epochs,
+        batch_size=setup.config.recipe_of(network).batch_size,
+        train_labels=setup.train.labels,
+        student=predict(setup, model, images, features=True) if model is not None else None,
+        teacher=predict(setup, teacher.model, images, features=True) if teacher is not None else None,
+        num_train=len(setup.train),
+        networks=_networks(model, teacher.model) if teacher is not None else None,
+        num_extra_teachers=num_extra_teachers,
+        student_name=network.name,
+        teacher_name=setup.config.teacher.name,
+    )
+
+
+def _networks(student: nn.Module, teacher: nn.Module) -> Networks:
+    return Networks(
+        student=lambda images, features=False: student(images, features=features),
+        teacher=torch.no_grad()(lambda images, features=False: teacher(images, features=features)),
+        student_classifier=getattr(student, "classifier", None),
+        teacher_classifier=getattr(teacher, "classifier", None),
+        teacher_norms=getattr(teacher, "preact_norms", None),
+    )
+
+
+def given_weights(network: Network) -> str | None:
+    """The file of a teacher that is not trained here."""
+    return network.checkpoint if isinstance(network, Teacher) else None

@@ -1,0 +1,91 @@
+"""What corrections for the class counts make of a finished network, without training it further.
+
+Both are functions of its logits alone: one more pass over the test part (and the validation split) serves them all.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ltkd.config.schema import Config
+from ltkd.data import DeviceData
+from ltkd.loop.evaluate import predict_logits, summarize
+from ltkd.loop.precision import autocast
+from ltkd.losses import posthoc_logit_adjustment, tau_normalised_logits
+from ltkd.setup import Setup
+
+logger = logging.getLogger(__name__)
+
+KINDS = ("logit_adjusted", "tau_normalized")
+CANDIDATES = [step / 10 for step in range(21)]  # of tau, those of arXiv 1910.09217
+DEFAULT = 1.0  # where there is no validation split: the theory's value for logit adjustment, equal norms for weights
+
+Correction = Callable[[Tensor, float], Tensor]  # (logits [N, C], tau) -> logits [N, C]
+
+
+def post_hoc_figures(setup: Setup, model: nn.Module) -> dict[str, dict[str, Any] | None]:
+    """{"logit_adjusted": ..., "tau_normalized": ...}, each {"tau", "chosen_by", "test": Evaluation as a mapping} and,
+    with a validation split, its Evaluation under "validation".
+
+    chosen_by: setting, validation or default. None where it was not asked for or cannot be had.
+    """
+    settings = asdict(setup.config.evaluation)
+    corrections = {"logit_adjusted": _logit_adjustment(setup), "tau_normalized": _tau_normalisation(model)}
+    wanted = {kind: one for kind, one in corrections.items() if one is not None and settings[kind] is not None}
+    parts = {"test": setup.test} | ({"validation": setup.validation} if setup.validation is not None else {})
+    logits = {name: _logits(setup, model, part) for name, part in parts.items()} if wanted else {}
+    figures = dict.fromkeys(corrections)
+    for kind, correction in wanted.items():
+        tau, chosen_by = settings[kind], "setting"
+        if tau == "auto" and setup.validation is None:
+            tau, chosen_by = DEFAULT, "default"
+        elif tau == "auto":
+            tau, chosen_by = choose_tau(correction, logits["validation"], setup.validation.labels.cpu()), "validation"
+        figures[kind] = {"tau": tau, "chosen_by": chosen_by} | {
+            name: asdict(summarize(correction(logits[name], tau), part.labels.cpu(), setup.data.split))
+            for name, part in parts.items()
+        }
+    return figures
+
+
+def warn_of_other_tau(config: Config, result: dict[str, Any]) -> None:
+    """Of a finished run: it is not evaluated again, but who asks for a tau must not take another's figures for its."""
+    for kind in KINDS:
+        tau, figures = getattr(config.evaluation, kind), (result.get("post_hoc") or {}).get(kind)
+        if tau not in (None, "auto", figures and figures["tau"]):
+            what = f"with tau {figures['tau']:g}" if figures else "without this figure"
+            logger.warning("evaluation.%s=%s: it was evaluated %s", kind, tau, what)
+
+
+def choose_tau(correction: Correction, logits: Tensor, labels: Tensor) -> float:
+    """The candidate with the most right answers; of several, the one nearest to the default."""
+
+    def rank(tau: float) -> tuple[int, float]:
+        return int((correction(logits, tau).argmax(1) == labels).sum()), -abs(tau - DEFAULT)
+
+    return max(CANDIDATES, key=rank)
+
+
+def _logits(setup: Setup, model: nn.Module, part: DeviceData) -> Tensor:
+    return predict_logits(model, part, lambda: autocast(setup.config.precision, setup.device))
+
+
+def _logit_adjustment(setup: Setup) -> Correction | None:
+    counts = torch.as_tensor(setup.data.split.class_counts)
+    if (counts == 0).any():
+        logger.info("post-hoc logit adjustment left out: it needs a training image of every class")
+        return None
+    return lambda logits, tau: posthoc_logit_adjustment(logits, counts, tau=tau)
+
+
+def _tau_normalisation(model: nn.Module) -> Correction | None:
+    classifier = getattr(model, "classifier", None)
+    if not isinstance(classifier, nn.Linear):
+        logger.info("tau-normalisation left out: it needs a linear classifier, and this network has none")
+        return None
+    weight, bias = (None if one is None else one.detach().float().cpu() for one in (classifier.weight, classifier.bias))
+    return lambda logits, tau: tau_normalised_logits(logits, weight, bias, tau=tau)

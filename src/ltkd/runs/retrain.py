@@ -1,0 +1,87 @@
+"""The second stage of a two-stage training: a second fit() of the classifier alone, in a folder of its own.
+
+The features stay in eval mode. (The code of arXiv:1910.09217 leaves its frozen network in training mode, so that its
+batch normalisation drifts towards the second stage's sampling; here the features are the first stage's.)
+"""
+
+import copy
+import dataclasses
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ltkd.config.retraining import LearnableWeightScaling, build_retraining
+from ltkd.config.schema import Network
+from ltkd.data import build_sampler
+from ltkd.errors import UserError
+from ltkd.loop.tracking import Tracker
+from ltkd.loop.trainer import FitResult, fit
+from ltkd.loop.training import Training
+from ltkd.losses import learnable_weight_scaling
+from ltkd.methods import Method
+from ltkd.models.classifier import linear_classifier, set_classifier
+from ltkd.runs.directory import RETRAINING
+
+
+def check_retraining(network: Network, model: nn.Module) -> None:
+    """UserError unless the classifier of `model` can be retrained as `network` wants it."""
+    if network.retraining is None:
+        return
+    if isinstance(build_retraining(network.retraining), LearnableWeightScaling):
+        linear_classifier(model, f"{network.name}: retraining=lws")
+    elif getattr(model, "classifier", None) is None:
+        raise UserError(f"{network.name}: retraining=crt needs a network with one layer that makes the logits")
+
+
+def retrain(network: Network, first: Training, method: Method, directory: Path, tracker: Tracker) -> FitResult:
+    """Train the classifier of `first.model` once more, or resume that; `first` is the training that is finished.
+
+    method: the objective of this stage. The network has the same parameters afterwards, with other values: its file of
+    weights fits the same network.
+    """
+    settings, model = build_retraining(network.retraining), first.model
+    recipe = settings.recipe(first.recipe)
+    scaling = isinstance(settings, LearnableWeightScaling)
+    torch.manual_seed(first.seed)
+    if scaling:
+        set_classifier(model, ScaledClassifier(linear_classifier(model, "retraining=lws")))
+    else:
+        fresh = copy.deepcopy(model.classifier).cpu()  # on the CPU: the same start on every device
+        fresh.reset_parameters()
+        model.classifier.load_state_dict(fresh.state_dict())
+    model.requires_grad_(False)
+    model.classifier.requires_grad_(True)
+    second = dataclasses.replace(
+        first, label=f"{first.label}, classifier", method=method, teacher=None, extra_teachers=[],
+        teacher_logits=None, extra_logits=[], recipe=recipe,
+        sampler=build_sampler(recipe.sampling, first.sampler.labels), frozen_features=True,
+    )  # fmt: skip
+    fitted = fit(second, directory / RETRAINING, tracker.stage(RETRAINING))
+    if scaling:
+        set_classifier(model, model.classifier.folded())
+    model.requires_grad_(True)
+    return fitted
+
+
+class ScaledClassifier(nn.Module):
+    """A linear classifier that is fixed but for a trained factor per class: (W x + b)_k * s_k."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.register_buffer("weight", linear.weight.detach().clone())
+        self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().clone())
+        self.scale = nn.Parameter(torch.ones_like(self.weight[:, 0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return learnable_weight_scaling(nn.functional.linear(x, self.weight, self.bias), self.scale)
+
+    @torch.no_grad()
+    def folded(self) -> nn.Linear:
+        """The linear classifier with the factors in its weights and biases."""
+        classes, features = self.weight.shape
+        linear = nn.Linear(features, classes, bias=self.bias is not None).to(self.weight)
+        linear.weight.copy_(self.weight * self.scale[:, None])
+        if self.bias is not None:
+            linear.bias.copy_(self.bias * self.scale)
+        return linear

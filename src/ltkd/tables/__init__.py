@@ -1,0 +1,1 @@
+"""A paper's tables as data, and what of them is left to run."""

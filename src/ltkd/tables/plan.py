@@ -1,0 +1,210 @@
+"""What of a table is done, what is left to run, and how long that may take."""
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from tabulate import tabulate
+from tqdm import tqdm
+
+from ltkd.config.identity import NetworkRun
+from ltkd.config.schema import Wandb
+from ltkd.data import class_counts, why_unavailable
+from ltkd.errors import UserError
+from ltkd.files import read_json
+from ltkd.loop.state import CHECKPOINT
+from ltkd.loop.tracking import latest_metrics
+from ltkd.machine import resolve_device
+from ltkd.results.read import files_below, read_result
+from ltkd.runs.directory import RESULT
+from ltkd.sweep import Job
+from ltkd.tables.table import Table, TableRun, compose_runs
+
+STATES = ("done", "to resume", "to run", "no data")
+MANY_CELLS = 60  # a plan of more has a line for each column
+IMAGES_PER_CLASS = {"digits": 124, "cifar10": 5000, "cifar100": 500}  # before the long tail is cut
+TAG_LENGTH = 64  # of W&B's tags at most
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs of a table by what is to be done about them."""
+
+    table: Table
+    runs: list[TableRun]
+
+    @cached_property
+    def states(self) -> list[str]:
+        return [_state(run) for run in self.runs]
+
+    @cached_property
+    def left(self) -> list[TableRun]:
+        return [run for run, state in zip(self.runs, self.states, strict=True) if state in ("to resume", "to run")]
+
+    @cached_property
+    def networks_left(self) -> list[NetworkRun]:
+        """Students to train and the teachers that they lack, each once."""
+        teachers = [teacher for run in self.left for teacher in run.teachers]
+        return list({one.directory: one for one in [*_missing(teachers), *(run.student for run in self.left)]}.values())
+
+    def jobs(self) -> list[Job]:
+        return [job_of(self.table, run) for run in self.left]
+
+    def other_runs(self, overrides: Iterable[str]) -> list[TableRun]:
+        """The table's runs beside these, with the same overrides where a cell takes them."""
+        overrides, planned = list(overrides), {_place(run) for run in self.runs}
+        others = []
+        for cell in self.table.cells:
+            with contextlib.suppress(UserError):  # what is set for the chosen cells need not be for this one
+                others += compose_runs(self.table, overrides, cells=[cell])
+        return [run for run in others if _place(run) not in planned]
+
+    def text(self, seconds: "Speeds", num_at_a_time: int = 1) -> str:
+        """For the screen: how much of each cell is done, and an estimate."""
+        counts: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(STATES, 0))
+        cells = {run.cell.label for run in self.runs}
+        for run, state in zip(self.runs, self.states, strict=True):
+            label = run.cell.label if len(cells) <= MANY_CELLS else f"... | {run.cell.column_label}"
+            counts[label][state] += 1
+        shown = [state for state in STATES if any(one[state] for one in counts.values())]
+        body = [[label, *(one[state] or "" for state in shown)] for label, one in counts.items()]
+        body.append(["all", *(self.states.count(state) for state in shown)])
+        size = f"{len(cells)} cells, {len(self.runs)} runs"
+        lines = [f"{self.table.title} (table {self.table.name}): {size}", ""]
+        lines += [tabulate(body, headers=["runs", *shown], tablefmt="simple", disable_numparse=True), ""]
+        absent = {why: None for run in self.runs if (why := why_unavailable(run.config.dataset))}
+        lines += absent
+        if self.networks_left:
+            lines.append(seconds.estimate(self.networks_left, min(num_at_a_time, len(self.left))))
+        return "\n".join(lines)
+
+
+def job_of(table: Table, run: TableRun) -> Job:
+    """The run as a sweep's job. In W&B it has the table, the row and the column as tags, to group by."""
+    config = run.config
+    seeds = [f"split {run.split_seed}"] * (len(table.split_seeds) > 1) + [f"seed {run.seed}"]
+    names = filter(None, [f"table {table.name}", run.cell.row_label, run.cell.column_label])
+    tags = [*config.wandb.tags, *(name[:TAG_LENGTH] for name in names)]
+    quoted = ",".join('"' + tag.replace("\\", "").replace('"', "") + '"' for tag in dict.fromkeys(tags))
+    return Job.of([*run.overrides, f"wandb.tags=[{quoted}]"], f"{run.cell.label} {' '.join(seeds)}", config)
+
+
+def wandb_sweep(table: Table, arguments: list[str], wandb: Wandb) -> dict[str, Any]:
+    """The definition that `wandb sweep` takes: reproduce.py with `arguments`, for each cell and seed of the table."""
+    parameters = {
+        "cell": [cell.label for cell in table.cells if cell.overrides is not None],
+        "seed": table.seeds,
+        "split_seed": table.split_seeds,
+    }
+    return {
+        "name": table.name,
+        "description": table.title,
+        "project": wandb.project,
+        **({"entity": wandb.entity} if wandb.entity else {}),
+        "program": "scripts/reproduce.py",
+        "method": "grid",
+        "parameters": {name: {"values": values} for name, values in parameters.items()},
+        "command": ["${env}", "${interpreter}", "${program}", *arguments, "${args_no_hyphens}"],
+    }
+
+
+def _place(run: TableRun) -> tuple:
+    return run.cell.label, run.split_seed, run.seed
+
+
+def _state(run: TableRun) -> str:
+    try:
+        if run.result() is not None:
+            return "done"
+    except UserError:  # damaged: the run says so itself
+        return "to run"
+    if why_unavailable(run.config.dataset):
+        return "no data"
+    return "to resume" if (run.student.directory / CHECKPOINT).exists() else "to run"
+
+
+def _epochs_left(run: NetworkRun) -> int:
+    """Of a run to resume those that its metrics lack. They may be a little ahead of its checkpoint.
+
+    Of a training in two stages all: how far it is in which of them is not looked at.
+    """
+    resumed = (run.directory / CHECKPOINT).exists() and run.network.retraining is None
+    latest = latest_metrics(run.directory) if resumed else None
+    done = latest.get("epoch", 0) if isinstance(latest, dict) else 0
+    return run.config.recipe_of(run.network).epochs - done
+
+
+def _missing(teachers: Iterable[NetworkRun]) -> list[NetworkRun]:
+    return [
+        teacher for teacher in teachers
+        if not (teacher.directory / RESULT).exists() and getattr(teacher.network, "checkpoint", None) is None
+    ]  # fmt: skip
+
+
+class Speeds:
+    """How long a run takes: by runs that have finished under a folder on the same type of device, else by the latest
+    benchmark of the pair there."""
+
+    def __init__(self, output_root: Path, device: str) -> None:
+        self.on_cpu = resolve_device(device).type == "cpu"
+        seconds: dict[tuple, list[float]] = defaultdict(list)  # of an epoch
+        for path in files_below(output_root, RESULT):
+            with contextlib.suppress(UserError, KeyError, TypeError):  # not of this version
+                result = read_result(path)
+                epochs = result["accuracy"]["last"]["epoch"]
+                if epochs and self._is_like_here(result["device"]):
+                    names = result["dataset"], result["teacher"], result["student"]
+                    spent = max(result["train_seconds"], result["wall_seconds"]) / epochs
+                    for kind in {(*names, result["method"]), names}:
+                        seconds[kind].append(spent)
+        self.seconds = {kind: mean(values) for kind, values in seconds.items()}
+        self.images_per_second: dict[tuple, float] = {}  # of a student's training
+        for path in sorted((output_root / "benchmark").glob("*.json"), key=lambda one: one.stat().st_mtime):
+            with contextlib.suppress(UserError, KeyError, TypeError, ValueError):
+                measured = read_json(path)
+                if self._is_like_here(measured["device"]):
+                    # the first row is the plain loop; of the engine's the slowest, whatever will be switched on
+                    alone = [row["images_per_second"] for row in measured["rows"][1:] if row["jobs"] == 1]
+                    self.images_per_second[measured["teacher"], measured["student"]] = min(alone)
+
+    def _is_like_here(self, device: str) -> bool:
+        return device.startswith("cpu") == self.on_cpu
+
+    def of(self, run: NetworkRun) -> float | None:
+        """Of what is left of the run: by runs of the same data, networks and method, else of another method."""
+        names = run.names
+        pair = names["dataset"], names["teacher"], names["student"]
+        epoch = self.seconds.get((*pair, names["method"])) or self.seconds.get(pair)
+        return None if epoch is None else epoch * _epochs_left(run)
+
+    def benchmarked(self, run: NetworkRun) -> float | None:
+        """The same by the benchmark of the pair, with any method."""
+        dataset = run.config.dataset
+        speed = self.images_per_second.get((run.names["teacher"], run.names["student"]))
+        if speed is None or dataset.source not in IMAGES_PER_CLASS:
+            return None
+        n_max = IMAGES_PER_CLASS[dataset.source]
+        images = class_counts(dataset.imbalance, dataset.imbalance_factor, n_max, dataset.num_classes).sum()
+        return _epochs_left(run) * float(images) / speed
+
+    def estimate(self, runs: list[NetworkRun], num_at_a_time: int = 1) -> str:
+        finished = {id(run): seconds for run in runs if (seconds := self.of(run)) is not None}
+        others = [run for run in runs if id(run) not in finished]
+        benchmarked = [seconds for run in others if (seconds := self.benchmarked(run)) is not None]
+        unknown = len(others) - len(benchmarked)
+        text = f"{len(runs)} networks to train"
+        if unknown == len(runs):
+            return f"{text}; how long that takes is unknown: none of the kind has finished here, nor been benchmarked"
+        known = [*finished.values(), *benchmarked]
+        text += f", about {tqdm.format_interval(sum(known))} one after the other"
+        if num_at_a_time > 1:
+            side_by_side = max(sum(known) / num_at_a_time, *known)  # the longest is not divided
+            text += f", {tqdm.format_interval(side_by_side)} or more with {num_at_a_time} at a time"
+        if benchmarked:
+            text += f" ({len(benchmarked)} of them by the benchmark's slowest engine)"
+        return f"{text}, and {unknown} of a kind that has not finished here yet" if unknown else text

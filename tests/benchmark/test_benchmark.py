@@ -1,0 +1,117 @@
+"""The benchmark measures what it says. No test here looks at a time."""
+
+import dataclasses
+import itertools
+import json
+import sys
+
+import pytest
+import torch
+
+from ltkd.benchmark import Measurement, Variant, as_json, markdown, measure, scaling_variants, standard_variants
+from ltkd.benchmark.loops import EngineLoop, PlainLoop
+from ltkd.errors import UserError
+
+from ..conftest import PROJECT
+
+sys.path.insert(0, str(PROJECT / "scripts"))
+import benchmark
+
+
+def names(variants):
+    return [variant.name for variant in variants]
+
+
+def test_features_are_added_one_by_one(make_config):
+    ltkd, feature = make_config(), make_config("method=at")
+    assert names(standard_variants(ltkd, False, 2)) == [
+        "plain loop", "engine", "+ bfloat16", "+ teacher cache", "+ torch.compile", "+ 2 jobs side by side",
+    ]  # fmt: skip
+    assert "+ teacher cache" not in names(standard_variants(feature, False, 1))
+    assert names(standard_variants(ltkd, True, 1))[1:] == [
+        "engine", "+ TF32", "+ bfloat16", "+ CUDA graph", "+ teacher cache",
+    ]  # fmt: skip
+    settings = [dict(o.split("=") for o in v.overrides) for v in standard_variants(ltkd, True, 1)[1:]]
+    for before, after in itertools.pairwise(settings):
+        assert sum(before[key] != after[key] for key in before if key != "cache.max_gigabytes") == 1
+
+
+def test_scaling_varies_one_thing_at_a_time(make_config):
+    variants = scaling_variants(make_config(), False, 4)
+    assert names(variants)[-3:] == ["1 job", "2 jobs", "4 jobs"]
+    assert any(v.made_up and "dataset.num_classes=1000" in v.overrides for v in variants)
+
+
+@pytest.mark.parametrize("loop", [PlainLoop, EngineLoop])
+def test_both_loops_train(make_config, tmp_path, loop):
+    config = make_config("recipe.batch_size=64", "cache.mode=lazy")
+    training = loop(config, tmp_path)
+    network = training._student if loop is PlainLoop else training._training.model
+    before = [parameter.detach().clone() for parameter in network.parameters()]
+    assert training.run(2) > 0
+    assert all(not torch.equal(p, old) for p, old in zip(network.parameters(), before, strict=True))
+
+
+def test_the_plain_loop_sees_the_images_as_the_engine_normalises_them(make_config, tmp_path):
+    loop = PlainLoop(make_config("dataset.crop_padding=0"), tmp_path)
+    images, labels, index = next(loop._batches)
+    from ltkd.setup import prepare
+
+    train = prepare(make_config("dataset.crop_padding=0")).train
+    expected = torch.cat([batch.images for batch in train.evaluation_batches(100)])
+    torch.testing.assert_close(images, expected[index], rtol=1e-5, atol=1e-6)
+    assert torch.equal(labels, train.labels[index])
+
+
+def measurement(name, speed, operations, fill=None):
+    return Measurement(name, 1, 64, speed, (speed, speed), 64e3 / speed, operations, 1e9, 0.5, fill)
+
+
+def test_table_has_ratios_share_of_peak_and_what_the_cache_costs(make_config):
+    config = make_config("run.evaluate_every=5")
+    rows = [measurement("plain loop", 100.0, 4_000_000), measurement("engine", 250.0, 4_000_000),
+            measurement("+ teacher cache", 500.0, 1_000_000, fill=1000.0)]  # fmt: skip
+    beside = {"evaluation": 6.0, "saving": 1.0, "logging": 0.1}
+    rows[2] = dataclasses.replace(rows[2], between_epochs=beside)
+    text = markdown("title", rows, config, 162, 10_000)
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    assert lines[2] == ["plain loop", "100", "1.00", "640.00", "40.0 %", "0.50"]
+    assert lines[3][2:5] == ["2.50", "256.00", "100.0 %"]
+    # 1,620,000 views at 1,000/s; an epoch of 10,000 images takes 40 s without and 20 s with it
+    assert "in 1,620 s" in text
+    assert "An epoch takes 20.0 s less" in text
+    assert "paid after 81 epochs" in text
+    # beside 5 epochs of 20 s: one evaluation; in each, saving is cut to 2 % of 20 s
+    assert "an evaluation 6.000 s, every 5 epochs; saving 1.000 s, for at most 2 % of the time" in text
+    assert "Together 7.8 % of a run." in text  # (6 / 5 + .4 + .1) / (20 + 1.7)
+    written = as_json(rows, config, ["device=cpu"], 20, 3)
+    assert json.loads(json.dumps(written))["rows"][2]["share_of_peak"] == pytest.approx(0.5)
+
+
+def test_variants_are_measured_in_processes_of_their_own(make_config, tmp_path):
+    overrides = ["teacher=resnet8", "student=resnet8", "device=cpu"]
+    variants = [v for v in standard_variants(make_config(), False, 1) if v.name != "+ torch.compile"]  # takes a minute
+    said = []
+    rows = measure(variants, overrides, steps=2, rounds=1, folder=tmp_path, say=said.append)
+    assert [row.name for row in rows] == ["plain loop", "engine", "+ bfloat16", "+ teacher cache"]
+    assert all(row.images_per_second > 0 for row in rows)
+    assert all(row.gigabytes > 0.01 for row in rows)
+    assert rows[0].between_epochs is None
+    assert all(min(row.between_epochs.values()) > 0 for row in rows[1:])
+    assert rows[0].operations_per_image == 4 / 3 * rows[3].operations_per_image  # the teacher is as large here
+    assert said[-1] == "round 1 of 1"
+
+
+def test_a_variant_that_cannot_be_built_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"broken: .*recipe.batch_size: 4096 images are more than the 417"):
+        measure([Variant("broken", ("recipe.batch_size=4096",))], [], steps=1, rounds=1, folder=tmp_path, say=print)
+
+
+def test_bad_settings_are_one_message(capsys):
+    assert benchmark.main(["steps=0"]) == 2
+    assert "steps: should be a whole number" in capsys.readouterr().err
+
+
+def test_a_method_that_the_plain_loop_cannot_run_is_refused(make_config, tmp_path):
+    with pytest.raises(UserError, match="does not know how to run mlkd"):
+        PlainLoop(make_config("method=mlkd"), tmp_path)
