@@ -1,8 +1,8 @@
-"""Which runs are the published numbers of? Keeps their results, small, in outputs/ledger/, and writes the tables of the pages.
+"""Keeps the results behind published numbers, small, in outputs/ledger/, and writes the tables of the pages.
 
     python scripts/ledger.py table=digits_components            copies the results of the table's finished runs
     python scripts/ledger.py table=NAME output_root=elsewhere   further settings are those of train.py
-    python scripts/ledger.py --write                            makes the marked tables of README.md and docs/results.md from it
+    python scripts/ledger.py --write                            makes the marked tables of the pages from the ledger
     python scripts/ledger.py --check                            exit code 1 where a page and the ledger differ
 
 A table stands in a page between <!-- table:NAME --> and <!-- end -->; <!-- table:NAME differences --> adds the
