@@ -1,11 +1,11 @@
-"""Which runs are the published numbers of? Keeps their results, small, in outputs/ledger/, and writes README tables.
+"""Keeps the results behind published numbers, small, in outputs/ledger/, and writes the tables of the pages.
 
     python scripts/ledger.py table=digits_components            copies the results of the table's finished runs
     python scripts/ledger.py table=NAME output_root=elsewhere   further settings are those of train.py
-    python scripts/ledger.py --write-readme                     makes the marked tables of README.md from the ledger
-    python scripts/ledger.py --check                            exit code 1 where README.md and ledger differ
+    python scripts/ledger.py --write                            makes the marked tables of the pages from the ledger
+    python scripts/ledger.py --check                            exit code 1 where a page and the ledger differ
 
-A table stands in the README between <!-- table:NAME --> and <!-- end -->; <!-- table:NAME differences --> adds the
+A table stands in a page between <!-- table:NAME --> and <!-- end -->; <!-- table:NAME differences --> adds the
 differences to the best baseline with their intervals, <!-- table:NAME logit_adjusted --> has what that correction after
 training makes of the same runs.
 """
@@ -22,14 +22,14 @@ def main(arguments: list[str]) -> int:
         sys.stdout.write(__doc__)
         return 0
     try:
-        own, overrides = split_arguments(arguments, ("table",), ("--write-readme", "--check"))
+        own, overrides = split_arguments(arguments, ("table",), ("--write", "--check"))
         if "--check" in own and len(arguments) > 1:
             raise UserError(
                 "--check: writes nothing and stands alone; leave it out to put a table's runs in the ledger"
             )
         if "table" in own or overrides:
             _record(own.get("table"), overrides)
-        return _readme(write="--write-readme" in own) if {"--write-readme", "--check"} & own.keys() else 0
+        return _pages(write="--write" in own) if {"--write", "--check"} & own.keys() else 0
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
@@ -51,21 +51,24 @@ def _record(name: str | None, overrides: list[str]) -> None:
     sys.stdout.write("\n".join(lines) + "\n")
 
 
-def _readme(*, write: bool) -> int:
+def _pages(*, write: bool) -> int:
+    """Compare every page with the ledger, or write its tables; the exit code is 1 where one differs and stays so."""
     from ltkd.files import write_text
-    from ltkd.report.ledger import README, with_tables
+    from ltkd.report.ledger import PAGES, with_tables
 
-    text = README.read_text(encoding="utf-8")
-    made = with_tables(text)
-    if made == text:
-        sys.stdout.write(f"{README.name} and the ledger agree\n")
-        return 0
-    if write:
-        write_text(README, made)
-        sys.stdout.write(f"{README.name}: tables written\n")
-        return 0
-    sys.stdout.write(f"{README.name} and the ledger differ; python scripts/ledger.py --write-readme mends it\n")
-    return 1
+    differ = 0
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        made = with_tables(text)
+        if made == text:
+            sys.stdout.write(f"{page.name} and the ledger agree\n")
+        elif write:
+            write_text(page, made)
+            sys.stdout.write(f"{page.name}: tables written\n")
+        else:
+            differ = 1
+            sys.stdout.write(f"{page.name} and the ledger differ; python scripts/ledger.py --write mends it\n")
+    return differ
 
 
 if __name__ == "__main__":

@@ -39,9 +39,10 @@ def device_name(device: torch.device) -> str:
 
 @functools.cache
 def git_state() -> dict[str, Any] | None:
-    """Commit and whether files differ from it, as first asked for in this process; None outside a checkout.
+    """Commit and whether files differ from it, as first asked for in this process; None where neither is known.
 
-    The code that runs was read when the process started: what is committed later is not what made the numbers.
+    The code that runs was read when the process started: what is committed later is not what made the numbers. Outside
+    a checkout the environment variable LTKD_COMMIT counts, in the form of `git describe --always --dirty --abbrev=40`.
     """
 
     def git(*arguments: str) -> str:
@@ -56,7 +57,8 @@ def git_state() -> dict[str, Any] | None:
             "modified": bool(git("status", "--porcelain", "--untracked-files=no")),
         }
     except (OSError, subprocess.CalledProcessError):
-        return None
+        given = os.environ.get("LTKD_COMMIT", "")
+        return {"commit": given.removesuffix("-dirty"), "modified": given.endswith("-dirty")} if given else None
 
 
 def num_cores() -> int:

@@ -1,6 +1,6 @@
 """What the networks of one run share: configuration, data on the device, and predictions in evaluation mode."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from ltkd.data import (
     LongTailData,
     device_data,
     load_data,
+    make_groups,
     make_split,
 )
 from ltkd.loop.precision import autocast, set_backends
@@ -35,7 +36,7 @@ class Setup:
 def prepare(config: Config) -> Setup:
     """Data loaded and on the device, torch set up. UserError when the data is absent, damaged or does not fit."""
     set_backends(config.precision, config.run.threads, config.dataset.image_size)
-    device = resolve_device(config.device)
+    device = _current_device(config)
     data = load_data(config.dataset, Path(config.data_root))
     return Setup(
         config, data, device,
@@ -45,18 +46,31 @@ def prepare(config: Config) -> Setup:
     )  # fmt: skip
 
 
+def _current_device(config: Config) -> torch.device:
+    """The run's device, made the one that pinned memory, graphs and compiled kernels take where none is named."""
+    device = resolve_device(config.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
+
+
 def synthetic_setup(config: Config, num_images: int) -> Setup:
     """About `num_images` random images, as many of each class, in the shape of the data set: for counting and timing
     without its files."""
     set_backends(config.precision, config.run.threads, config.dataset.image_size)
-    dataset, device = config.dataset, resolve_device(config.device)
+    dataset, device = config.dataset, _current_device(config)
     labels = np.repeat(np.arange(dataset.num_classes), -(-num_images // dataset.num_classes))
     shape = (len(labels), dataset.channels, dataset.image_size, dataset.image_size)
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     split = make_split(
         labels, num_classes=dataset.num_classes, imbalance="none", imbalance_factor=1, split_seed=0,
-        validation_per_class=0, groups=dataset.groups,
+        validation_per_class=0, groups="rank_thirds",
     )  # fmt: skip
+    falling = np.arange(
+        dataset.num_classes, 0, -1
+    )  # a tail to group by, which as many images of each class do not have
+    groups, group_names = make_groups(dataset.groups, falling)
+    split = replace(split, groups=groups, group_names=group_names)
     names = [str(label) for label in range(dataset.num_classes)]
     parts = images[split.indices], labels[split.indices], images[:0], labels[:0], images[:10], labels[:10]
     data = LongTailData(dataset.name, dataset, split, names, *parts)

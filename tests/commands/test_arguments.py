@@ -55,5 +55,5 @@ def test_numbers_are_numbers():
 def test_the_scripts_take_both_forms(command, jobs, tmp_path):
     script, *settings = command
     arguments = [f"scripts/{script}.py", *jobs, *settings, f"output_root={tmp_path}", "--dry-run"]
-    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=PROJECT, timeout=120)
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=PROJECT, timeout=600)
     assert (done.returncode, done.stderr) == (0, "")

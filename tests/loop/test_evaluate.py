@@ -93,3 +93,9 @@ def test_logits_that_are_not_finite_are_one_message():
     model.classifier.bias.data[1] = torch.inf
     with pytest.raises(UserError, match="infinite or nan logits in evaluation"):
         predict_logits(model, data, torch.enable_grad)
+
+
+def test_calibration_has_15_bins():
+    """0.67 and 0.72 are one bin, 10/15 .. 11/15: an accuracy of one half at a confidence of 0.695."""
+    error = calibration_error(torch.tensor([0.67, 0.72], dtype=torch.float64), torch.tensor([True, False]))
+    assert error == pytest.approx(0.195)

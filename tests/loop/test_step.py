@@ -22,10 +22,12 @@ from ltkd.runs.teacher_store import find_or_train_teacher
 from ltkd.runs.train import make_training
 from ltkd.setup import prepare
 
+from ..methods.kinds import representatives
 from ..methods.problem import make_problem
 from ..runs.test_fit import numbers
 
 CAPTURABLE = [name for name in list_methods() if method_class(name).capturable]
+KINDS = [name for name in representatives() if method_class(name).capturable]
 aten = torch.ops.aten
 
 # What waits for the device, has a shape that depends on values, or (lift_fresh) brings a constant from the host.
@@ -290,7 +292,7 @@ def shared_teachers(tmp_path_factory):
     return tmp_path_factory.mktemp("teachers_of_steps")
 
 
-@pytest.mark.parametrize("name", CAPTURABLE)
+@pytest.mark.parametrize("name", KINDS)
 def test_capturing_changes_nothing_but_the_way(make_config, shared_teachers, recorded_graphs, name):
     """20 steps of both kinds are equal bit for bit: buffers are filled, what the warm-up changes is put back."""
     config = make_config(f"method={name}", f"output_root={shared_teachers}", "recipe.batch_size=100")

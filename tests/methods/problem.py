@@ -104,6 +104,15 @@ def make_problem(name: str, *, same: bool = False, dtype: torch.dtype = torch.fl
 def method_of(name: str, student: nn.Module, teacher: nn.Module, **settings) -> Method:
     overrides = [f"method.{key}={'null' if value is None else value}" for key, value in settings.items()]
     values = load_config(compose_values("device=cpu", f"method={name}", *overrides))
+    return build_tiny_method(
+        name, values.method_arguments, student, teacher, len(values.extra_teachers), values.student.task_loss
+    )
+
+
+def build_tiny_method(
+    name: str, arguments: dict, student: nn.Module, teacher: nn.Module, num_extra_teachers: int = 1, task_loss="ce"
+) -> Method:
+    """The method with these settings between the two networks; nothing is composed."""
     images = torch.randn(BATCH_SIZE, 1, SIDE, SIDE, dtype=student.classifier.weight.dtype)
     was_training = student.training
     student.eval()
@@ -128,10 +137,9 @@ def method_of(name: str, student: nn.Module, teacher: nn.Module, **settings) -> 
             teacher_classifier=teacher.classifier,
             teacher_norms=teacher.preact_norms,
         ),
-        num_extra_teachers=len(values.extra_teachers),
+        num_extra_teachers=num_extra_teachers,
     )
-    task_loss = build_task_loss(values.student.task_loss, CLASS_COUNTS)
-    method = build_method(name, values.method_arguments, context, task_loss)
+    method = build_method(name, arguments, context, build_task_loss(task_loss, CLASS_COUNTS))
     object.__setattr__(method, "_context_in_tests", context)
     return method
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ltkd.errors import UserError
-from ltkd.losses import group_mass, ltkd_terms
+from ltkd.losses import group_mass, kd, ltkd_terms
 from ltkd.methods import build_method
 from ltkd.methods.ltkd import rank_groups
 from ltkd.models.output import ModelOutput
@@ -149,7 +149,8 @@ def test_only_the_students_logits_get_a_gradient(context, outputs):
         ({}, None),
         ({"rebalancing": "running", "running_momentum": 0.5}, None),
         ({"running_momentum": 0.5}, "running_momentum has no effect with method.rebalancing=batch"),
-        ({"groups": 1}, "alpha has no effect"),
+        ({"groups": 1}, "alpha has no effect: all classes are in one group, so the cross term is 0; LTKD is then KD"),
+        ({"groups": 2}, None),
         ({"groups": 6}, "beta has no effect"),
     ],
 )
@@ -160,3 +161,32 @@ def test_a_setting_without_effect_is_warned_about(context, settings, warning, ca
         assert not caplog.records
     else:
         assert warning in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("counts", "groups", "warning"),
+    [
+        ([9, 9, 9, 2, 2, 2], 2, None),
+        ([9, 9, 9, 2, 2, 2], 3, "3 groups cut through classes of equal numbers of training images (after rank 2, 4)"),
+        ([9, 9, 9, 2, 2, 2], 6, "beta has no effect"),  # every class alone: nothing is cut
+        ([4, 4, 4, 4, 4, 4], 2, "2 groups cut through classes of equal numbers of training images (after rank 3)"),
+    ],
+)
+def test_ranked_groups_that_cut_a_tie_are_warned_about(context, counts, groups, warning, caplog):
+    context.class_counts = torch.tensor(counts)
+    with caplog.at_level(logging.WARNING):
+        make(context, groups=groups)
+    assert [warning in record.getMessage() for record in caplog.records] == ([] if warning is None else [True])
+
+
+def test_two_groups_of_the_data_set_are_said_and_one_group_is_kd(context, outputs, caplog):
+    """The loss with one group is the task's and beta times KD's divergence."""
+    student, teacher, _ = outputs
+    context.groups, context.group_names = torch.tensor([0, 0, 0, 1, 1, 1]), ["head", "tail"]
+    with caplog.at_level(logging.WARNING):
+        make(context)
+    assert "the data set's two groups" in caplog.text
+    context.groups, context.group_names = torch.zeros(6, dtype=torch.long), ["balanced"]
+    terms = make(context, beta=1.0)(*outputs)
+    torch.testing.assert_close(terms["cross"], torch.zeros(()))
+    torch.testing.assert_close(terms["within"], kd(student.logits, teacher.logits, temperature=3.0))

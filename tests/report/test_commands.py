@@ -86,7 +86,7 @@ def test_bad_input_is_one_message(script):
 
 
 def test_a_check_is_not_mixed_with_what_writes(script):
-    for others in (["table=digits_components"], ["--write-readme"], ["recipe.epochs=2"]):
+    for others in (["table=digits_components"], ["--write"], ["recipe.epochs=2"]):
         code, output, errors = script("ledger", "--check", *others)
         assert (code, output) == (2, "")
         assert "--check: writes nothing and stands alone" in errors

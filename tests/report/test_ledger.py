@@ -1,4 +1,4 @@
-"""The ledger: what is kept of a run, tables made from it, and that the README says what the ledger says."""
+"""The ledger: what is kept of a run, tables made from it, and that the pages say what the ledger says."""
 
 import json
 import re
@@ -7,16 +7,17 @@ import pytest
 
 from ltkd.errors import UserError
 from ltkd.report import entries_of, ledger, make_report
-from ltkd.report.ledger import LEDGER, OPENING, README, ledger_entries, record, with_tables
+from ltkd.report.ledger import LEDGER, OPENING, PAGES, ledger_entries, record, with_tables
 from ltkd.report.text import markdown
 from ltkd.tables.table import compose_runs
 
 from .conftest import ACCURACY, TABLE, write_result
 
 
-def test_readme_and_ledger_agree():
-    """Every marked table of the README is what the ledger makes of it: python scripts/ledger.py --write-readme."""
-    text = README.read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_page_and_ledger_agree(page):
+    """Every marked table of a page is what the ledger makes of it: python scripts/ledger.py --write."""
+    text = page.read_text(encoding="utf-8")
     assert OPENING in text  # or nothing would be compared
     assert with_tables(text) == text
 

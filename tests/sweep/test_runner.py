@@ -33,10 +33,10 @@ def sweep_command(tmp_path):
 
 
 def execute(command):
-    return subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, timeout=280)
+    return subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, timeout=600)
 
 
-def wait_for(condition, seconds=120):
+def wait_for(condition, seconds=600):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -190,7 +190,7 @@ def test_kill_ctrl_c_and_the_same_command_again(sweep_command, tmp_path):
     process.send_signal(signal.SIGINT)
     wait_for(lambda: statuses(main)[2]["status"] != "running")
     os.kill(job[1], signal.SIGCONT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == 130, output
     assert "failed: seed=0: killed by SIGKILL (out of memory?)" in output
     assert "1 failed, 2 stopped" in output
@@ -224,7 +224,7 @@ def test_a_second_ctrl_c_kills_jobs_that_do_not_end(tmp_path):
     time.sleep(1)
     assert process.poll() is None  # waits for its job, which does not listen
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=600)
     assert "KeyboardInterrupt" in errors
     with pytest.raises(ProcessLookupError):
         os.kill(job, 0)
@@ -260,7 +260,7 @@ def test_the_jobs_end_with_a_sweep_that_is_killed(sweep_command, tmp_path):
     process = subprocess.Popen([*sweep_command, "method=ce", "recipe.epochs=2000"], stdout=subprocess.PIPE, cwd=PROJECT)
     wait_for(lambda: any(path.read_text() for path in main.rglob("metrics.jsonl")))
     process.kill()
-    wait_for(lambda: statuses(main)[0]["status"] == "interrupted", seconds=30)
+    wait_for(lambda: statuses(main)[0]["status"] == "interrupted")
     process.communicate()
 
 

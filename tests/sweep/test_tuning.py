@@ -193,7 +193,7 @@ def test_the_command_from_grid_to_preset(tmp_path):
         "recipe.learning_rate=0.05,0.00001", "dataset.validation_per_class=10", "recipe.epochs=2", "device=cpu",
         "recipe.warmup_epochs=0", "wandb.mode=disabled", f"output={preset}", "jobs=2",
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, timeout=280)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     assert yaml.safe_load(preset.read_text())["recipe"]["learning_rate"] == 0.05
     assert "| 0.05" in done.stdout

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from ltkd.config.schema import Config, Network, Recipe, Teacher
 from ltkd.data import DatasetConfig
 from ltkd.files import file_sha256
+from ltkd.models import starting_weights
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,8 @@ def _teacher_identity(config: Config, teacher: Teacher) -> dict[str, Any]:
         return {"swag": asdict(teacher.swag), "teacher": around} | trained_on
     if teacher.checkpoint is not None:  # used as it is: no recipe, no seed
         adapted = {} if teacher.task_loss == "ce" else {"task_loss": teacher.task_loss}  # it may replace the classifier
+        adapted |= {} if teacher.checkpoint_key is None else {"checkpoint_key": teacher.checkpoint_key}
+        adapted |= {} if teacher.class_names is None else {"class_names": teacher.class_names}
         return adapted | {
             "dataset": config.dataset.settings(), "name": teacher.name, "arguments": teacher.arguments,
             "checkpoint": file_sha256(Path(teacher.checkpoint)), "precision": asdict(config.precision),
@@ -118,14 +121,20 @@ def _teacher_identity(config: Config, teacher: Teacher) -> dict[str, Any]:
 
 def _network_identity(config: Config, network: Network) -> dict[str, Any]:
     retraining = {} if network.retraining is None else {"retraining": network.retraining}
-    return retraining | {
-        **_training_identity(config, network),
-        "dataset": config.dataset.settings(),
-        "name": network.name,
-        "pretrained": network.pretrained,
-        "arguments": network.arguments,
-        "precision": asdict(config.precision),
-    }
+    weights = starting_weights(network.name, network.pretrained, network.arguments)
+    started = {"starting_weights": weights} if weights else {}
+    return (
+        retraining
+        | started
+        | {
+            **_training_identity(config, network),
+            "dataset": config.dataset.settings(),
+            "name": network.name,
+            "pretrained": network.pretrained,
+            "arguments": network.arguments,
+            "precision": asdict(config.precision),
+        }
+    )
 
 
 def _training_identity(config: Config, network: Network) -> dict[str, Any]:

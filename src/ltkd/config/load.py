@@ -158,6 +158,9 @@ def _with_bound_choice(
 def _check_checkpoint(teacher: Teacher, errors: list[str]) -> None:
     if teacher.checkpoint is not None and not Path(teacher.checkpoint).is_file():
         errors.append(f"teacher.checkpoint: no such file: {teacher.checkpoint}")
+    for key in ("checkpoint_key", "class_names"):
+        if teacher.checkpoint is None and getattr(teacher, key) is not None:
+            errors.append(f"teacher.{key}: is about a file of weights, but teacher.checkpoint names none")
 
 
 def _check_recipe(key: str, recipe: Recipe, errors: list[str]) -> None:

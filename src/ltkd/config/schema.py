@@ -59,6 +59,8 @@ class Teacher(Network):
     seed: Seed
     checkpoint: str | None
     swag: Swag | None = None  # set by methods alone
+    checkpoint_key: str | None = None  # the set of weights in a file that has several
+    class_names: list[str] | None = None  # of the file's outputs, in their order; None: in the data set's order
 
 
 @dataclass(frozen=True)

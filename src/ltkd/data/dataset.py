@@ -57,6 +57,12 @@ class DatasetConfig:
                 raise UserError(
                     f"dataset.{key}: {getattr(self, key)} must have one value for each of {self.channels} channels"
                 )
+            outside = [value for value in getattr(self, key) if not 0 <= value <= 1]
+            if outside:
+                raise UserError(
+                    f"dataset.{key}: {outside[0]:g} is not of pixel values in 0 .. 1; values of 0 .. 255 are to be "
+                    "divided by 255"
+                )
         self._check_whereabouts()
         if self.imbalance == "none" and self.imbalance_factor != 1:
             _log.warning("dataset.imbalance_factor=%g has no effect with imbalance=none", self.imbalance_factor)

@@ -13,14 +13,43 @@ Groups = tuple[np.ndarray, list[str]]
 
 
 def rank_thirds(class_counts: np.ndarray) -> Groups:
-    """Head, medium, tail: 33 / 34 / 33 % of the classes sorted by count; equal counts in label order (LTKD)."""
+    """Head, medium, tail: 33 / 34 / 33 % of the classes ranked by their number of images (LTKD).
+
+    A cut inside classes of equal counts moves to their nearer end, so that the order of labels decides nothing; a group
+    that is then empty is left out. Step imbalance has head and tail; equal counts are one group, "balanced". Ties that
+    truncation leaves in a falling profile (`tie_around`) are cut in the order of the profile.
+    """
     num_classes = len(class_counts)
-    third = max(33 * num_classes // 100, 1 if num_classes >= 3 else 0)
+    third = max(33 * num_classes // 100, min(1, num_classes - 1))
     by_count = np.argsort(-class_counts, kind="stable")
-    groups = np.ones(num_classes, dtype=np.int64)
-    groups[by_count[:third]] = 0
-    groups[by_count[num_classes - third :]] = 2
-    return groups, ["head", "medium", "tail"]
+    cuts = [_moved_out_of_tie(class_counts, cut) for cut in (third, num_classes - third)]
+    sizes = [size for size in np.diff([0, *cuts, num_classes]) if size > 0]
+    groups = np.empty(num_classes, dtype=np.int64)
+    groups[by_count] = np.repeat(np.arange(len(sizes)), sizes)
+    return groups, {1: ["balanced"], 2: ["head", "tail"], 3: ["head", "medium", "tail"]}[len(sizes)]
+
+
+def tie_around(class_counts: np.ndarray, cut: int) -> tuple[int, int] | None:
+    """The ranks [start, end) of the classes of equal counts that a cut before rank `cut` (by count) divides, or None.
+
+    A falling profile, truncated to whole numbers, also has equal counts, but its classes have an order: their labels.
+    Such ties are no ties here. They are recognised by counts that fall from label to label and are at most 2 apart on
+    both sides of the tie.
+    """
+    ranked = np.sort(class_counts)[::-1]
+    if not 0 < cut < len(ranked) or ranked[cut - 1] != ranked[cut]:
+        return None
+    start, end = np.flatnonzero(ranked == ranked[cut])[[0, -1]] + [0, 1]
+    in_label_order = np.array_equal(ranked, class_counts)
+    inside = start > 0 and end < len(ranked)
+    if in_label_order and inside and ranked[start - 1] - ranked[cut] <= 2 and ranked[cut] - ranked[end] <= 2:
+        return None
+    return int(start), int(end)
+
+
+def _moved_out_of_tie(class_counts: np.ndarray, cut: int) -> int:
+    tie = tie_around(class_counts, cut)
+    return cut if tie is None else min(reversed(tie), key=lambda end: abs(end - cut))
 
 
 def many_medium_few(class_counts: np.ndarray) -> Groups:
@@ -38,7 +67,10 @@ def _by_threshold(many: np.ndarray, few: np.ndarray) -> Groups:
 
 
 def ranges(class_counts: np.ndarray, *, boundaries: list[int]) -> Groups:
-    """Ranges of labels: each boundary is the first class of the next group; [36, 71] is MiSLAS (arXiv 2104.00466)."""
+    """Ranges of labels: each boundary is the first class of the next group; [36, 71] is MiSLAS (arXiv 2104.00466).
+
+    UserError for a boundary inside classes of equal counts, where the counts fall with the labels.
+    """
     num_classes = len(class_counts)
     edges = [0, *boundaries, num_classes]
     if not boundaries or any(low >= high for low, high in pairwise(edges)):
@@ -46,6 +78,15 @@ def ranges(class_counts: np.ndarray, *, boundaries: list[int]) -> Groups:
             f"dataset.groups.boundaries: {boundaries} must rise strictly between 1 and {num_classes - 1} "
             f"for {num_classes} classes"
         )
+    if (np.diff(class_counts) <= 0).all():
+        for boundary in boundaries:
+            tie = tie_around(class_counts, boundary)
+            if tie is not None:
+                raise UserError(
+                    f"dataset.groups.boundaries: {boundary} cuts through classes {tie[0]} .. {tie[1] - 1}, which all "
+                    f"have {class_counts[boundary]} images; dataset.groups=rank_thirds makes no such cut, "
+                    "{name: mapping} makes groups that have nothing to do with counts"
+                )
     groups = np.searchsorted(boundaries, np.arange(num_classes), side="right").astype(np.int64)
     names = ["many", "medium", "few"] if len(boundaries) == 2 else [f"group{i}" for i in range(len(boundaries) + 1)]
     return groups, names

@@ -1,5 +1,7 @@
 """Number formats of a run: what is computed in which, and deterministic kernels so that a run can be repeated."""
 
+import warnings
+
 import torch
 
 from ltkd.config.schema import Precision
@@ -10,8 +12,11 @@ TINY_IMAGE = 8  # pixels a side: more threads gain little here, and on cores tha
 
 def set_backends(precision: Precision, threads: int | str, image_size: int) -> None:
     """Set torch's process-wide switches for this run."""
-    torch.backends.cuda.matmul.allow_tf32 = precision.tf32
-    torch.backends.cudnn.allow_tf32 = precision.tf32
+    with warnings.catch_warnings():
+        # torch 2.9 to 2.11 advise another interface, which their own torch.compile does not read
+        warnings.filterwarnings("ignore", "Please use the new API settings")
+        torch.backends.cuda.matmul.allow_tf32 = precision.tf32
+        torch.backends.cudnn.allow_tf32 = precision.tf32
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False  # would choose kernels by time: other numbers from run to run
     if threads == "auto":

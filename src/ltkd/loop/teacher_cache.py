@@ -41,7 +41,6 @@ class TeacherCache:
         self._num_entries = num_entries
         if not (self.folder / ABOUT).exists():
             write_json(self.folder / ABOUT, about | {"complete": False})
-        self._about = read_json(self.folder / ABOUT)
         size = num_entries * self._record.itemsize
         try:
             descriptor = os.open(self.folder / ENTRIES, os.O_RDWR | os.O_CREAT, 0o644)
@@ -55,11 +54,10 @@ class TeacherCache:
     @property
     def is_complete(self) -> bool:
         """Whether every entry was there once; even then `read` trusts none that does not agree with its checksum."""
-        return self._about["complete"]
+        return read_json(self.folder / ABOUT)["complete"]  # another process may have filled it
 
     def mark_complete(self) -> None:
-        self._about["complete"] = True
-        write_json(self.folder / ABOUT, self._about)
+        write_json(self.folder / ABOUT, read_json(self.folder / ABOUT) | {"complete": True})
 
     def read(self, entries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(logits [K, C], which are there [K]) of the entries [K]; the logits of the others mean nothing."""
@@ -71,9 +69,10 @@ class TeacherCache:
         records = np.empty(len(entries), self._record)
         records["logits"] = logits
         records["checksum"] = self._checksum(entries, records["logits"])
-        size, content = self._record.itemsize, records.tobytes()
-        for position, entry in enumerate(entries.tolist()):
-            os.pwrite(self._file.fileno(), content[position * size : (position + 1) * size], entry * size)
+        neighbours = np.split(np.arange(len(entries)), np.flatnonzero(np.diff(entries) != 1) + 1)
+        for positions in neighbours if len(entries) else ():  # those that stand together in the file in one write
+            some = records[positions[0] : positions[-1] + 1]
+            os.pwrite(self._file.fileno(), some.tobytes(), int(entries[positions[0]]) * self._record.itemsize)
 
     def _checksum(self, entries: np.ndarray, logits: np.ndarray) -> np.ndarray:
         """[K] uint64: a multilinear hash of each row and its place, vectorised; never 0, so that a hole is no entry."""

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -233,6 +234,8 @@ def use_cache(
         logger.info("%s: its logits of all views are in %s", label, cache.folder)
     elif plan.mode == "fill":
         logger.info("%s: %s: all are computed now and kept", label, plan.reason)
-        logits.fill(label, progress)
+        with FileLock(cache.folder / "fill.lock"):  # one process computes, those that wait read
+            if not cache.is_complete:
+                logits.fill(label, progress)
     else:
         logger.info("%s: %s: each is computed when first needed and kept", label, plan.reason)

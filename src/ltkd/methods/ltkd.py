@@ -1,6 +1,7 @@
 """LTKD: group masses of a biased teacher rebalanced, and every group's ranking weighted alike."""
 
 import logging
+from itertools import accumulate
 from typing import Annotated, Literal
 
 import torch
@@ -8,6 +9,7 @@ from annotated_types import Ge, Lt
 from torch import Tensor
 
 from ltkd.data.batches import Batch
+from ltkd.data.groups import tie_around
 from ltkd.errors import UserError
 from ltkd.losses import ClassGroups, group_mass, ltkd_terms
 from ltkd.methods.base import Method, MethodContext, register
@@ -33,6 +35,10 @@ class LTKD(Method):
     running_momentum: weight of the past in "running"; the first batch starts the average.
     within_weights: uniform (the paper) or teacher (each image's own group masses: the plain decomposition of KD).
     groups: "dataset", those of the data set, or k: classes ranked by training images, cut into k nearly equal parts.
+
+    Fewer than three groups: with two (step imbalance) both terms are as written. With one (classes of equal counts) the
+    cross term is 0 and the within term is KD's divergence: the loss is KD's with the weight beta. Both are said in a
+    warning.
     """
 
     paper = "Kim: Distilling Balanced Knowledge from a Biased Teacher, arXiv:2506.18496 (CVPR 2026)"
@@ -59,6 +65,8 @@ class LTKD(Method):
         self.rebalancing = rebalancing
         self.within_weights = within_weights
         self.running_momentum = running_momentum
+        if groups != "dataset":
+            _warn_of_cut_ties(context.class_counts, groups)
         layout = ClassGroups.of(context.groups if groups == "dataset" else rank_groups(context.class_counts, groups))
         self._num_ids, self._num_classes = layout.num_ids, layout.num_classes
         # Buffers only so that they follow the module to its device: the data set and the settings determine them.
@@ -71,6 +79,8 @@ class LTKD(Method):
             start = 0.0 if rebalancing == "running" else torch.nan
             self.register_buffer("mean_group_mass", torch.full((layout.num_ids,), start))
         self._warn_of_settings_without_effect()
+        if groups == "dataset" and len(layout.ids) == 2:
+            logger.warning("LTKD has the data set's two groups of classes here, not the paper's three")
 
     @property
     def class_groups(self) -> ClassGroups:
@@ -118,7 +128,10 @@ class LTKD(Method):
             logger.warning("method.running_momentum has no effect with method.rebalancing=%s", self.rebalancing)
         num_groups, largest = self._members.shape
         if num_groups == 1 and self.alpha > 0:
-            logger.warning("method.alpha has no effect: all classes are in one group, so the cross term is 0")
+            logger.warning(
+                "method.alpha has no effect: all classes are in one group, so the cross term is 0; "
+                "LTKD is then KD with the weight beta"
+            )
         if largest == 1 and self.beta > 0:
             logger.warning("method.beta has no effect: every class is a group of its own, so the within term is 0")
 
@@ -132,3 +145,15 @@ def rank_groups(class_counts: Tensor, num_groups: int) -> Tensor:
     for group, classes in enumerate(order.tensor_split(num_groups)):
         groups[classes] = group
     return groups
+
+
+def _warn_of_cut_ties(class_counts: Tensor, num_groups: int) -> None:
+    counts = class_counts.cpu().numpy()
+    sizes = [len(part) for part in class_counts.tensor_split(num_groups)] if num_groups < len(counts) else []
+    cut = [cut for cut in accumulate(sizes) if tie_around(counts, cut) is not None]
+    if cut:
+        logger.warning(
+            "method.groups: %d groups cut through classes of equal numbers of training images (after rank %s); "
+            "there the order of their labels decides",
+            num_groups, ", ".join(map(str, cut)),
+        )  # fmt: skip

@@ -12,16 +12,20 @@ over all of its channels. Its last stage is always the map whose global average 
 
 from ltkd.models.complexity import count_multiply_adds, count_parameters
 from ltkd.models.output import ModelOutput
+from ltkd.models.plausibility import check_predictions
 from ltkd.models.registry import build_model, list_models, model_factory
+from ltkd.models.starting_weights import starting_weights
 from ltkd.models.weights import load_weights, save_weights
 
 __all__ = [
     "ModelOutput",
     "build_model",
+    "check_predictions",
     "count_multiply_adds",
     "count_parameters",
     "list_models",
     "load_weights",
     "model_factory",
     "save_weights",
+    "starting_weights",
 ]

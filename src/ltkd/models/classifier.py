@@ -1,6 +1,6 @@
 """The last layer of a network: the cosine classifier, and changing one for another."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -58,3 +58,22 @@ def set_classifier(model: nn.Module, classifier: nn.Module) -> None:
         model.replace_classifier(classifier)
     else:
         model.classifier = classifier
+
+
+def order_classes(model: nn.Module, names: Sequence[str], wanted: Sequence[str]) -> None:
+    """Bring the classifier's outputs, which are called `names`, into the order of the names `wanted`.
+
+    UserError where the two are not the same names, each once.
+    """
+    unknown = sorted(set(names) ^ set(wanted))
+    if unknown or len(names) != len(wanted):
+        shown = ", ".join(map(repr, unknown[:3])) or "a name twice"
+        raise UserError(
+            f"teacher.class_names: should be the data set's {len(wanted)} names in the file's order: {shown}"
+        )
+    classifier = linear_classifier(model, "teacher.class_names")
+    order = [list(names).index(name) for name in wanted]
+    with torch.no_grad():
+        classifier.weight.copy_(classifier.weight[order].clone())
+        if classifier.bias is not None:
+            classifier.bias.copy_(classifier.bias[order].clone())

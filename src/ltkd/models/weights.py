@@ -1,17 +1,26 @@
-"""Weights on disk: our own files are safetensors; .pt and .pth of others are read without ever running pickled code."""
+"""Weights of a network on disk: written as safetensors, read from our own files and from those of the field."""
 
+import logging
 import os
-import pickle
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError, safe_open
 from safetensors import torch as safetensors_torch
 from torch import Tensor, nn
 
 from ltkd.errors import UserError
 from ltkd.files import write_bytes
 from ltkd.models.adapter import AdaptedModel
+from ltkd.models.layer_names import own_name
+from ltkd.models.weight_files import read_tensors
+
+logger = logging.getLogger(__name__)
+
+WRAPPERS = {"module", "_orig_mod"}  # DataParallel and torch.compile, which wrap a whole network
+AVERAGED = re.compile(r"(^|[._])(ema|averaged?|avg|swa|shadow)([._]|$)", re.IGNORECASE)
+NOT_USED = "num_batches_tracked"  # only counts; files from before it existed lack it
 
 
 def save_weights(model: nn.Module, path: str | os.PathLike, metadata: dict[str, str] | None = None) -> None:
@@ -25,63 +34,101 @@ def save_weights(model: nn.Module, path: str | os.PathLike, metadata: dict[str, 
     write_bytes(Path(path), safetensors_torch.save(tensors, metadata))
 
 
-def load_weights(model: nn.Module, path: str | os.PathLike) -> dict[str, str]:
-    """Fill `model` from a .safetensors, .pt or .pth file and return the file's metadata (empty for .pt and .pth).
+def load_weights(model: nn.Module, path: str | os.PathLike, *, key: str | None = None) -> dict[str, str]:
+    """Fill `model` from a file of weights and return the file's metadata (empty but for safetensors).
 
-    A .pt or .pth file holds a state dict, alone or under "state_dict" or "model"; a "module." before every name is
-    dropped. UserError names the file and what is wrong: unreadable, or names and shapes that differ. The model is then
-    unchanged.
+    The file is safetensors or was written by torch.save: then it is read without running pickled code. It may be a
+    whole checkpoint. The set of tensors that fits the model is looked for in all its dictionaries and behind every
+    prefix of names (those of DataParallel, torch.compile, Lightning, mdistiller's distillers); layer names of
+    RepDistiller and mdistiller are translated, and num_batches_tracked may be missing.
+
+    `key` says which set, where several fit: the dictionary's key, with the prefix behind a dot (state_dict_ema,
+    model.student). Without it the only set that is no average (EMA, SWA) is taken, with a warning that names all.
+
+    UserError names the file and what is wrong: unreadable, names and shapes that differ, or several sets. The model is
+    then unchanged.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file of weights")
-    if path.suffix == ".safetensors":
-        tensors, metadata = _read_safetensors(path)
-    elif path.suffix in {".pt", ".pth"}:
-        tensors, metadata = _read_pickled(path), {}
-    else:
-        raise UserError(f"{path}: unknown kind of weights {path.suffix!r}; choose one of: .pt, .pth, .safetensors")
-    if tensors and all(name.startswith("module.") for name in tensors):  # written from inside DataParallel
-        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
-    _check_fit(model, tensors, path)
-    _network(model).load_state_dict(tensors)
+    dictionaries, metadata = read_tensors(path)
+    network = _network(model)
+    candidates = [found for name, tensors in dictionaries.items() for found in _weight_sets(network, name, tensors)]
+    if key is not None:
+        asked = [found for found in candidates if found.label == key or found.label.startswith(f"{key}.")]
+        if not asked:
+            raise UserError(f"{path}: has no weights under {key!r}; it has: {_labels(_fitting(network, candidates))}")
+        candidates = asked
+    fitting = _fitting(network, candidates)
+    if not fitting:
+        _explain_misfit(model, max(candidates, key=lambda found: found.score(network)), path)
+    chosen = fitting[0] if len(fitting) == 1 else _choose(fitting, path)
+    own = network.state_dict()
+    network.load_state_dict({name: chosen.tensors.get(name, own[name]) for name in own})
     return metadata
+
+
+@dataclass(frozen=True)
+class WeightSet:
+    """Tensors of a file that may be a network's: a dictionary, or what stands behind a prefix of its names."""
+
+    label: str  # keys and prefix, without the wrappers; "" for the whole file
+    tensors: dict[str, Tensor]  # under our own names
+
+    def fits(self, expected: dict[str, Tensor]) -> bool:
+        missing = [name for name in expected.keys() - self.tensors.keys() if not name.endswith(NOT_USED)]
+        return not missing and all(
+            name in expected and tensor.shape == expected[name].shape for name, tensor in self.tensors.items()
+        )
+
+    def score(self, network: nn.Module) -> tuple[int, int]:
+        return len(self.tensors.keys() & network.state_dict().keys()), len(self.tensors)
 
 
 def _network(model: nn.Module) -> nn.Module:
     return model.network if isinstance(model, AdaptedModel) else model
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = list(file.keys())
-            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not a complete safetensors file ({error})") from error
+def _weight_sets(network: nn.Module, label: str, tensors: dict[str, Tensor]) -> Iterator[WeightSet]:
+    """The tensors themselves, and for every prefix of their names those behind it."""
+    translated = {own_name(network, name): tensor for name, tensor in tensors.items()}
+    yield WeightSet(label, translated if len(translated) == len(tensors) else tensors)
+    behind: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        prefix, dot, rest = name.partition(".")
+        if dot:
+            behind.setdefault(prefix, {})[rest] = tensor
+    for prefix, rest in behind.items():
+        parts = [label] if prefix in WRAPPERS else [label, prefix]
+        yield from _weight_sets(network, ".".join(filter(None, parts)), rest)
 
 
-def _read_pickled(path: Path) -> dict[str, Tensor]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path}: refused, for it is damaged or holds more than tensors (such code is never run)"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path}: not a complete file of weights ({error})") from error
-    for key in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(f"{path}: holds no state dict, neither directly nor under 'state_dict' or 'model'")
-    return content
+def _fitting(network: nn.Module, candidates: list[WeightSet]) -> list[WeightSet]:
+    expected = network.state_dict()
+    return [found for found in candidates if found.fits(expected)]
 
 
-def _check_fit(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    expected = _network(model).state_dict()
+def _choose(fitting: list[WeightSet], path: Path) -> WeightSet:
+    """The one set that is no average of others, with a warning; UserError where there are several."""
+    plain = [found for found in fitting if not AVERAGED.search(found.label)]
+    labels = _labels(fitting)
+    if len(plain) != 1:
+        raise UserError(f"{path}: has several sets of weights that fit: {labels}; choose with teacher.checkpoint_key")
+    logger.warning(
+        "%s: has several sets of weights that fit: %s; %s is taken (teacher.checkpoint_key chooses)",
+        path, labels, _labels(plain),
+    )  # fmt: skip
+    return plain[0]
+
+
+def _labels(sets: list[WeightSet]) -> str:
+    return ", ".join(found.label or "those at its top" for found in sets) or "none that fit the model"
+
+
+def _explain_misfit(model: nn.Module, closest: WeightSet, path: Path) -> None:
+    """Raise the UserError that says how the file's closest set differs from the model."""
+    expected, tensors = _network(model).state_dict(), closest.tensors
     problems = []
-    for what, names in (("lacks", expected.keys() - tensors.keys()), ("has unknown", tensors.keys() - expected.keys())):
+    lacking = {name for name in expected.keys() - tensors.keys() if not name.endswith(NOT_USED)}
+    for what, names in (("lacks", lacking), ("has unknown", tensors.keys() - expected.keys())):
         if names:
             problems.append(f"{what} {_shorten(sorted(names))}")
     shapes = [
@@ -91,8 +138,8 @@ def _check_fit(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None
     ]
     if shapes:
         problems.append(_shorten(shapes))
-    if problems:
-        raise UserError(f"{path}: does not fit the model: {_class_difference(model, tensors)}{'; '.join(problems)}")
+    where = f"{path} ({closest.label})" if closest.label else str(path)
+    raise UserError(f"{where}: does not fit the model: {_class_difference(model, tensors)}{'; '.join(problems)}")
 
 
 def _class_difference(model: nn.Module, tensors: dict[str, Tensor]) -> str:

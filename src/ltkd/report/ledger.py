@@ -1,9 +1,9 @@
-"""The runs behind published numbers, small enough to be tracked, and the README's tables made from them.
+"""The runs behind published numbers, small enough to be tracked, and the tables of README and docs made from them.
 
-outputs/ledger/TABLE/*.json has one file per run: what its result.json says, less what no table needs. In the README a
+outputs/ledger/TABLE/*.json has one file per run: what its result.json says, less what no table needs. In a page a
 table stands between `<!-- table:NAME -->` and `<!-- end -->`: `<!-- table:NAME differences -->` for the differences to
 the best baseline as well, `<!-- table:NAME logit_adjusted -->` for what that correction after training makes of the
-same runs. `python scripts/ledger.py --write-readme` writes what is between.
+same runs. `python scripts/ledger.py --write` writes what is between.
 """
 
 import functools
@@ -22,7 +22,7 @@ from ltkd.tables.table import Table, compose_runs, load_table
 
 PROJECT = Path(__file__).resolve().parents[3]
 LEDGER = PROJECT / "outputs" / "ledger"
-README = PROJECT / "README.md"
+PAGES = (PROJECT / "README.md", PROJECT / "docs" / "results.md")  # those with tables
 MARKED = re.compile(r"(<!-- table:(\S+?)(?: (\w+))? -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 SHOWN = ("differences", *POST_HOC)  # what may stand beside the name
 OPENING = "<!-- table:"
@@ -33,7 +33,7 @@ KEPT = (
     "wall_seconds", "train_seconds", "images_per_second", "device", "threads", "versions", "git", "finished",
     "weights_sha256", "identity", "evaluate_every",
 )  # fmt: skip
-KEPT_OF_TEACHER = ("hash", "cell", "seed", "parameters", "evaluate_every")
+KEPT_OF_TEACHER = ("hash", "cell", "seed", "parameters", "evaluate_every", "weights_sha256")
 KEPT_OF_ACCURACY = ("epoch", "all", "per_group", "validation")  # class by class it would be long
 
 
@@ -133,7 +133,7 @@ def _stripped(entry: Entry, output_root: Path) -> dict[str, Any]:
         "accuracy": _figures(result["accuracy"]),
         "post_hoc": _post_hoc(result),
         "teacher_result": teacher
-        and {key: teacher[key] for key in KEPT_OF_TEACHER}
+        and {key: teacher[key] for key in KEPT_OF_TEACHER if key in teacher}
         | {"accuracy": _figures(teacher["accuracy"]), "post_hoc": _post_hoc(teacher)},
         # no place on anybody's machine
         "directory": entry.directory.resolve().relative_to(output_root.resolve()).as_posix(),

@@ -12,6 +12,7 @@ from ltkd.config.schema import Network, Teacher
 from ltkd.errors import UserError
 from ltkd.methods import Method, MethodContext, Networks, build_method, method_class
 from ltkd.models import build_model, load_weights
+from ltkd.models.classifier import order_classes
 from ltkd.runs.retrain import check_retraining
 from ltkd.setup import Setup, predict
 from ltkd.task_losses import build_task_loss
@@ -36,13 +37,15 @@ def new_model(setup: Setup, network: Network, seed: int) -> nn.Module:
     check_retraining(network, model)
     checkpoint = given_weights(network)
     if checkpoint is not None:
-        load_weights(model, Path(checkpoint))
+        load_weights(model, Path(checkpoint), key=network.checkpoint_key)
+        if network.class_names is not None:
+            order_classes(model, network.class_names, setup.data.class_names)
         if not all(torch.isfinite(tensor).all() for tensor in model.state_dict().values()):
             raise UserError(f"{checkpoint}: has weights that are infinite or nan")
     model = model.to(setup.device, memory_format=torch.channels_last)
     try:
         predict(setup, model, next(setup.test.evaluation_batches(2)).images)
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, getattr(torch, "AcceleratorError", torch.OutOfMemoryError)):  # torch 2.8 and later
         raise  # is no fault of the network
     except Exception as error:  # whatever a foreign network raises
         size = f"{dataset.channels} x {dataset.image_size} x {dataset.image_size}"

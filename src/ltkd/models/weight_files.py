@@ -1,0 +1,160 @@
+"""Files of tensors: safetensors and what torch.save wrote, read without ever running pickled code."""
+
+import pickle
+import struct
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ltkd.errors import UserError
+
+PICKLED = ("", ".bin", ".ckpt", ".pt", ".pth", ".tar")  # mdistiller writes files without a suffix
+SAFETENSORS = ".safetensors"
+
+# Text that a failed download leaves behind, by its beginning.
+_TEXTS = (
+    (b"version https://git-lfs", "a Git LFS pointer, not the file that it points to; `git lfs pull` fetches that"),
+    (b"<!doctype html", "a web page (HTML), not weights; the download answered with a page, get the file itself"),
+    (b"<html", "a web page (HTML), not weights; the download answered with a page, get the file itself"),
+    (b"<?xml", "an XML text, not weights; the download answered with a message, get the file itself"),
+    (b"{", "a JSON text, not weights; the download answered with a message, get the file itself"),
+)
+
+
+class _Ignored:
+    """Stands for an object of a checkpoint that is no tensor: it takes whatever it is given and keeps nothing."""
+
+    def __new__(cls, *arguments: Any, **options: Any) -> "_Ignored":
+        return super().__new__(cls)
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        pass
+
+
+# Settings and numbers that training programs put beside the weights. Their classes are never imported or called.
+_IGNORED_NAMES = (
+    "argparse.Namespace",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "numpy.core.multiarray._reconstruct",
+    "numpy._core.multiarray._reconstruct",
+    "numpy.ndarray",
+    "numpy.dtype",
+    "pathlib.Path",
+    "pathlib.PosixPath",
+    "pathlib.WindowsPath",
+    "pathlib._local.PosixPath",
+    "pathlib._local.WindowsPath",
+    "collections.defaultdict",
+    "datetime.datetime",
+    "datetime.timedelta",
+    "types.SimpleNamespace",
+    "yacs.config.CfgNode",
+    "easydict.EasyDict",
+    "omegaconf.dictconfig.DictConfig",
+    "omegaconf.listconfig.ListConfig",
+    "omegaconf.base.ContainerMetadata",
+    "omegaconf.base.Metadata",
+    "omegaconf.nodes.AnyNode",
+    "typing.Any",
+    "lightning.fabric.utilities.data.AttributeDict",
+    "lightning_fabric.utilities.data.AttributeDict",
+    "pytorch_lightning.utilities.parsing.AttributeDict",
+)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, str]]:
+    """Every dictionary of tensors in a file, by the keys that lead to it, joined by dots; and the file's metadata.
+
+    A plain state dict stands under "", one that a training program wrote for example under "state_dict" or "model".
+    Metadata is empty but for safetensors. UserError names the file and says what it is instead.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file of weights")
+    if path.suffix != SAFETENSORS and path.suffix not in PICKLED:
+        kinds = ", ".join([*filter(None, PICKLED), SAFETENSORS])
+        raise UserError(f"{path}: unknown kind of weights {path.suffix!r}; choose one of: {kinds}")
+    _refuse_what_is_no_weights(path)
+    if path.suffix == SAFETENSORS:
+        tensors, metadata = _read_safetensors(path)
+        return {"": tensors}, metadata
+    return _read_pickled(path), {}
+
+
+def _refuse_what_is_no_weights(path: Path) -> None:
+    try:
+        with open(path, "rb") as file:
+            start = file.read(512)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    if not start:
+        raise UserError(f"{path}: is an empty file; get it again")
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    for beginning, what in _TEXTS:
+        if text.startswith(beginning):
+            raise UserError(f"{path}: is {what}")
+    if start.startswith(b"\x1f\x8b"):
+        raise UserError(f"{path}: is a gzip archive; unpack it first")
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        header = file.read(8)
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = list(file.keys())
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        cut = len(header) < 8 or 8 + struct.unpack("<Q", header)[0] > size or "incomplete" in str(error).lower()
+        why = "it is cut off, or something else" if cut else str(error)
+        raise UserError(f"{path}: not a complete safetensors file ({why})") from error
+
+
+def _read_pickled(path: Path) -> dict[str, dict[str, Tensor]]:
+    try:
+        with torch.serialization.safe_globals([(_Ignored, name) for name in _IGNORED_NAMES]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        _, found, rest = str(error).partition("GLOBAL ")
+        held = f"{rest.split()[0]}, which is no tensor" if found and rest.split() else "more than tensors"
+        raise UserError(
+            f"{path}: refused, for it is damaged or holds {held} (such code is never run); "
+            "a file that holds only network.state_dict() can be read"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AssertionError) as error:
+        why = "it is cut off: get it again" if _is_cut_off(path) else str(error) or "it is cut off: get it again"
+        raise UserError(f"{path}: not a complete file of weights ({why})") from error
+    found = dict(_dictionaries(content, ""))
+    if not found:
+        raise UserError(f"{path}: holds no state dict (a dictionary from names to tensors)")
+    return found
+
+
+def _is_cut_off(path: Path) -> bool:
+    """True of the beginning of a zip archive, which is what torch.save writes, without its end."""
+    with open(path, "rb") as file:
+        begins = file.read(2) == b"PK"
+    return begins and not zipfile.is_zipfile(path)
+
+
+def _dictionaries(content: Any, key: str) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    if not isinstance(content, dict):
+        return
+    named = {name: value for name, value in content.items() if isinstance(name, str)}
+    tensors = {name: value for name, value in named.items() if isinstance(value, Tensor)}
+    if tensors:
+        yield key, tensors
+    for name, value in named.items():
+        yield from _dictionaries(value, f"{key}.{name}" if key else name)
