@@ -45,6 +45,18 @@ def test_the_other_tables_list_the_registries():
     assert all(f"| {name} " in losses for name in list_task_losses())
 
 
+def test_the_list_counts_no_step_unless_a_pair_is_named(monkeypatch, capsys):
+    counted = []
+    monkeypatch.setattr("ltkd.commands.catalogue.method_rows", lambda *pair: counted.append(pair) or [])
+    monkeypatch.setattr("ltkd.commands.catalogue._table", lambda rows, headers: str(rows))
+    assert show(["--list"]) == 0
+    assert not counted
+    text = capsys.readouterr().out
+    assert all(f"['{name}', " in text for name in list_methods())
+    assert show(["--list", "student=resnet20"]) == 0
+    assert counted == [("resnet32x4", "resnet20")]
+
+
 def test_wrong_arguments_are_one_message(capsys):
     assert show(["--list", "method=kd"]) == 2
     assert "takes teacher=NAME and student=NAME" in capsys.readouterr().err

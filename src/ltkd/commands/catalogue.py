@@ -36,21 +36,32 @@ NEEDS = {
 
 
 def show(arguments: list[str]) -> int:
-    """The command: prints all tables; teacher=NAME and student=NAME choose the pair that methods are counted for."""
+    """Print all tables. With teacher=NAME or student=NAME the methods' figures are counted for that pair."""
     pair = dict(zip(("teacher", "student"), PAIR, strict=True))
+    counted = False
     try:
         for argument in arguments:
             role, _, name = argument.partition("=")
             if role in pair and name:
-                pair[role] = name
+                pair[role], counted = name, True
             elif argument != "--list":
                 raise UserError(f"--list: takes teacher=NAME and student=NAME, got {argument!r}")
-        tables = [methods_table(**pair), task_losses_table(), models_table()]
+        tables = [methods_table(**pair) if counted else names_table(), task_losses_table(), models_table()]
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     sys.stdout.write("\n\n".join(tables) + "\n")
     return 0
+
+
+def names_table() -> str:
+    """The methods with what they need; counting their cost takes a training step of each."""
+    rows = [[name, *_registered(name).values()] for name in list_methods()]
+    note = (
+        "Extra parameters and cost are in docs/methods.md, or counted for a pair: python src/train.py --list "
+        f"teacher={PAIR[0]} student={PAIR[1]}"
+    )
+    return f"{_table(rows, ['method', 'paper', 'needs', 'teacher'])}\n\n{note}"
 
 
 def methods_table(teacher: str, student: str) -> str:
@@ -135,14 +146,17 @@ def _figures(setup: Setup, teachers: dict[tuple[str, str], nn.Module]) -> dict[s
     counter.mod_tracker = _WholeStep()
     with counter:
         step(batch)
+    return _registered(name) | {"parameters": extra_parameters, "cost": counter.get_total_flops()}
+
+
+def _registered(name: str) -> dict[str, str]:
+    """What a method's class says of itself."""
     needs = method_class(name).needs
     words = [word for key, word in NEEDS.items() if getattr(needs, key)]
     return {
         "paper": method_class(name).paper,
         "needs": ", ".join(words) or ("logits" if needs.teacher else "nothing"),
         "teacher": "cached" if needs.teacher_logits_only else "live" if needs.teacher else "none",
-        "parameters": extra_parameters,
-        "cost": counter.get_total_flops(),
     }
 
 
