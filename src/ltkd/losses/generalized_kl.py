@@ -78,6 +78,7 @@ def class_mean_probabilities(teacher_logits: Tensor, target: Tensor, *, temperat
     return torch.where(counts > 0, sums / counts.clamp(min=1), uniform)
 
 
+@full_precision
 def class_sums(probabilities: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """(sums [C, C] of the rows with label c, their number [C, 1]) of probabilities [B, C]."""
     # a product: adding rows at indices has no fixed order on a GPU
