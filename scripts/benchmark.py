@@ -1,4 +1,4 @@
-"""How fast is it, and what makes it so? The engine, feature by feature, against a plain loop, measured in one run.
+"""Measures the engine, feature by feature, against a plain loop, in one run.
 
     python scripts/benchmark.py dataset=cifar100_lt teacher=resnet32x4 student=resnet8x4 recipe=mdistiller
     python scripts/benchmark.py dataset=cifar100_lt jobs=4 steps=50 rounds=5        quieter figures; 4 jobs side by side

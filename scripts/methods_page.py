@@ -1,4 +1,4 @@
-"""Which methods are there, and what does each need? Writes docs/methods.md from the registries; nothing in it is typed.
+"""Writes docs/methods.md from the registries: every method and what it needs; nothing in it is typed.
 
 python scripts/methods_page.py
 """

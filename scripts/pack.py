@@ -1,4 +1,4 @@
-"""How do two people get exactly the same data? Packs a split (images, labels, groups, manifest) into one file.
+"""Packs a split (images, labels, groups, manifest) into one file, so that others get exactly the same data.
 
 python scripts/pack.py dataset=cifar100_lt dataset.imbalance_factor=100 output=cifar100_lt_if100.ltpack
 python src/train.py dataset=pack dataset.path=cifar100_lt_if100.ltpack method=kd

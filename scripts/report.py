@@ -1,4 +1,4 @@
-"""What does a table say? Numbers, intervals and figures of a table's runs, as Markdown, CSV, LaTeX and one HTML page.
+"""Reports a table's runs: numbers, intervals and figures, as Markdown, CSV, LaTeX and one HTML page.
 
     python scripts/report.py table=digits_components                     outputs/report/digits_components/report.html
     python scripts/report.py table=component_ablation_cpu output=FOLDER

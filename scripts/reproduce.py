@@ -1,4 +1,4 @@
-"""How do I get a paper's table? Runs what a table of conf/table/ still lacks, several runs at a time, and shows it.
+"""Reproduces a table of conf/table/: runs what it still lacks, several runs at a time, and shows it.
 
     python scripts/reproduce.py table=component_ablation_cpu --dry-run    the plan: done, left, how long
     python scripts/reproduce.py table=component_ablation_cpu jobs=2

@@ -1,4 +1,4 @@
-"""What do my runs say? Collects result.json files into one table: mean ± standard deviation over the seeds.
+"""Collects result.json files into one table: mean ± standard deviation over the seeds.
 
     python scripts/results.py outputs/main                       Markdown on the screen
     python scripts/results.py outputs/main outputs/other --csv table.csv --markdown table.md

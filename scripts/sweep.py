@@ -1,4 +1,4 @@
-"""How do I run a whole grid at once? The runs of `train.py -m`, several at a time.
+"""Runs a whole grid: the runs of `train.py -m`, several at a time.
 
     python scripts/sweep.py --jobs 4 method=ce,kd,dkd,ltkd seed=0,1,2          4 processes share the GPUs or CPU cores
     python scripts/sweep.py --jobs 8 --devices 0,1 experiment=cifar100_lt_main method=kd,ltkd 'seed=range(5)'

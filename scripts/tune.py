@@ -1,4 +1,4 @@
-"""Which settings should a method have? Tries a grid and chooses by held-out validation images, never by the test set.
+"""Tries a grid of a method's settings and chooses by held-out validation images, never by the test set.
 
     python scripts/tune.py experiment=cifar100_lt_cpu method=ltkd dataset.validation_per_class=20 seed=0,1
     python scripts/tune.py experiment=cifar100_lt_cpu method=kd dataset.validation_per_class=20 \\

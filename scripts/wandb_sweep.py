@@ -1,4 +1,4 @@
-"""How do I run a table through Weights & Biases? Writes a definition for `wandb sweep`, a grid of the table's runs.
+"""Writes a definition for `wandb sweep`: a grid of a table's runs.
 
     python scripts/wandb_sweep.py table=component_ablation_cpu              outputs/wandb/component_ablation_cpu.yaml
     wandb sweep outputs/wandb/component_ablation_cpu.yaml                    says the sweep's name

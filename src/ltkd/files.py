@@ -37,7 +37,7 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
 
 
 def remove_partial_files(folder: Path) -> None:
-    """What killed writers left behind; for the folder's only writer, who holds its lock."""
+    """Removes what killed writers left behind; for the folder's only writer, who holds its lock."""
     for path in folder.glob(f".*{PARTIAL}"):
         path.unlink(missing_ok=True)
 

@@ -23,7 +23,7 @@ from ltkd.models import ModelOutput
 
 @dataclass(frozen=True)
 class Setup:
-    """What the networks of one run share: the configuration, the data on the device, the device."""
+    """The configuration, the data on the device and the device that the networks of one run share."""
 
     config: Config
     data: LongTailData

@@ -1,4 +1,4 @@
-"""How fast is the engine against a plain loop? Measured side by side, in processes of their own, in one run."""
+"""Measures the engine against a plain loop, side by side, in processes of their own, in one run."""
 
 from ltkd.benchmark.measure import Measurement, measure
 from ltkd.benchmark.table import as_json, markdown

@@ -39,7 +39,7 @@ def markdown(title: str, rows: Sequence[Measurement], config: Config, num_views:
 
 
 def _cache_cost(rows: Sequence[Measurement], num_views: int, num_train: int) -> list[str]:
-    """What filling costs, against the row before, which has the same features but the cache."""
+    """Says what filling the cache costs, against the row before, which has the same features but the cache."""
     lines = []
     for before, row in itertools.pairwise(rows):
         if row.fill_images_per_second is None or before.fill_images_per_second is not None:
@@ -60,7 +60,7 @@ def _cache_cost(rows: Sequence[Measurement], num_views: int, num_train: int) -> 
 
 
 def _between_epochs(rows: Sequence[Measurement], config: Config, num_train: int) -> list[str]:
-    """What the fastest single run spends beside its steps."""
+    """Says what the fastest single run spends beside its steps."""
     alone = [row for row in rows if row.between_epochs is not None]
     if not alone:
         return []

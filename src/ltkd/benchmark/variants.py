@@ -1,4 +1,4 @@
-"""What is compared: the plain loop, and the engine with one feature after the other."""
+"""The rows of the comparison: the plain loop, and the engine with one feature after the other."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What a script's own arguments are; all others are overrides, as for train.py."""
+"""Splits a script's own arguments from the overrides, which are those of train.py."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

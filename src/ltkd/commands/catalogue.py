@@ -1,4 +1,4 @@
-"""What there is: all methods and all networks of our own, with figures that are counted and not typed."""
+"""Lists all methods and all networks of our own, with figures that are counted and not typed."""
 
 import dataclasses
 import inspect
@@ -127,7 +127,7 @@ def _config(method: str, teacher: str, student: str) -> Config:
 
 @contextmanager
 def _no_advice() -> Iterator[None]:
-    """What a method warns of is for those who train with it."""
+    """Silences a method's warnings, which are for those who train with it."""
     logging.disable(logging.WARNING)
     try:
         yield
@@ -150,7 +150,7 @@ def _figures(setup: Setup, teachers: dict[tuple[str, str], nn.Module]) -> dict[s
 
 
 def _registered(name: str) -> dict[str, str]:
-    """What a method's class says of itself."""
+    """Returns what a method's class says of itself."""
     needs = method_class(name).needs
     words = [word for key, word in NEEDS.items() if getattr(needs, key)]
     return {

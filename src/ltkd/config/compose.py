@@ -1,4 +1,4 @@
-"""What Hydra would compose from conf/ for a list of overrides, outside of a Hydra command."""
+"""Composes conf/ and a list of overrides as Hydra would, outside of a Hydra command."""
 
 import copy
 from collections.abc import Iterable, Mapping

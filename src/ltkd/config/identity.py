@@ -1,4 +1,4 @@
-"""What makes a network's numbers, hashed: where a run is stored, what a cell of a table is, what is found again."""
+"""Hashes everything that determines a network's results. The hash names the run's folder."""
 
 import hashlib
 import json
@@ -51,7 +51,7 @@ class NetworkRun:
 
     @property
     def names(self) -> dict[str, Any]:
-        """How it is called in its status, its result and W&B."""
+        """The names of the run, for its status, its result and W&B."""
         config, student = self.config, self.role == "student"
         dataset = dataset_label(config.dataset)
         teacher = (config.teacher.name if config.needs_teacher else None) if student else self.network.name
@@ -64,7 +64,7 @@ class NetworkRun:
 
 
 def teacher_run(config: Config, teacher: Teacher | None = None) -> NetworkRun:
-    """Of the configuration's teacher, or of one of its further teachers."""
+    """Returns the run of the configuration's teacher, or of one of its further teachers."""
     teacher = teacher or config.teacher
     identity = _teacher_identity(config, teacher)
     folder = Path(config.output_root) / "teachers" / dataset_label(config.dataset) / _folder(teacher.name)
@@ -151,7 +151,7 @@ def _recipe_identity(recipe: Recipe) -> dict[str, Any]:
 
 
 def without_seeds(identity: dict[str, Any]) -> dict[str, Any]:
-    """What all runs of a cell have in common."""
+    """Returns what all runs of a cell have in common."""
     teacher = identity.get("teacher")
     if teacher is not None:
         identity = identity | {"teacher": without_seeds(teacher)}

@@ -31,7 +31,7 @@ class ClassifierRetraining:
     sampling: Literal["class_balanced", "square_root", "instance"] = "class_balanced"
 
     def recipe(self, first: Recipe) -> Recipe:
-        """Of the second stage, from that of the first."""
+        """Derives the recipe of the second stage from that of the first."""
         batch_size = self.batch_size or first.batch_size
         return dataclasses.replace(
             first, epochs=self.epochs, batch_size=batch_size, weight_decay=self.weight_decay, sampling=self.sampling,

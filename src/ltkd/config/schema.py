@@ -46,7 +46,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Swag:
-    """Which sample of the SWAG posterior around a trained teacher; runs/swag.py says what the settings mean."""
+    """A sample of the SWAG posterior around a trained teacher; runs/swag.py says what the settings mean."""
 
     epochs: Annotated[int, Ge(2)]
     learning_rate: Annotated[float, Gt(0)]
@@ -86,7 +86,7 @@ class Cache:
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """What is computed of the finished network beside its accuracy."""
+    """Measurements of the finished network beside its accuracy."""
 
     logit_adjusted: Tau | None
     tau_normalized: Tau | None
@@ -136,7 +136,7 @@ class Config:
 
     @property
     def reads_stored_logits(self) -> bool:
-        """Whether logits of a teacher may come from a cache, rounded as cache.storage says."""
+        """True if logits of a teacher may come from a cache, rounded as cache.storage says."""
         needs = method_class(self.method_name).needs
         return needs.teacher and (needs.teacher_logits_only or bool(self.extra_teachers))
 

@@ -155,7 +155,7 @@ class DeviceData:
 
     @property
     def num_views(self) -> int:
-        """Of one image: every crop, mirrored and not."""
+        """Number of views of one image: every crop, mirrored and not."""
         return (2 * self.crop_padding + 1) ** 2 * (1 + self.horizontal_flip)
 
     def view_numbers(self, plan: EpochPlan) -> Tensor:
@@ -187,7 +187,7 @@ class DeviceData:
 
     @property
     def forward_batch(self) -> int:
-        """How many images to take at a time where no gradient is computed."""
+        """Number of images to take at a time where no gradient is computed."""
         return FORWARD_BATCH[self.device.type]
 
     def evaluation_batches(self, batch_size: int | None = None) -> Iterator[Batch]:

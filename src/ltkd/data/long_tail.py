@@ -52,7 +52,7 @@ def _truncated_counts(imbalance: str, factor: float, n_max: int, num_classes: in
 
 @dataclass(frozen=True)
 class LongTailSplit:
-    """Which rows of the full training set are trained on and which validate, and how the classes are grouped.
+    """The rows of the full training set that are trained on and that validate, and the groups of the classes.
 
     Arrays are int64; C classes. Groups are made from the counts *before* the validation images are taken, so that
     tuning (with validation) and reporting (without) speak of the same groups.
@@ -68,7 +68,7 @@ class LongTailSplit:
 
     @property
     def sha256(self) -> str:
-        """Of `indices` as little-endian int64."""
+        """The hash of `indices` as little-endian int64."""
         return indices_sha256(self.indices)
 
     @property

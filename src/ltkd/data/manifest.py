@@ -15,7 +15,7 @@ _FIELDS_NAMED = 3  # the first differences say enough; class by class they would
 
 
 def data_sha256(images: np.ndarray, labels: np.ndarray) -> str:
-    """Of uint8 images [N, C, H, W] with their shape, and of the labels [N] as little-endian int64."""
+    """Hashes uint8 images [N, C, H, W] with their shape, and the labels [N] as little-endian int64."""
     digest = hashlib.sha256(repr(images.shape).encode())
     digest.update(np.ascontiguousarray(images))
     digest.update(np.ascontiguousarray(labels, dtype="<i8"))

@@ -1,4 +1,4 @@
-"""Which images an epoch shows. An epoch is as many images as the data set has, however they are drawn.
+"""Samplers choose the images of an epoch, which is as many images as the data set has, however they are drawn.
 
 Every sampler draws an epoch's order from the generator it is given and keeps no state: an epoch that is drawn again is
 the same. Classes are drawn by their probability p_c, proportional to n_c^q (Kang et al.: Decoupling Representation and
@@ -46,11 +46,11 @@ class Sampler:
         return self._fill(classes, generator)[torch.randperm(len(self.labels), generator=generator)]
 
     def probabilities(self, epoch: int, epochs: int) -> Tensor:
-        """Of each class [C]."""
+        """The probability of each class [C] to be drawn."""
         raise NotImplementedError
 
     def repeats(self, order: Tensor, groups: np.ndarray) -> dict[int, float]:
-        """How often an image of each group is shown in an epoch, on average: {group: repeats}, for groups with images.
+        """Average times that an image of each group is shown in an epoch: {group: repeats}, for groups with images.
 
         order [N]: of the epoch; groups [C]: id of each class.
         """
@@ -77,7 +77,7 @@ def _rounds(values: Tensor, number: int, generator: torch.Generator) -> Tensor:
 
 
 def _quotas(probabilities: Tensor, number: int, generator: torch.Generator) -> Tensor:
-    """How often each class comes among `number` draws: the expected number, rounded up or down by chance.
+    """Counts each class among `number` draws: the expected number, rounded up or down by chance.
 
     One common offset decides all roundings (systematic sampling), so that the quotas add up to `number`.
     """

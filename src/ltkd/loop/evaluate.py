@@ -1,4 +1,4 @@
-"""What a network does on held-out images: accuracy in all, per group and per class, and where its probability goes."""
+"""Evaluates a network on held-out images: accuracy in all, per group and per class, and where its probability goes."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager

@@ -1,4 +1,4 @@
-"""What the user sees while a network trains: a bar on a terminal, plain lines elsewhere and in the log file."""
+"""Shows how a training goes: a bar on a terminal, plain lines elsewhere and in the log file."""
 
 import logging
 import sys
@@ -16,7 +16,7 @@ BAR = "{desc} {percentage:3.0f}%|{bar:8}| {remaining} left{postfix}"  # fits 80 
 
 
 def shown_as(mode: str) -> str:
-    """What run.progress means here: bar, lines or none."""
+    """Resolves run.progress for this output: bar, lines or none."""
     if mode == "auto":
         return "bar" if sys.stderr.isatty() else "lines"
     return mode

@@ -20,7 +20,7 @@ CHECKPOINT = "last.ckpt"
 
 @dataclass
 class State:
-    """Where a training is; everything but the tensors of model, method and optimizer."""
+    """The state of a training, without the tensors of model, method and optimizer."""
 
     epoch: int = 0  # completed epochs
     step: int = 0  # completed steps of the epoch under way

@@ -30,7 +30,7 @@ def make_optimizer(training: Training) -> torch.optim.SGD:
 
 @dataclass(frozen=True)
 class StepInput:
-    """What differs from step to step."""
+    """The inputs that differ from step to step."""
 
     choices: EpochPlan  # images, crops and flips of the batch
     precomputed: list[Tensor]  # logits [B, classes] of the teachers that ran before
@@ -90,7 +90,7 @@ class Step:
         )
 
     def close(self) -> None:
-        """What the steps hold beside the training's own tensors is given back."""
+        """Gives back what the steps hold beside the training's own tensors."""
         if self.compiled:
             torch.compiler.reset()
 

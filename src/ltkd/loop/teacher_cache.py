@@ -53,7 +53,7 @@ class TeacherCache:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every entry was there once; even then `read` trusts none that does not agree with its checksum."""
+        """True once every entry was there; even then `read` trusts none that does not agree with its checksum."""
         return read_json(self.folder / ABOUT)["complete"]  # another process may have filled it
 
     def mark_complete(self) -> None:

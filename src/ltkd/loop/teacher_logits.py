@@ -90,7 +90,7 @@ class TeacherLogits:
         self._table[where - self._window.start] = self._forward(plan)
 
     def _store(self) -> None:
-        """What was computed in the window goes to the cache."""
+        """Writes what was computed in the window to the cache."""
         if self.cache is None or self._window.stop == 0 or not self._next:
             return
         computed = self._missing[: self._next] - self._window.start
@@ -179,7 +179,7 @@ def expected_share(num_views: int, epochs: int) -> float:
 
 @dataclass(frozen=True)
 class CachePlan:
-    """What is done about the cache of one teacher, and why, in words."""
+    """The decision about the cache of one teacher, and the reason in words."""
 
     mode: Literal["fill", "lazy", "live"]
     reason: str

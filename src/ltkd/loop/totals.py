@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Totals:
-    """Of every figure: its sum over images, and the first step at which it was not finite (infinity: never).
+    """Sums each metric over the images of an epoch and remembers the first step at which it was not finite.
 
     All figures together are one vector: a step costs a handful of operations, however many figures it has. It stays at
     its place in memory as long as the figures have the same names, so that a captured step can add to it.

@@ -1,4 +1,4 @@
-"""Where the numbers of a training go: metrics.jsonl is the truth, Weights & Biases mirrors it.
+"""Records the numbers of a training: metrics.jsonl is the truth, Weights & Biases mirrors it.
 
 Nothing that W&B does can end a training: a failure is said once, in full, and the training goes on without it.
 """

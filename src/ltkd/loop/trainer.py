@@ -57,7 +57,7 @@ class FitResult:
         }
 
     def followed_by(self, second: "FitResult") -> "FitResult":
-        """Of both stages of a two-stage training: the second's figures, the seconds of both, the first's speed."""
+        """Joins both stages of a two-stage training: the second's figures, the seconds of both, the first's speed."""
         seconds = self.train_seconds + second.train_seconds
         return replace(second, train_seconds=seconds, images_per_second=self.images_per_second)
 

@@ -1,4 +1,4 @@
-"""What a training is: the network, its objective, the data and how to optimise."""
+"""A training: the network, its objective, the data and how to optimise."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager

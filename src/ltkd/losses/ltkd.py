@@ -21,7 +21,7 @@ from ltkd.losses.precision import full_precision
 
 
 class ClassGroups(NamedTuple):
-    """Which classes form which group, laid out for sums over groups: G non-empty groups of at most M classes.
+    """The classes of each group, laid out for sums over groups: G non-empty groups of at most M classes.
 
     Made once from the group ids, so that a training step neither searches nor waits for the device.
     A step handles G * M values per image: about C, unless many small groups stand beside a large one.

@@ -9,7 +9,7 @@ from ltkd.losses.precision import full_precision
 
 @full_precision
 def speculative_acceptance(proposal: Tensor, teacher_logits: Tensor, *, k: int) -> Tensor:
-    """Whether each proposed class is among the teacher's top k: proposal [B] (int64), logits [B, C] -> bool [B].
+    """Checks if each proposed class is among the teacher's top k: proposal [B] (int64), logits [B, C] -> bool [B].
 
     Xu et al.: Speculative Knowledge Distillation, arXiv:2410.11325 (ICLR 2025); there of tokens.
     """

@@ -1,4 +1,4 @@
-"""What a method is: named loss terms, and what it needs from teacher and student.
+"""A method: named loss terms, and what it needs from teacher and student.
 
 A further method is a class below `Method` under `@register("name")`. Its keyword-only constructor parameters are its
 YAML keys (conf/method/NAME.yaml), checked against their annotations; its `distill` is its equation. Parameters and
@@ -23,7 +23,7 @@ _METHODS: dict[str, type["Method"]] = {}
 
 @dataclass(frozen=True)
 class Needs:
-    """What the engine must provide beside the student's logits and the teacher's on the same images."""
+    """The inputs of a method beside the student's logits and the teacher's on the same images."""
 
     teacher: bool = True
     stages: bool = False  # feature maps of both, `stages` and `preact_stages`
@@ -59,7 +59,7 @@ class Networks:
 
 @dataclass
 class MethodContext:
-    """What a method may know about data and networks when it is made."""
+    """The facts about data and networks that a method may use when it is made."""
 
     num_classes: int
     class_counts: Tensor  # [C] training images per class

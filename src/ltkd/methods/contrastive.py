@@ -121,7 +121,7 @@ class ClassNegatives(nn.Module):
         self.register_buffer("starts", sizes.cumsum(0) - sizes, persistent=False)
 
     def draw(self, labels: Tensor, number: int) -> Tensor:
-        """How often each row is drawn in `number` draws with replacement, for each label: float [B, N].
+        """Counts the draws of each row among `number` draws with replacement, for each label: float [B, N].
 
         Counts, because a GPU adds up what several draws of one row contribute in any order; whole numbers do not mind.
         """

@@ -1,4 +1,4 @@
-"""Which feature maps of student and teacher a method compares, and what it says where a network has none.
+"""Chooses the feature maps of student and teacher that a method compares, and says where a network has none.
 
 Everything is read off one dry forward pass of both networks (`context.student`, `context.teacher`).
 """

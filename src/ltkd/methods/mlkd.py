@@ -69,7 +69,7 @@ class MLKD(Method):
         }
 
     def instance_logits(self, logits: Tensor) -> Tensor:
-        """What the instance term sees of logits."""
+        """Selects what the instance term sees of logits."""
         return logits
 
     def _terms(self, weak: tuple[Tensor, Tensor], strong: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:

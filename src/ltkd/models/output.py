@@ -1,4 +1,4 @@
-"""What every network returns, ours or timm's or torchvision's."""
+"""The output of every network, ours or timm's or torchvision's."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What a table's runs say: means, differences to the best baseline, published values, what is missing."""
+"""Computes a report from a table's runs: means, differences to the best baseline, published values, what is missing."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -27,7 +27,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Figure:
-    """Of a row, over all classes or in a group."""
+    """The figure of a row, over all classes or in a group."""
 
     summary: Summary | None
     values: dict[tuple[int, int], float]  # (split seed, seed) -> accuracy

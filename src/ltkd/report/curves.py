@@ -41,7 +41,7 @@ def read_metrics(directory: Path | None) -> list[dict[str, Any]]:
 
 
 def curve(histories: Iterable[list[dict[str, Any]]], metric: str) -> Curve | None:
-    """Of `metric` over the runs' histories; None where no epoch has it in all of them."""
+    """Averages `metric` over the runs' histories; None where no epoch has it in all of them."""
     by_run = [
         {line["epoch"]: line[metric] for line in history if line.get(metric) is not None} for history in histories
     ]

@@ -1,4 +1,4 @@
-"""How a report's figures look: they read in grey, and nothing depends on telling red from green.
+"""Draws a report's figures: they read in grey, and nothing depends on telling red from green.
 
 Colours are Okabe and Ito's; every series has a line style and a marker of its own too, the same in all figures, and its
 name stands at its line.
@@ -61,7 +61,7 @@ class Series:
 
 @dataclass(frozen=True)
 class End:
-    """Where a line ends, for its label."""
+    """The end of a line, for its label."""
 
     value: float
     label: str

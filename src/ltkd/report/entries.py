@@ -32,7 +32,7 @@ class Entry:
 
 
 def entries_of(runs: Iterable[TableRun]) -> list[Entry]:
-    """What lies in the runs' directories. A damaged result costs only itself."""
+    """Reads the results from the runs' directories. A damaged result costs only itself."""
     return [_entry(run) for run in runs]
 
 
@@ -102,7 +102,7 @@ def _comparable(result: dict[str, Any], table: Table) -> dict[str, Any]:
 
 
 def _tau_of(result: dict[str, Any], table: Table) -> str | None:
-    """What the table's accuracy was corrected with, if it was. All choices on validation images are one."""
+    """Names the correction of the table's accuracy, if there is one. All choices on validation images are one."""
     if table.accuracy not in POST_HOC or not (figures := (result.get("post_hoc") or {}).get(table.accuracy)):
         return None
     chosen_by = figures["chosen_by"]

@@ -55,7 +55,7 @@ def _counts(report: Report, row: Row | None = None) -> list[str]:
 
 
 def _over(report: Report) -> str:
-    """What a mean and a deviation are taken over."""
+    """Names what a mean and a deviation are taken over."""
     if len(report.table.split_seeds) > 1:
         return "over the splits, the runs on a split averaged first: they have its images in common"
     return "over n runs"
@@ -126,7 +126,7 @@ def about_overview(report: Report) -> str:
 
 
 def explanations(report: Report) -> list[str]:
-    """What a reader must know of the figures, a paragraph each."""
+    """Explains the figures to a reader, a paragraph each."""
     table = report.table
     kind = sentence(KINDS[table.accuracy]).removesuffix(".")
     lines = [f"{kind}; mean ± sample standard deviation {_over(report)}."]
@@ -138,7 +138,7 @@ def explanations(report: Report) -> list[str]:
 
 
 def about_differences(report: Report) -> list[str]:
-    """What is compared and how sure it is; empty where nothing is compared."""
+    """Explains what is compared and how sure it is; empty where nothing is compared."""
     columns = [column for column in report.columns if difference_table(report, column)]
     rows = [row for column in columns for row in column.rows]
     differences = [one.difference for row in rows for one in row.figures.values() if one.difference]
@@ -156,7 +156,7 @@ def about_differences(report: Report) -> list[str]:
 
 
 def _cautions(pairs: list[int]) -> list[str]:
-    """What the intervals of so many pairs do not say: of the fewest, where there are more and less."""
+    """Explains what the intervals of so many pairs do not say: of the fewest, where there are more and less."""
     lines, enough = [], [n for n in pairs if n > 1]
     if len(enough) < len(pairs):
         lines.append(f"With a single pair there is no interval ({NOT_AVAILABLE}).")
@@ -252,7 +252,7 @@ def readme_table(report: Report, *, differences: bool) -> str:
 
 
 def readme_correction(report: Report, kind: str) -> str:
-    """What a correction after training makes of the runs of `readme_table`; UserError where no run has it."""
+    """The runs of `readme_table` after a correction of their logits; UserError where no run has it."""
     if kind == report.table.accuracy:
         raise UserError(f"table {report.table.name}: its own figures are {kind}; leave that out beside its name")
     blocks = []
@@ -328,7 +328,7 @@ def difference_text(one: Figure, pairs: int) -> str:
 
 
 def signed(value: float) -> str:
-    """With a sign that is as wide as a digit: +2.31, −0.40; 0.00 has none."""
+    """Writes a number with a sign that is as wide as a digit: +2.31, −0.40; 0.00 has none."""
     return "0.00" if round(value, 2) == 0 else f"{value:+.2f}".replace("-", "−")
 
 

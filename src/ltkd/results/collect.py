@@ -110,7 +110,7 @@ def _order(cell: Cell) -> tuple:
 
 
 def _name_settings(cells: list[Cell]) -> None:
-    """Where cells have the same names, `settings` says in what they differ; so no two different cells look alike.
+    """Names the settings in which cells with the same names differ; so no two different cells look alike.
 
     A value that most of them have goes without saying: the rows of an ablation show what was changed.
     """
@@ -196,7 +196,7 @@ def _by_tau(cell: Cell, kind: str) -> list[Cell]:
 
 
 def markdown(cells: list[Cell], kind: str) -> str:
-    """What is shown, and the table: mean ± sample standard deviation; a single run has no deviation."""
+    """Writes the table and what it shows: mean ± sample standard deviation; a single run has no deviation."""
     rows = summary_rows(cells, kind)
     if not rows:
         return "no finished run"

@@ -38,7 +38,7 @@ def accuracy(run: dict[str, Any], kind: str, group: str | None) -> float | None:
 
 
 def files_below(folder: Path, name: str) -> list[Path]:
-    """Of that name, sorted; not in hidden folders, where trial runs are."""
+    """Finds files of that name, sorted; not in hidden folders, where trial runs are."""
     found = sorted(Path(folder).rglob(name))
     return [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
 
@@ -76,14 +76,14 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def figure(value: float | None, deviation: float | None) -> str:
-    """How a figure is written in every table: 42.00 ± 2.65, 42.00, n/a."""
+    """Writes a figure as in every table: 42.00 ± 2.65, 42.00, n/a."""
     if value is None:
         return NOT_AVAILABLE
     return f"{value:.2f}" if deviation is None else f"{value:.2f} ± {deviation:.2f}"
 
 
 def run_table(result: dict[str, Any]) -> str:
-    """What a user sees at the end of a run: teacher and student, all and per group, and where the results lie."""
+    """Summarises a finished run: teacher and student, all and per group, and where the results lie."""
     groups = result["group_names"]
     attacked = result.get("robustness") or {}
     rows = []

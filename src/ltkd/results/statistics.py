@@ -1,4 +1,4 @@
-"""How sure is a mean over few runs? Mean and deviation, and paired differences with two kinds of 95 % intervals."""
+"""Mean and deviation over few runs, and paired differences with two kinds of 95 % intervals."""
 
 import itertools
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ COVERAGE = {2: 50, 3: 75, 4: 80, 5: 84, 6: 86, 8: 88, 10: 91, 20: 92}
 
 @dataclass(frozen=True)
 class Summary:
-    """Of the runs of a cell; `deviation` is the sample standard deviation (n - 1), None for a single run."""
+    """The mean over the runs of a cell; `deviation` is the sample standard deviation (n - 1), None for a single run."""
 
     n: int
     mean: float

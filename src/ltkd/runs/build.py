@@ -87,7 +87,7 @@ def _context(
     setup: Setup, network: Network, model: nn.Module | None, teacher: TrainedTeacher | None,
     num_extra_teachers: int = 0,
 ) -> MethodContext:  # fmt: skip
-    """What a method may know. Shapes come from one dry forward pass, in eval mode, so that nothing changes."""
+    """Collects what a method may know. Shapes come from one dry forward pass, in eval mode, so that nothing changes."""
     split = setup.data.split
     images = next(setup.test.evaluation_batches(2)).images
     return MethodContext(

@@ -114,7 +114,7 @@ def finished_result(directory: Path, identity: dict[str, Any]) -> dict[str, Any]
 
 
 def agree_on_data(directory: Path, data: LongTailData) -> None:
-    """What was trained here before was trained on exactly this data, or nothing goes on."""
+    """Refuses a directory whose earlier training was on other data."""
     path, manifest = directory / MANIFEST, data.manifest()
     if path.exists():
         check_manifest(path, manifest)
@@ -123,7 +123,7 @@ def agree_on_data(directory: Path, data: LongTailData) -> None:
 
 
 def agree_on_source(directory: Path, config: Config) -> None:
-    """Of a finished run: two packs or folders may have the same settings and other images. No image is decoded."""
+    """Refuses a finished run of other images: two packs or folders may have the same settings. No image is decoded."""
     path = directory / MANIFEST
     if path.exists() and (hashes := identifying_hashes(config.dataset, Path(config.data_root))):
         check_manifest(path, read_json(path) | hashes)

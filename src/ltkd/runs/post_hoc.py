@@ -1,4 +1,4 @@
-"""What corrections for the class counts make of a finished network, without training it further.
+"""Corrects a finished network for the class counts, without training it further.
 
 Both are functions of its logits alone: one more pass over the test part (and the validation split) serves them all.
 """
@@ -53,7 +53,7 @@ def post_hoc_figures(setup: Setup, model: nn.Module) -> dict[str, dict[str, Any]
 
 
 def warn_of_other_tau(config: Config, result: dict[str, Any]) -> None:
-    """Of a finished run: it is not evaluated again, but who asks for a tau must not take another's figures for its."""
+    """Warns of a tau other than the finished run's: it is not evaluated again, and its figures are of its own tau."""
     for kind in KINDS:
         tau, figures = getattr(config.evaluation, kind), (result.get("post_hoc") or {}).get(kind)
         if tau not in (None, "auto", figures and figures["tau"]):

@@ -66,7 +66,7 @@ def write_result(
 
 
 def teacher_in_short(result: dict[str, Any]) -> dict[str, Any]:
-    """What a student's result says of a teacher."""
+    """Returns what a student's result says of a teacher."""
     keys = ("hash", "cell", "seed", "directory", "accuracy", "parameters", "evaluate_every")
     later = ("post_hoc", "weights_sha256")  # which not all results have
     return {key: result[key] for key in keys} | {key: result.get(key) for key in later}

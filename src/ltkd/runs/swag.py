@@ -90,7 +90,7 @@ def draw_weights(statistics: dict[str, Tensor], generator: torch.Generator) -> T
 
 
 def load_statistics(directory: Path) -> dict[str, Tensor]:
-    """What a finished collection wrote. UserError when it is missing or damaged."""
+    """Reads what a finished collection wrote. UserError when it is missing or damaged."""
     try:
         return load_checkpoint(directory / STATISTICS)
     except UserError as error:

@@ -31,7 +31,7 @@ def make_training(
     setup: Setup, run: NetworkRun, model: nn.Module, method: Method, teacher: TrainedTeacher | None,
     extra_teachers: Sequence[TrainedTeacher] = (),
 ) -> Training:  # fmt: skip
-    """What fit() needs to train `model` on `method`'s objective."""
+    """Collects what fit() needs to train `model` on `method`'s objective."""
     config, split = setup.config, setup.data.split
     recipe = config.recipe_of(run.network)
     if given_weights(run.network) is not None:

@@ -1,4 +1,4 @@
-"""What the user sees of a sweep: a line per running job, redrawn on a terminal and repeated now and then elsewhere."""
+"""Shows how a sweep goes: a line per running job, redrawn on a terminal and repeated now and then elsewhere."""
 
 import shutil
 import sys
@@ -99,7 +99,7 @@ class Display:
 
 
 class Pace:
-    """How fast a job goes: the network under way, its epochs, the time that is left for it."""
+    """Describes a job's progress: the network under way, its epochs, the time that is left for it."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -128,7 +128,7 @@ class Pace:
 
 
 def _accuracies(metrics: dict[str, Any]) -> str:
-    """Of the validation split where there is one: who tunes should not look at the test part."""
+    """Reads the accuracy on the validation split where there is one: who tunes should not look at the test part."""
     for part in ("validation", "test"):
         if f"{part}/accuracy" in metrics:
             return f"  {part} {metrics[f'{part}/accuracy']:.1f}"
@@ -147,7 +147,7 @@ def accuracy(job: Job) -> str:
 
 
 def summary(outcomes: Iterable[JobOutcome]) -> str:
-    """How many ended how; every one that is not complete with its reason and where to read more."""
+    """Counts jobs by outcome and lists the incomplete ones with their reason and where to read more."""
     unique = {outcome.job.run.directory: outcome for outcome in outcomes}.values()
     counts = Counter(outcome.status for outcome in unique)
     lines = [", ".join(f"{count} {status}" for status, count in counts.items())]

@@ -42,7 +42,7 @@ class Job:
 
 @dataclass(frozen=True)
 class JobOutcome:
-    """How a job ended. `stopped`: the sweep was, before or while it ran. `busy`: another process works on this run."""
+    """The end of a job. `stopped`: the sweep was, before or while it ran. `busy`: another process works on this run."""
 
     job: Job
     status: Literal["done", "skipped", "failed", "stopped", "busy"]

@@ -121,12 +121,12 @@ def exit_code(outcomes: Iterable[JobOutcome]) -> int:
 
 
 def num_at_a_time(num_workers: int | None = None, devices: Sequence[int] | None = None) -> int:
-    """How many jobs `run_jobs` would run side by side, if there are as many."""
+    """Number of jobs that `run_jobs` would run side by side, if there are as many."""
     return num_workers or len(_visible_gpus(devices)) or num_cores()
 
 
 def _visible_gpus(devices: Sequence[int] | None) -> list[str]:
-    """What CUDA_VISIBLE_DEVICES calls each of the GPUs; UserError for one that is not there."""
+    """Translates the GPUs to the names that CUDA_VISIBLE_DEVICES has; UserError for one that is not there."""
     count = torch.cuda.device_count()
     listed = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if count else []
     names = [name.strip() for name in listed if name.strip()]
@@ -187,7 +187,7 @@ def _start(job: Job, slot: int, threads: int, gpus: list[str]) -> Worker:
 
 
 def _end_with_parent() -> Callable[[], None] | None:
-    """What a new process does first on Linux: ask for a SIGTERM when the sweep dies, even by `kill -9`."""
+    """Asks, in a new process on Linux, for a SIGTERM when the sweep dies, even by `kill -9`."""
     if sys.platform != "linux":
         return None
     prctl = ctypes.CDLL(None).prctl

@@ -174,7 +174,7 @@ class Choice:
         return 100 * NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * math.sqrt(variance)
 
     def margin(self, one: Judged) -> float:
-        """Of both: seeds and images are independent, so their squares add up."""
+        """The margin of both: seeds and images are independent, so their squares add up."""
         return math.hypot(one.seed_margin, self.image_margin(one))
 
     @property

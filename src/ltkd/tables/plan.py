@@ -1,4 +1,4 @@
-"""What of a table is done, what is left to run, and how long that may take."""
+"""Plans a table: what is done, what is left to run, and how long that may take."""
 
 import contextlib
 from collections import defaultdict
@@ -135,7 +135,7 @@ def _why_unavailable(run: TableRun) -> str | None:
 
 
 def _epochs_left(run: NetworkRun) -> int:
-    """Of a run to resume those that its metrics lack. They may be a little ahead of its checkpoint.
+    """Counts the epochs that a run to resume still lacks by its metrics, which may be a little ahead of its checkpoint.
 
     Of a training in two stages all: how far it is in which of them is not looked at.
     """
@@ -182,7 +182,7 @@ class Speeds:
         return device.startswith("cpu") == self.on_cpu
 
     def of(self, run: NetworkRun) -> float | None:
-        """Of what is left of the run: by runs of the same data, networks and method, else of another method."""
+        """Estimates what is left of the run: by runs of the same data, networks and method, else of another method."""
         names = run.names
         pair = names["dataset"], names["teacher"], names["student"]
         epoch = self.seconds.get((*pair, names["method"])) or self.seconds.get(pair)

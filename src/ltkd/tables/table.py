@@ -126,12 +126,12 @@ class Table:
 
     @property
     def keys_of_cells(self) -> set[str]:
-        """What rows and columns set."""
+        """The keys that rows and columns set."""
         labels = itertools.chain(self.rows.values(), self.columns.values())
         return {key_of(override) for choices in labels for part in choices.values() for override in _listed(part) or []}
 
     def published_at(self, at: Mapping[str, str], role: str | None = None) -> list[Published]:
-        """What is published of a cell (at = cell.row | cell.column), or of a column's teacher (role = TEACHER)."""
+        """The published values of a cell (at = cell.row | cell.column), or of a column's teacher (role = TEACHER)."""
         return [
             Published(source, entry["at"], {group: value for group, value in entry.items() if group != "at"})
             for source, entries in self.published.items()
@@ -140,7 +140,7 @@ class Table:
         ]
 
     def seed_values(self) -> list[dict[str, int]]:
-        """What tells the runs of a cell from each other, as configuration keys."""
+        """The seeds of each run of a cell, by configuration key."""
         of_the_teacher = ["teacher.seed"] if self.teachers == "per_seed" else []
         return [
             {"dataset.split_seed": split_seed, **dict.fromkeys(["seed", *of_the_teacher], seed)}
@@ -170,7 +170,7 @@ class TableRun:
 
     @cached_property
     def teachers(self) -> list[NetworkRun]:
-        """What has to be there before the student is trained; none for a method without a teacher."""
+        """The teachers that have to be there before the student is trained; none for a method without a teacher."""
         if not self.config.needs_teacher:
             return []
         return [teacher_run(self.config), *(teacher_run(self.config, one) for one in self.config.extra_teachers)]
@@ -247,7 +247,7 @@ def compose_runs(table: Table, overrides: Iterable[str] = (), *, cells: Iterable
 
 
 def key_of(override: str) -> str:
-    """What the override sets."""
+    """Returns the key that the override sets."""
     return override.lstrip("+~").partition("=")[0]
 
 
@@ -292,7 +292,7 @@ def _with_text_labels(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _errors(table: Table, path: Path) -> Iterator[str]:
-    """What the keys must satisfy together."""
+    """Checks what the keys must satisfy together."""
     if table.name != path.stem:
         yield f"name: should be the file's, {path.stem!r}, got {table.name!r}"
     for axis in table.rows.keys() & table.columns.keys():
@@ -342,7 +342,7 @@ def _errors_of_selection(key: str, selection: Mapping[str, str], table: Table) -
 
 @contextmanager
 def _each_warning_once(logger: logging.Logger) -> Iterator[None]:
-    """What a setting warns of holds for each of a hundred runs: it is said once."""
+    """Lets a warning that holds for each of a hundred runs be said once."""
     said: set[str] = set()
 
     def is_new(record: logging.LogRecord) -> bool:
