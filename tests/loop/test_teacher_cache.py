@@ -43,6 +43,16 @@ def test_what_was_written_is_there_and_nothing_else(tmp_path):
     assert os.stat(cache.folder / ENTRIES).st_blocks * 512 < 5 * 4096 * 4  # holes take no space
 
 
+@pytest.mark.parametrize("entries", [[], [7], [3, 4, 5], [3, 4, 9, 10, 11, 2, 1, 0, 12]])
+def test_neighbours_and_strays_are_written_to_their_places(tmp_path, entries):
+    entries = np.array(entries, dtype=np.int64)
+    cache = open_cache(tmp_path)
+    cache.write(entries, logits_of(entries))
+    found, logits = there(cache)
+    assert found.tolist() == sorted(entries)
+    assert np.array_equal(logits, logits_of(found))
+
+
 def test_float16_is_stored_in_half_the_space(tmp_path):
     entries = np.arange(10)
     cache = open_cache(tmp_path, dtype="float16")

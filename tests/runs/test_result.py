@@ -27,3 +27,20 @@ def test_the_commit_is_that_of_the_start_whatever_is_committed_meanwhile(make_co
 
     monkeypatch.setattr(machine.subprocess, "run", git)
     assert run_experiment(config)["git"] == {"commit": "before", "modified": False}
+
+
+@pytest.mark.parametrize(
+    ("given", "state"),
+    [
+        ("abc123", {"commit": "abc123", "modified": False}),
+        ("abc123-dirty", {"commit": "abc123", "modified": True}),
+        ("", None),
+    ],
+)
+def test_outside_a_checkout_the_environment_names_the_commit(monkeypatch, uncached, given, state):
+    def no_checkout(*arguments, **options):
+        raise machine.subprocess.CalledProcessError(128, "git")
+
+    monkeypatch.setattr(machine.subprocess, "run", no_checkout)
+    monkeypatch.setenv("LTKD_COMMIT", given)
+    assert machine.git_state() == state
