@@ -164,6 +164,25 @@ def test_an_interrupted_fill_goes_on(teacher, data, tmp_path, monkeypatch):
     assert torch.equal(along_epoch(logits, data, seed=3)[1], expected)
 
 
+def test_who_waits_for_another_fill_computes_nothing(teacher, data, tmp_path, monkeypatch):
+    lock, paths = teacher_logits.FileLock, []
+
+    @contextlib.contextmanager
+    def filled_meanwhile(path):
+        paths.append(path)
+        with monkeypatch.context() as other, lock(path):
+            other.setattr(teacher_logits, "FileLock", lambda path: contextlib.nullcontext())
+            make(teacher, data, tmp_path, mode="fill")
+        teacher.images = 0
+        yield
+
+    monkeypatch.setattr(teacher_logits, "FileLock", filled_meanwhile)
+    logits = make(teacher, data, tmp_path, mode="fill")
+    assert len(paths) == 1
+    assert teacher.images == 0
+    assert logits.cache.is_complete
+
+
 def test_a_teacher_that_looks_at_its_batch_gets_no_cache(teacher, data, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     make(Centred(teacher), data, tmp_path, mode="fill")
