@@ -12,12 +12,11 @@ from ltkd.config.identity import student_run, teacher_run
 from ltkd.config.load import load_config
 from ltkd.data import sampling
 from ltkd.errors import UserError
-from ltkd.loop import trainer
-from ltkd.loop.trainer import fit
+from ltkd.loop.trainer import Trainer
 from ltkd.methods.base import MethodContext
 from ltkd.models import build_model
 from ltkd.results.collect import collect, summary_rows
-from ltkd.runs import swag, train
+from ltkd.runs import swag
 from ltkd.runs.build import new_model
 from ltkd.runs.run import run_experiment
 from ltkd.runs.swag import STATISTICS, WeightCollector, draw_weights, refresh_batch_norm, set_weights
@@ -25,6 +24,7 @@ from ltkd.runs.teacher_store import find_or_train_teacher
 from ltkd.setup import prepare
 
 from ..conftest import compose_values
+from .killing import killed_after
 from .test_fit import metrics_of, numbers
 
 ENSEMBLE = ["method=bayesian", "method.samples=2"]
@@ -330,7 +330,8 @@ def test_a_collection_goes_on_where_the_training_ended(make_config, monkeypatch)
         collected(self, model)
 
     monkeypatch.setattr(WeightCollector, "end_epoch", watched)
-    monkeypatch.setattr(train, "fit", lambda training, *rest: samplers.append(training.sampler) or fit(training, *rest))
+    fit = Trainer.fit
+    monkeypatch.setattr(Trainer, "fit", lambda self: samplers.append(self.training.sampler) or fit(self))
     find_or_train_teacher(prepare(config), config.extra_teachers[0])
     assert betas == [0.99] * 3  # weights deferred to 0.8 of all epochs are in force
     assert [type(one) for one in samplers[:2]] == [sampling.Progressive, sampling.ClassBalanced]
@@ -352,20 +353,11 @@ def test_a_collection_goes_on_where_the_training_ended(make_config, monkeypatch)
     ],
     ids=" ".join,
 )
-def test_variants_end_and_resume_to_the_same_bit(make_config, monkeypatch, overrides):
+def test_variants_end_and_resume_to_the_same_bit(make_config, overrides):
     whole, halved = (make_config(*overrides, *TWO_EPOCHS, f"study={study}") for study in ("whole", "halved"))
     expected = run_experiment(whole)
-    finish, calls = trainer._finish_epoch, []
-
-    def stop_after_one(*arguments):
-        finish(*arguments)
-        calls.append(1)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(trainer, "_finish_epoch", stop_after_one)
-    with pytest.raises(KeyboardInterrupt):
+    with killed_after(1):
         run_experiment(halved)
-    monkeypatch.setattr(trainer, "_finish_epoch", finish)
     torch.manual_seed(12345)
     assert numbers(run_experiment(halved)) == numbers(expected)
     assert metrics_of(student_run(halved).directory) == metrics_of(student_run(whole).directory)

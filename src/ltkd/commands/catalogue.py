@@ -18,7 +18,7 @@ from ltkd.config.identity import student_run
 from ltkd.config.load import load_config
 from ltkd.config.schema import Config
 from ltkd.errors import UserError
-from ltkd.loop.step import Step
+from ltkd.loop.step import Step, StepInput
 from ltkd.methods import list_methods, method_class
 from ltkd.models import build_model, count_multiply_adds, count_parameters, list_models
 from ltkd.runs.build import TrainedTeacher, new_method, new_model
@@ -139,13 +139,13 @@ def _figures(setup: Setup, teachers: dict[tuple[str, str], nn.Module]) -> dict[s
     name = setup.config.method_name
     with _no_advice():
         step, extra_parameters = _first_step(setup, teachers)
-    batch = setup.train.batch(setup.train.draw_epoch(torch.Generator()), 0, BATCH_SIZE)
-    if step.training.method.needs.second_view:
-        batch.second_view = batch.images.clone()
+    choices = setup.train.draw_epoch(torch.Generator()).take(slice(0, BATCH_SIZE))
+    needs = step.training.method.needs
+    second_view = setup.train.batch_of(choices).images if needs.second_view else None
     counter = FlopCounterMode(display=False)
     counter.mod_tracker = _WholeStep()
     with counter:
-        step(batch)
+        step.update(StepInput(choices, second_view=second_view))
     return _registered(name) | {"parameters": extra_parameters, "cost": counter.get_total_flops()}
 
 

@@ -57,8 +57,8 @@ class GraphedStep(Step):
         self._stream = _capture_stream(training.device)
 
     def run(self, number: int) -> int:
-        part = self.training.train.step_slice(number, self.training.recipe.batch_size)
-        given, size = self._input(number, part), part.stop - part.start
+        given = self.input(number)
+        size = len(given.choices.permutation)
         if size not in self._graphs:
             self._graphs[size] = self._capture(given)
         buffers, graph = self._graphs[size]
@@ -85,7 +85,7 @@ class GraphedStep(Step):
         self._stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(self._stream):
             for _ in range(WARM_UP):
-                self._update(buffers)
+                self.update(buffers)
         torch.cuda.current_stream(device).wait_stream(self._stream)
 
         with torch.no_grad():
@@ -111,7 +111,7 @@ class GraphedStep(Step):
         try:
             # thread_local: what other threads (trackers) ask of the driver meanwhile is none of the graph's business
             with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
-                self._update(buffers)
+                self.update(buffers)
         finally:
             torch.cuda.set_stream(stream)  # a capture that fails leaves its own behind
         return graph

@@ -33,25 +33,33 @@ class State:
     seconds: float = 0.0  # of training steps, over all sessions
     repeats: dict[int, float] = field(default_factory=dict)  # by group, of the epoch under way; as Sampler.repeats
 
+    def steps(self, t: Training) -> int:
+        """Counts the completed steps of all epochs."""
+        return self.epoch * t.steps_per_epoch + self.step
 
-def save_state(t: Training, state: State, train_step: Step, directory: Path) -> None:
-    """Write <directory>/last.ckpt: all that a training goes on from."""
+
+def save_state(path: Path, t: Training, state: State, step: Step) -> None:
+    """Write all that a training goes on from."""
     cuda = t.device.type == "cuda"
     save_checkpoint(
-        directory / CHECKPOINT,
+        path,
         {
             "identity": t.identity,
             "evaluate_every": t.evaluate_every,
             "model": t.model.state_dict(),
             "method": t.method.state_dict(),
-            **train_step.state_dict(),
+            **step.state_dict(),
             "random": {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state(t.device) if cuda else None},
             "state": vars(state),
         },
     )
 
 
-def resume(t: Training, path: Path, train_step: Step) -> State:
+def resume(t: Training, path: Path, step: Step) -> State:
+    """Put training and step into the state that `path` holds; where there is no such file they stay as they are.
+
+    UserError when it is damaged, or of another configuration or rhythm of evaluation.
+    """
     if not path.exists():
         return State()
     saved = load_checkpoint(path)
@@ -67,7 +75,7 @@ def resume(t: Training, path: Path, train_step: Step) -> State:
         )
     t.model.load_state_dict(saved["model"])
     t.method.load_state_dict(saved["method"])
-    train_step.load_state_dict(saved)
+    step.load_state_dict(saved)
     torch.set_rng_state(saved["random"]["cpu"])
     if t.device.type == "cuda" and saved["random"]["cuda"] is not None:
         torch.cuda.set_rng_state(saved["random"]["cuda"], t.device)

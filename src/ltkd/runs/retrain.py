@@ -1,4 +1,4 @@
-"""The second stage of a two-stage training: a second fit() of the classifier alone, in a folder of its own.
+"""The second stage of a two-stage training: the classifier alone is trained again, in a folder of its own.
 
 The features stay in eval mode. (The code of arXiv:1910.09217 leaves its frozen network in training mode, so that its
 batch normalisation drifts towards the second stage's sampling; here the features are the first stage's.)
@@ -16,7 +16,7 @@ from ltkd.config.schema import Network
 from ltkd.data import build_sampler
 from ltkd.errors import UserError
 from ltkd.loop.tracking import Tracker
-from ltkd.loop.trainer import FitResult, fit
+from ltkd.loop.trainer import FitResult, Trainer
 from ltkd.loop.training import Training
 from ltkd.losses import learnable_weight_scaling
 from ltkd.methods import Method
@@ -57,7 +57,7 @@ def retrain(network: Network, first: Training, method: Method, directory: Path, 
         teacher_logits=None, extra_logits=[], recipe=recipe,
         sampler=build_sampler(recipe.sampling, first.sampler.labels), frozen_features=True,
     )  # fmt: skip
-    fitted = fit(second, directory / RETRAINING, tracker.stage(RETRAINING))
+    fitted = Trainer(second, directory / RETRAINING, tracker.stage(RETRAINING)).fit()
     if scaling:
         set_classifier(model, model.classifier.folded())
     model.requires_grad_(True)

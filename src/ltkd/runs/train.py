@@ -1,4 +1,4 @@
-"""One network of a run trained: what fit() needs is put together, the training carried out, the result written."""
+"""Trains one network of a run: collects what its Trainer needs, trains, evaluates, writes the result."""
 
 import dataclasses
 import functools
@@ -15,7 +15,7 @@ from ltkd.files import write_json
 from ltkd.loop.precision import autocast
 from ltkd.loop.teacher_logits import TeacherLogits, use_cache
 from ltkd.loop.tracking import Tracker
-from ltkd.loop.trainer import fit
+from ltkd.loop.trainer import Trainer
 from ltkd.loop.training import Training
 from ltkd.losses import ClassGroups
 from ltkd.methods import Method
@@ -31,7 +31,7 @@ def make_training(
     setup: Setup, run: NetworkRun, model: nn.Module, method: Method, teacher: TrainedTeacher | None,
     extra_teachers: Sequence[TrainedTeacher] = (),
 ) -> Training:  # fmt: skip
-    """Collects what fit() needs to train `model` on `method`'s objective."""
+    """Collects what a Trainer needs to train `model` on `method`'s objective."""
     config, split = setup.config, setup.data.split
     recipe = config.recipe_of(run.network)
     if given_weights(run.network) is not None:
@@ -85,7 +85,7 @@ def train_network(
         run_id=run.tracking_id,
     )  # fmt: skip
     with tracker:
-        fitted = fit(training, run.directory, tracker)
+        fitted = Trainer(training, run.directory, tracker).fit()
         figures = {"further_teacher_results": [teacher_in_short(one.result) for one in extra_teachers]}
         if run.network.retraining is not None:
             figures["before_retraining"] = fitted.accuracy
