@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ltkd.data import DeviceData, LongTailSplit
 from ltkd.errors import UserError
 from ltkd.losses import group_mass
+from ltkd.models import evaluating
 
 NUM_BINS = 15  # of the calibration error: the number that the field reports with
 
@@ -51,14 +52,11 @@ def predict_logits(model: nn.Module, data: DeviceData, autocast: Callable[[], Ab
     Counting is done there: one transfer, and the same code, hence the same digits, for every device. UserError where
     one is not finite.
     """
-    was_training = model.training
-    model.eval()
-    with torch.inference_mode():
-        logits = []
+    logits = []
+    with evaluating(model), torch.inference_mode():
         for batch in data.evaluation_batches():
             with autocast():
                 logits.append(model(batch.images).logits.float())
-    model.train(was_training)
     result = torch.cat(logits).cpu()
     if not result.isfinite().all():
         raise UserError(

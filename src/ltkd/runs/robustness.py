@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ltkd.data import DatasetConfig
 from ltkd.loop.evaluate import summarize
 from ltkd.methods import Method
+from ltkd.models import evaluating
 from ltkd.setup import Setup
 
 RADIUS, STEP, STEPS = 8 / 255, 2 / 255, 10  # of pixel values in 0 .. 1
@@ -69,23 +70,21 @@ def balanced_rows(labels: Tensor, number: int | None) -> Tensor:
 def _accuracies(setup: Setup, model: nn.Module, rows: Tensor) -> dict[str, Any]:
     space = PixelSpace.of(setup.config.dataset, setup.device)
     generator = torch.Generator().manual_seed(SEED)
-    was_training = model.training
-    model.eval()
     logits: dict[str, list[Tensor]] = {"clean": [], "fgsm": [], "pgd": []}
-    for part in rows.split(BATCH_SIZE):
-        centre = torch.full_like(part, setup.test.crop_padding)
-        images = setup.test.views(part, centre, centre, torch.zeros_like(part, dtype=torch.bool))
-        labels = setup.test.labels[part]
-        start = (2 * torch.rand(images.shape, generator=generator).to(images) - 1) * RADIUS * space.unit
-        attacked = {
-            "clean": images,
-            "fgsm": attack(model, images, labels, space, start=0 * images, steps=1, step=RADIUS),
-            "pgd": attack(model, images, labels, space, start=start, steps=STEPS, step=STEP),
-        }
-        with torch.no_grad():
-            for name, batch in attacked.items():
-                logits[name].append(model(batch).logits.float().cpu())
-    model.train(was_training)
+    with evaluating(model):
+        for part in rows.split(BATCH_SIZE):
+            centre = torch.full_like(part, setup.test.crop_padding)
+            images = setup.test.views(part, centre, centre, torch.zeros_like(part, dtype=torch.bool))
+            labels = setup.test.labels[part]
+            start = (2 * torch.rand(images.shape, generator=generator).to(images) - 1) * RADIUS * space.unit
+            attacked = {
+                "clean": images,
+                "fgsm": attack(model, images, labels, space, start=0 * images, steps=1, step=RADIUS),
+                "pgd": attack(model, images, labels, space, start=start, steps=STEPS, step=STEP),
+            }
+            with torch.no_grad():
+                for name, batch in attacked.items():
+                    logits[name].append(model(batch).logits.float().cpu())
     labels = setup.test.labels[rows].cpu()
     evaluations = {name: summarize(torch.cat(parts), labels, setup.data.split) for name, parts in logits.items()}
     return {name: {"all": one.all, "per_group": one.per_group} for name, one in evaluations.items()}

@@ -23,6 +23,7 @@ from ltkd.errors import UserError
 from ltkd.loop.checkpoint import load_checkpoint, save_checkpoint
 from ltkd.loop.precision import autocast
 from ltkd.methods import MethodContext, method_class
+from ltkd.models import evaluating
 from ltkd.setup import Setup
 from ltkd.task_losses import TaskLoss
 
@@ -109,15 +110,14 @@ def set_weights(model: nn.Module, weights: Tensor) -> None:
 def refresh_batch_norm(setup: Setup, model: nn.Module, batch_size: int, generator: torch.Generator) -> None:
     """Set the statistics of batch normalisation to their means over one epoch of augmented training batches."""
     layers = {layer: layer.momentum for layer in model.modules() if isinstance(layer, _BatchNorm)}
-    model.eval()
-    for layer in layers:
-        layer.reset_running_stats()
-        layer.momentum = None  # plain averages
-        layer.train()
     plan = setup.train.draw_epoch(generator)
-    for step in range(setup.train.num_batches(batch_size) if layers else 0):
-        with autocast(setup.config.precision, setup.device):
-            model(setup.train.batch(plan, step, batch_size).images)
+    with evaluating(model):
+        for layer in layers:
+            layer.reset_running_stats()
+            layer.momentum = None  # plain averages
+            layer.train()
+        for step in range(setup.train.num_batches(batch_size) if layers else 0):
+            with autocast(setup.config.precision, setup.device):
+                model(setup.train.batch(plan, step, batch_size).images)
     for layer, momentum in layers.items():
         layer.momentum = momentum
-    model.eval()
