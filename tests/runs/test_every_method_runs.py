@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from ltkd.config.identity import student_run
-from ltkd.loop.state import CHECKPOINT
 from ltkd.loop.step import Step, StepInput
 from ltkd.runs.build import TrainedTeacher, new_method, new_model
 from ltkd.runs.run import run_experiment
@@ -42,7 +41,7 @@ def test_a_run_on_digits_ends_and_resumes_to_the_same_bit(make_config, teachers,
     with killed_after(2):
         run_experiment(config("halved"))
     directory = student_run(config("halved")).directory
-    assert (directory / CHECKPOINT).exists()
+    assert student_run(config("halved")).files.checkpoint.exists()
     torch.manual_seed(98765)  # whatever happened in between
     resumed = run_experiment(config("halved"))
     assert numbers(resumed) == numbers(result)

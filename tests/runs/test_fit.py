@@ -13,7 +13,6 @@ from ltkd.data import load_data, write_pack
 from ltkd.errors import UserError
 from ltkd.loop import state as state_module
 from ltkd.loop.interrupt import Interrupted
-from ltkd.loop.state import CHECKPOINT
 from ltkd.loop.step import Step, StepInput
 from ltkd.methods import method_class
 from ltkd.runs import run as run_module
@@ -137,13 +136,13 @@ def test_resumed_equals_uninterrupted_bit_for_bit(make_config, at_call, stop, ra
     with pytest.raises(raised):
         run_experiment(halved)
     restore()
-    directory = student_run(halved).directory
-    assert (directory / CHECKPOINT).exists()
-    assert not (directory / "result.json").exists()
+    files = student_run(halved).files
+    assert files.checkpoint.exists()
+    assert not files.result.exists()
 
     assert numbers(run_experiment(halved)) == numbers(expected)
-    assert metrics_of(directory) == metrics_of(student_run(whole).directory)
-    assert len(metrics_of(directory)) == 3
+    assert metrics_of(files.folder) == metrics_of(student_run(whole).directory)
+    assert len(metrics_of(files.folder)) == 3
 
 
 def test_an_interrupted_teacher_is_resumed_too(make_config, at_call, tmp_path):

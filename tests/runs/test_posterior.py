@@ -19,7 +19,7 @@ from ltkd.results.collect import collect, summary_rows
 from ltkd.runs import swag
 from ltkd.runs.build import new_model
 from ltkd.runs.run import run_experiment
-from ltkd.runs.swag import STATISTICS, WeightCollector, draw_weights, refresh_batch_norm, set_weights
+from ltkd.runs.swag import WeightCollector, draw_weights, refresh_batch_norm, set_weights
 from ltkd.runs.teacher_store import find_or_train_teacher
 from ltkd.setup import prepare
 
@@ -167,7 +167,7 @@ def collected(trajectory, rank, path):
 @pytest.mark.parametrize("rank", [2, 3, 5, 8])
 def test_swag_moments_are_those_of_the_trajectory(tmp_path, rank):
     trajectory = torch.randn(5, 10, generator=torch.Generator().manual_seed(0))
-    statistics = collected(trajectory, rank, tmp_path / STATISTICS).statistics()
+    statistics = collected(trajectory, rank, tmp_path / "swag.ckpt").statistics()
     torch.testing.assert_close(statistics["mean"], trajectory.mean(0))
     torch.testing.assert_close(statistics["variance"], trajectory.square().mean(0) - trajectory.mean(0).square())
     running = torch.stack([trajectory[i] - trajectory[: i + 1].mean(0) for i in range(5)])
@@ -179,7 +179,7 @@ def test_swag_moments_are_those_of_the_trajectory(tmp_path, rank):
 
 def test_swag_samples_have_the_gaussians_moments(tmp_path):
     trajectory = torch.randn(6, 10, generator=torch.Generator().manual_seed(0))
-    statistics = collected(trajectory, 4, tmp_path / STATISTICS).statistics()
+    statistics = collected(trajectory, 4, tmp_path / "swag.ckpt").statistics()
     generator, draws = torch.Generator().manual_seed(1), 40_000
     samples = torch.stack([draw_weights(statistics, generator) for _ in range(draws)])
     deviations = statistics["deviations"]
@@ -262,7 +262,7 @@ def test_an_interrupted_collection_goes_on_to_the_same_samples(make_config, tmp_
     with pytest.raises(KeyboardInterrupt):
         run_experiment(config)
     monkeypatch.setattr(WeightCollector, "end_epoch", end_epoch)
-    assert not (collection_of(config).directory / STATISTICS).exists()
+    assert not collection_of(config).files.swag.exists()
     resumed = run_experiment(config)
     assert numbers(resumed) == numbers(expected)
     accuracies = [[one["accuracy"] for one in r["further_teacher_results"]] for r in (resumed, expected)]
@@ -274,7 +274,7 @@ def test_an_interrupted_collection_goes_on_to_the_same_samples(make_config, tmp_
 def test_a_damaged_posterior_is_not_drawn_from(make_config, damage):
     config = make_config(*SWAG, *TWO_EPOCHS)
     run_experiment(config)
-    path = collection_of(config).directory / STATISTICS
+    path = collection_of(config).files.swag
     if damage == "missing":
         path.unlink()
     else:

@@ -17,11 +17,12 @@ from ltkd.data import Batch
 from ltkd.errors import UserError
 from ltkd.loop.evaluate import evaluate
 from ltkd.loop.graph import make_step
-from ltkd.loop.state import CHECKPOINT, State, save_state
+from ltkd.loop.state import State, save_state
 from ltkd.loop.teacher_logits import WINDOW
 from ltkd.loop.tracking import Tracker
 from ltkd.machine import num_cores
 from ltkd.methods import Method
+from ltkd.results.files import RunFiles
 from ltkd.runs.build import TrainedTeacher, new_method, new_model
 from ltkd.runs.train import make_training
 from ltkd.setup import Setup, prepare, synthetic_setup
@@ -101,7 +102,7 @@ class EngineLoop:
             test = evaluate(t.model, t.test, t.split, t.autocast)  # for the first time: allocations, choice of kernels
             return {
                 "evaluation": self._seconds(lambda: evaluate(t.model, t.test, t.split, t.autocast)),
-                "saving": self._seconds(lambda: save_state(folder / CHECKPOINT, t, State(), self._step)),
+                "saving": self._seconds(lambda: save_state(RunFiles(folder).checkpoint, t, State(), self._step)),
                 "logging": self._seconds(log),
             }
 

@@ -1,4 +1,4 @@
-"""The state of a training: kept while it runs, saved to last.ckpt, resumed from there."""
+"""The state of a training: kept while it runs, saved to a checkpoint, resumed from there."""
 
 import logging
 from dataclasses import dataclass, field
@@ -14,8 +14,6 @@ from ltkd.loop.step import Step
 from ltkd.loop.training import Training
 
 logger = logging.getLogger(__name__)
-
-CHECKPOINT = "last.ckpt"
 
 
 @dataclass

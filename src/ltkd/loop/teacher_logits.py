@@ -27,13 +27,13 @@ from ltkd.data.batches import to_device
 from ltkd.errors import UserError
 from ltkd.loop.progress import shown_as
 from ltkd.loop.teacher_cache import TeacherCache, record_type
+from ltkd.results.files import RunFiles
 
 logger = logging.getLogger(__name__)
 
 WINDOW = 4096  # images whose logits are on the device at a time
 FILL_BLOCK = 16384  # entries between two looks at what is there
 MAX_SILENCE = 60  # seconds between two lines of a fill without a bar
-FOLDER = "logits"  # in the teacher's directory
 FILL_SHARE = 0.75  # of all views: a run that needs at least these has them all computed before it starts
 
 
@@ -225,7 +225,7 @@ def use_cache(
         return
     about = about | {"batch": logits.batch_size, "probe": fingerprint}
     try:
-        cache = TeacherCache(directory / FOLDER, about, **shape, dtype=logits.storage)
+        cache = TeacherCache(RunFiles(directory).logits, about, **shape, dtype=logits.storage)
     except UserError as error:
         logger.warning("%s; %s is computed anew in every epoch", error, label)
         return

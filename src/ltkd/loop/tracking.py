@@ -18,10 +18,9 @@ from urllib.parse import urlparse
 from ltkd.config.schema import Wandb
 from ltkd.errors import UserError
 from ltkd.files import write_text
+from ltkd.results.files import RunFiles
 
 logger = logging.getLogger(__name__)
-
-METRICS = "metrics.jsonl"
 
 
 class Tracker:
@@ -31,7 +30,7 @@ class Tracker:
         self, directory: Path, settings: Wandb, *, name: str, group: str, job_type: str, tags: list[str],
         config: dict[str, Any], run_id: str,
     ) -> None:  # fmt: skip
-        self.path = Path(directory) / METRICS
+        self.path = RunFiles(directory).metrics
         self.settings = settings
         self.arguments = {
             "dir": str(directory), "project": settings.project, "entity": settings.entity, "name": name, "group": group,
@@ -40,11 +39,13 @@ class Tracker:
         self.run = None
         self.prefix = ""  # of the names in W&B
 
-    def stage(self, name: str) -> "Tracker":
-        """For a further stage of the same training: a metrics file in the folder `name`, and the same W&B run, where
-        its figures are called name/..."""
-        stage = copy.copy(self)
-        stage.path, stage.prefix = self.path.parent / name / METRICS, f"{name}/"
+    def stage(self, files: RunFiles) -> "Tracker":
+        """Return the tracker of a further stage of the same training, which has a folder of its own.
+
+        Its metrics go there and to the same W&B run, where their names begin with the folder's.
+        """
+        stage, name = copy.copy(self), files.folder.name
+        stage.path, stage.prefix = files.metrics, f"{name}/"
         if self.run is not None:
             run = self.run
             stage._mirror(lambda: run.define_metric(f"{name}/*", step_metric=f"{name}/epoch"))
@@ -145,9 +146,9 @@ def _line(metrics: dict[str, Any]) -> str:
 
 
 def latest_metrics(directory: Path) -> dict[str, Any] | None:
-    """The last whole line of the metrics file; None where there is none yet."""
+    """Read the last whole line of the metrics file; None where there is none yet."""
     with contextlib.suppress(OSError):
-        for line in reversed((directory / METRICS).read_text().splitlines()):
+        for line in reversed(RunFiles(directory).metrics.read_text().splitlines()):
             with contextlib.suppress(ValueError):  # a line that is just being written
                 return json.loads(line)
     return None

@@ -12,7 +12,6 @@ import logging
 import math
 import time
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,10 +23,11 @@ from ltkd.loop.graph import make_step
 from ltkd.loop.interrupt import Interrupted, StopRequest
 from ltkd.loop.progress import Progress
 from ltkd.loop.schedule import learning_rate
-from ltkd.loop.state import CHECKPOINT, resume, save_state
+from ltkd.loop.state import resume, save_state
 from ltkd.loop.tracking import Tracker
 from ltkd.loop.training import Training
 from ltkd.models.weights import save_weights
+from ltkd.results.files import RunFiles
 
 logger = logging.getLogger(__name__)
 
@@ -61,10 +61,13 @@ class FitResult:
 
 
 class Trainer:
-    """One training in a folder of its own: `Trainer(training, directory, tracker).fit()`."""
+    """One training: `Trainer(training, files, tracker).fit()`.
 
-    def __init__(self, training: Training, directory: Path, tracker: Tracker) -> None:
-        self.training, self.directory, self.tracker = training, directory, tracker
+    Of the run's files it reads and writes the checkpoint and the selected weights; the tracker has the metrics.
+    """
+
+    def __init__(self, training: Training, files: RunFiles, tracker: Tracker) -> None:
+        self.training, self.files, self.tracker = training, files, tracker
         self.step = make_step(training)
         self.generator = torch.Generator()  # on the CPU: the same plan on every device
         self.stop = StopRequest()
@@ -78,7 +81,7 @@ class Trainer:
         t = self.training
         torch.manual_seed(t.seed)  # dropout and the like; order, crops and flips have a generator of their own
         self.generator.manual_seed(t.seed)
-        self.state = resume(t, self.directory / CHECKPOINT, self.step)
+        self.state = resume(t, self.files.checkpoint, self.step)
         self.tracker.restart(self.state.history)
         self.progress = Progress(
             t.label, t.recipe.epochs, t.steps_per_epoch, self.state.steps(t), t.progress, part=list(t.held_out)[-1]
@@ -136,7 +139,7 @@ class Trainer:
     def _save_and_stop(self, epoch: int) -> None:
         try:
             self.check_finite(epoch)  # nothing broken is saved
-            save_state(self.directory / CHECKPOINT, self.training, self.state, self.step)
+            save_state(self.files.checkpoint, self.training, self.state, self.step)
         except UserError as error:  # then the last checkpoint has to do; the request to stop holds
             logger.warning("%s", error)
         logger.warning("%s: stopped in epoch %d; the same command resumes it", self.training.label, epoch)
@@ -181,7 +184,7 @@ class Trainer:
         state.images = 0
         if last or self.pace.is_due():
             with self.pace.saving():
-                save_state(self.directory / CHECKPOINT, t, state, self.step)
+                save_state(self.files.checkpoint, t, state, self.step)
         self.tracker.log(metrics)
         self.progress.epoch_done(epoch, metrics["train/loss"], shown)
 
@@ -197,7 +200,7 @@ class Trainer:
             record["validation"] = asdict(validation)
             if state.selected is None or validation.all > state.selected["validation"]["all"]:
                 state.selected = record
-                save_weights(t.model, self.directory / "selected.safetensors", {"epoch": str(state.epoch)})
+                save_weights(t.model, self.files.selected, {"epoch": str(state.epoch)})
         return evaluations
 
     def images_per_second(self) -> float | None:

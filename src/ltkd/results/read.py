@@ -37,12 +37,6 @@ def accuracy(run: dict[str, Any], kind: str, group: str | None) -> float | None:
     return record["all"] if group is None else record["per_group"].get(group)
 
 
-def files_below(folder: Path, name: str) -> list[Path]:
-    """Finds files of that name, sorted; not in hidden folders, where trial runs are."""
-    found = sorted(Path(folder).rglob(name))
-    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
-
-
 def how_it_ended(path: Path) -> str:
     """One line about a run without a result, from its status.json."""
     try:

@@ -6,7 +6,6 @@ batch normalisation drifts towards the second stage's sampling; here the feature
 
 import copy
 import dataclasses
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +20,7 @@ from ltkd.loop.training import Training
 from ltkd.losses import learnable_weight_scaling
 from ltkd.methods import Method
 from ltkd.models.classifier import linear_classifier, set_classifier
-from ltkd.runs.directory import RETRAINING
+from ltkd.results.files import RunFiles
 
 
 def check_retraining(network: Network, model: nn.Module) -> None:
@@ -34,11 +33,11 @@ def check_retraining(network: Network, model: nn.Module) -> None:
         raise UserError(f"{network.name}: retraining=crt needs a network with one layer that makes the logits")
 
 
-def retrain(network: Network, first: Training, method: Method, directory: Path, tracker: Tracker) -> FitResult:
+def retrain(network: Network, first: Training, method: Method, files: RunFiles, tracker: Tracker) -> FitResult:
     """Train the classifier of `first.model` once more, or resume that; `first` is the training that is finished.
 
-    method: the objective of this stage. The network has the same parameters afterwards, with other values: its file of
-    weights fits the same network.
+    method, files: of this stage. The network has the same parameters afterwards, with other values: its file of weights
+    fits the same network.
     """
     settings, model = build_retraining(network.retraining), first.model
     recipe = settings.recipe(first.recipe)
@@ -57,7 +56,7 @@ def retrain(network: Network, first: Training, method: Method, directory: Path, 
         teacher_logits=None, extra_logits=[], recipe=recipe,
         sampler=build_sampler(recipe.sampling, first.sampler.labels), frozen_features=True,
     )  # fmt: skip
-    fitted = Trainer(second, directory / RETRAINING, tracker.stage(RETRAINING)).fit()
+    fitted = Trainer(second, files, tracker.stage(files)).fit()
     if scaling:
         set_classifier(model, model.classifier.folded())
     model.requires_grad_(True)

@@ -24,10 +24,9 @@ from ltkd.loop.checkpoint import load_checkpoint, save_checkpoint
 from ltkd.loop.precision import autocast
 from ltkd.methods import MethodContext, method_class
 from ltkd.models import evaluating
+from ltkd.results.files import RunFiles
 from ltkd.setup import Setup
 from ltkd.task_losses import TaskLoss
-
-STATISTICS = "swag.ckpt"
 
 
 def swag_training(teacher: Teacher, sampling: str | dict[str, Any]) -> Teacher:
@@ -90,12 +89,12 @@ def draw_weights(statistics: dict[str, Tensor], generator: torch.Generator) -> T
     return mean + diagonal + coefficients @ deviations
 
 
-def load_statistics(directory: Path) -> dict[str, Tensor]:
+def load_statistics(files: RunFiles) -> dict[str, Tensor]:
     """Reads what a finished collection wrote. UserError when it is missing or damaged."""
     try:
-        return load_checkpoint(directory / STATISTICS)
+        return load_checkpoint(files.swag)
     except UserError as error:
-        raise UserError(f"{error}. Delete the whole folder {directory} to have it collected again") from error
+        raise UserError(f"{error}. Delete the whole folder {files.folder} to have it collected again") from error
 
 
 @torch.no_grad()

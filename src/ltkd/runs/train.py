@@ -20,6 +20,7 @@ from ltkd.loop.training import Training
 from ltkd.losses import ClassGroups
 from ltkd.methods import Method
 from ltkd.runs.build import TrainedTeacher, given_weights, task_only
+from ltkd.runs.directory import RunDirectory
 from ltkd.runs.post_hoc import post_hoc_figures
 from ltkd.runs.result import teacher_in_short, write_result
 from ltkd.runs.retrain import retrain
@@ -72,30 +73,31 @@ def _precomputed_logits(setup: Setup, teacher: TrainedTeacher, epochs: int) -> T
 
 
 def train_network(
-    setup: Setup, run: NetworkRun, model: nn.Module, method: Method, teacher: TrainedTeacher | None,
+    setup: Setup, directory: RunDirectory, model: nn.Module, method: Method, teacher: TrainedTeacher | None,
     extra_teachers: Sequence[TrainedTeacher] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """Train (or resume) and return the result, which is then on disk with the weights."""
-    start, config, names = time.perf_counter(), setup.config, run.names
-    write_json(run.directory / "config.json", run.settings)
+    start, config, run, names = time.perf_counter(), setup.config, directory.run, directory.run.names
+    write_json(directory.config, run.settings)
     training = make_training(setup, run, model, method, teacher, extra_teachers)
     tracker = Tracker(
-        run.directory, config.wandb, name=f"{names['label']}-s{run.seed}", group=f"{names['label']}-{names['cell']}",
+        directory.folder, config.wandb, name=f"{names['label']}-s{run.seed}", group=f"{names['label']}-{names['cell']}",
         job_type=run.role, tags=[names["dataset"], names["method"], config.study], config=run.settings,
         run_id=run.tracking_id,
     )  # fmt: skip
     with tracker:
-        fitted = Trainer(training, run.directory, tracker).fit()
+        fitted = Trainer(training, directory, tracker).fit()
         figures = {"further_teacher_results": [teacher_in_short(one.result) for one in extra_teachers]}
         if run.network.retraining is not None:
             figures["before_retraining"] = fitted.accuracy
             cross_entropy = task_only(setup, dataclasses.replace(run.network, task_loss="ce"))
-            fitted = fitted.followed_by(retrain(run.network, training, cross_entropy, run.directory, tracker))
+            second = retrain(run.network, training, cross_entropy, directory.retraining, tracker)
+            fitted = fitted.followed_by(second)
         figures["post_hoc"] = post_hoc_figures(setup, model)
         if run.role == "student":
             figures["robustness"] = robustness_figures(setup, method, model, teacher.model if teacher else None)
         result = write_result(
-            setup, run, model, fitted, teacher.result if teacher else None, figures, time.perf_counter() - start
+            setup, directory, model, fitted, teacher.result if teacher else None, figures, time.perf_counter() - start
         )
         tracker.summarize({"accuracy": result["accuracy"], "images_per_second": result["images_per_second"]})
     return result
