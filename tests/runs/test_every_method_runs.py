@@ -89,7 +89,7 @@ def knowing_teacher(setup, pair, knowing_teachers):
             optimizer.step()
         assert (network.eval()(batch.images).logits.argmax(1) == batch.labels).float().mean() > 0.95
         knowing_teachers[pair] = network.requires_grad_(False)
-    return TrainedTeacher(knowing_teachers[pair], {})
+    return TrainedTeacher(knowing_teachers[pair], None)
 
 
 @pytest.mark.parametrize("pair", PAIRS)

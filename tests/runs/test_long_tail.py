@@ -186,7 +186,7 @@ def step_of(config):
     setup = prepare(config)
     student = new_model(setup, config.student, config.seed)
     teacher = new_model(setup, config.teacher, 1).eval().requires_grad_(False) if config.needs_teacher else None
-    teacher = teacher and TrainedTeacher(teacher, {})
+    teacher = teacher and TrainedTeacher(teacher, None)
     further = [teacher] * len(config.extra_teachers)
     method = new_method(setup, student, teacher, len(further)).train()
     model = method.adapt_student(student).train()

@@ -184,7 +184,7 @@ def _first_step(setup: Setup, teachers: dict[tuple[str, str], nn.Module]) -> tup
             if (one.name, str(one.task_loss)) not in teachers:
                 network = new_model(setup, one, one.seed).eval().requires_grad_(False)
                 teachers[one.name, str(one.task_loss)] = network
-        teacher, *further = (TrainedTeacher(teachers[one.name, str(one.task_loss)], {}) for one in wanted)
+        teacher, *further = (TrainedTeacher(teachers[one.name, str(one.task_loss)], None) for one in wanted)
     method = new_method(setup, student, teacher, len(further)).train()
     model = method.adapt_student(student).train()
     trained = [parameter for module in (model, method) for parameter in module.parameters() if parameter.requires_grad]

@@ -12,6 +12,7 @@ from ltkd.errors import UserError
 from ltkd.loop.checkpoint import load_checkpoint, save_checkpoint
 from ltkd.loop.step import Step
 from ltkd.loop.training import Training
+from ltkd.results.result import EpochRecord
 
 logger = logging.getLogger(__name__)
 
@@ -25,9 +26,9 @@ class State:
     images: int = 0  # seen in the epoch under way
     generator: Tensor | None = None  # state at the start of the epoch under way
     history: list[dict[str, Any]] = field(default_factory=list)  # one dictionary of metrics per epoch
-    last: dict[str, Any] | None = None  # the latest evaluation
-    best: dict[str, Any] | None = None  # highest test accuracy: for comparison with papers that report it
-    selected: dict[str, Any] | None = None  # highest validation accuracy, with its test figures
+    last: EpochRecord | None = None  # the latest evaluation
+    best: EpochRecord | None = None  # highest test accuracy: for comparison with papers that report it
+    selected: EpochRecord | None = None  # highest validation accuracy
     seconds: float = 0.0  # of training steps, over all sessions
     repeats: dict[int, float] = field(default_factory=dict)  # by group, of the epoch under way; as Sampler.repeats
 

@@ -28,31 +28,18 @@ from ltkd.loop.tracking import Tracker
 from ltkd.loop.training import Training
 from ltkd.models.weights import save_weights
 from ltkd.results.files import RunFiles
+from ltkd.results.result import Accuracy
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """`last`, `best` and `selected` are {"epoch": ..., **Evaluation on the test part}.
+    """Accuracy and speed of a finished training."""
 
-    With a validation split they have its Evaluation under "validation"; without one, `selected` is None.
-    """
-
-    last: dict[str, Any]
-    best: dict[str, Any]
-    selected: dict[str, Any] | None
+    accuracy: Accuracy
     train_seconds: float
     images_per_second: float | None
-
-    @property
-    def accuracy(self) -> dict[str, Any]:
-        """As result.json has it."""
-        return {
-            "last": self.last,  # the headline
-            "best": self.best,  # best epoch ON THE TEST PART: only for comparison with papers that report it
-            "selected": self.selected,  # best epoch on the validation split, where there is one
-        }
 
     def followed_by(self, second: "FitResult") -> "FitResult":
         """Join both stages of a two-stage training: the second's accuracies, the seconds of both, the first's speed."""
@@ -100,7 +87,8 @@ class Trainer:
         state = self.state
         if state.last is None:  # no epoch at all: a pretrained network used as it is
             self.evaluate()
-        return FitResult(state.last, state.best, state.selected, state.seconds, self.images_per_second())
+        accuracy: Accuracy = {"last": state.last, "best": state.best, "selected": state.selected}
+        return FitResult(accuracy, state.seconds, self.images_per_second())
 
     def train_epoch(self) -> None:
         """Carry out the steps of one epoch that are not done yet."""

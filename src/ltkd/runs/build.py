@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -13,6 +12,7 @@ from ltkd.errors import UserError
 from ltkd.methods import Method, MethodContext, Networks, build_method, method_class
 from ltkd.models import build_model, load_weights
 from ltkd.models.classifier import order_classes
+from ltkd.results.result import Result
 from ltkd.runs.retrain import check_retraining
 from ltkd.setup import Setup, predict
 from ltkd.task_losses import build_task_loss
@@ -21,7 +21,7 @@ from ltkd.task_losses import build_task_loss
 @dataclasses.dataclass(frozen=True)
 class TrainedTeacher:
     model: nn.Module  # in eval mode, without gradients
-    result: dict[str, Any]
+    result: Result | None  # None: not trained
     directory: Path | None = None  # where it is stored
 
 

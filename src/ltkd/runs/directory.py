@@ -21,6 +21,7 @@ from ltkd.files import read_json, remove_partial_files, write_json
 from ltkd.loop.interrupt import Interrupted
 from ltkd.results.files import RunFiles
 from ltkd.results.read import read_result
+from ltkd.results.result import Result
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class RunDirectory(RunFiles):
     def __init__(self, run: NetworkRun) -> None:
         super().__init__(run.directory)
         self.run = run
-        self.finished: dict[str, Any] | None = None
+        self.finished: Result | None = None
 
     @contextmanager
     def open(self, *, wait: bool) -> Iterator["RunDirectory"]:
@@ -57,7 +58,7 @@ class RunDirectory(RunFiles):
             with contextlib.nullcontext() if self.finished is not None else recorded(self, self.run.names):
                 yield self
 
-    def finished_result(self) -> dict[str, Any] | None:
+    def finished_result(self) -> Result | None:
         """Read the result; None where there is none. UserError when it is damaged or of another configuration."""
         if not self.result.exists():
             return None

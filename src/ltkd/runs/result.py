@@ -1,8 +1,7 @@
-"""result.json: all that a table or a reader needs to know of a finished run, written last."""
+"""Writes result.json, all that a table or a reader needs to know of a finished run."""
 
 import platform
 from datetime import UTC, datetime
-from typing import Any
 
 import numpy
 import torch
@@ -14,26 +13,27 @@ from ltkd.loop.trainer import FitResult
 from ltkd.machine import device_name, git_state
 from ltkd.models import count_multiply_adds, count_parameters, save_weights
 from ltkd.results.read import SCHEMA_VERSION
+from ltkd.results.result import Findings, Result, TeacherResult
 from ltkd.runs.directory import RunDirectory
 from ltkd.setup import Setup
 
 
 def write_result(
-    setup: Setup, directory: RunDirectory, model: nn.Module, fitted: FitResult, teacher: dict[str, Any] | None,
-    figures: dict[str, Any], wall_seconds: float,
-) -> dict[str, Any]:  # fmt: skip
+    setup: Setup, directory: RunDirectory, model: nn.Module, fitted: FitResult, teacher: Result | None,
+    findings: Findings, wall_seconds: float,
+) -> Result:  # fmt: skip
     """Write the weights, then the result: who finds the result finds everything.
 
-    teacher: the teacher's result; figures: further entries, what else was found out about the network.
+    teacher: the teacher's result.
     """
     config, dataset, run = setup.config, setup.config.dataset, directory.run
     save_weights(model, directory.weights, {"hash": run.hash})  # one key: of several the order on disk is random
     shape = (dataset.channels, dataset.image_size, dataset.image_size)
-    result = {
+    result: Result = {
         "schema_version": SCHEMA_VERSION,
         **run.names,
         "accuracy": fitted.accuracy,
-        **figures,
+        **findings,
         "group_names": setup.data.split.group_names,
         "class_counts": setup.data.split.class_counts.tolist(),
         "groups": setup.data.split.groups.tolist(),
@@ -42,7 +42,7 @@ def write_result(
         "directory": str(directory.folder),
         "parameters": count_parameters(model),
         "multiply_adds": count_multiply_adds(model, shape),
-        "wall_seconds": wall_seconds,  # of this process; train_seconds is of all, with interruptions
+        "wall_seconds": wall_seconds,
         "train_seconds": fitted.train_seconds,
         "images_per_second": fitted.images_per_second,
         "device": device_name(setup.device),
@@ -63,7 +63,7 @@ def write_result(
     return result
 
 
-def teacher_in_short(result: dict[str, Any]) -> dict[str, Any]:
+def teacher_in_short(result: Result) -> TeacherResult:
     """Returns what a student's result says of a teacher."""
     keys = ("hash", "cell", "seed", "directory", "accuracy", "parameters", "evaluate_every")
     later = ("post_hoc", "weights_sha256")  # which not all results have

@@ -9,7 +9,6 @@ Cost: 14 passes forward and 11 backward per image and network, in float32, whate
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +18,7 @@ from ltkd.data import DatasetConfig
 from ltkd.loop.evaluate import summarize
 from ltkd.methods import Method
 from ltkd.models import evaluating
+from ltkd.results.result import Robustness, UnderAttack
 from ltkd.setup import Setup
 
 RADIUS, STEP, STEPS = 8 / 255, 2 / 255, 10  # of pixel values in 0 .. 1
@@ -40,12 +40,10 @@ class PixelSpace:
         return cls((0 - mean) / std, (1 - mean) / std, 1 / std)
 
 
-def robustness_figures(
+def accuracy_under_attack(
     setup: Setup, method: Method, student: nn.Module, teacher: nn.Module | None
-) -> dict[str, Any] | None:
-    """{"images", "radius", "step", "steps", "student", "teacher"}; student and teacher (None without one) have clean,
-    fgsm and pgd, each the accuracy in % as {"all", "per_group"}. None where neither method nor user asks for it.
-    """
+) -> Robustness | None:
+    """Attack student and teacher and return their accuracies in %; None where neither method nor user asks for it."""
     settings = setup.config.evaluation
     if not (method.reports_robustness if settings.robustness == "auto" else settings.robustness):
         return None
@@ -67,7 +65,7 @@ def balanced_rows(labels: Tensor, number: int | None) -> Tensor:
     return position.argsort(stable=True)[: len(labels) if number is None else number].sort().values
 
 
-def _accuracies(setup: Setup, model: nn.Module, rows: Tensor) -> dict[str, Any]:
+def _accuracies(setup: Setup, model: nn.Module, rows: Tensor) -> UnderAttack:
     space = PixelSpace.of(setup.config.dataset, setup.device)
     generator = torch.Generator().manual_seed(SEED)
     logits: dict[str, list[Tensor]] = {"clean": [], "fgsm": [], "pgd": []}
@@ -87,7 +85,7 @@ def _accuracies(setup: Setup, model: nn.Module, rows: Tensor) -> dict[str, Any]:
                     logits[name].append(model(batch).logits.float().cpu())
     labels = setup.test.labels[rows].cpu()
     evaluations = {name: summarize(torch.cat(parts), labels, setup.data.split) for name, parts in logits.items()}
-    return {name: {"all": one.all, "per_group": one.per_group} for name, one in evaluations.items()}
+    return {name: {"all": e.all, "per_group": e.per_group} for name, e in evaluations.items()}
 
 
 def attack(

@@ -2,13 +2,13 @@
 
 import functools
 import logging
-from typing import Any
 
 import torch
 
 from ltkd.config.identity import student_run
 from ltkd.config.schema import Config
 from ltkd.machine import git_state
+from ltkd.results.result import Result
 from ltkd.runs.build import make_method, new_method, new_model
 from ltkd.runs.directory import RunDirectory, RunLocked
 from ltkd.runs.post_hoc import warn_of_other_tau
@@ -19,7 +19,7 @@ from ltkd.setup import describe, prepare
 logger = logging.getLogger(__name__)
 
 
-def run_experiment(config: Config) -> dict[str, Any] | None:
+def run_experiment(config: Config) -> Result | None:
     """Run, resume or skip what `config` describes and return its result.json; None if another process is at it."""
     git_state()  # now: the result, hours later, names the commit that the run started from
     run = student_run(config)
@@ -36,7 +36,7 @@ def run_experiment(config: Config) -> dict[str, Any] | None:
         return None
 
 
-def _train(config: Config, directory: RunDirectory) -> dict[str, Any]:
+def _train(config: Config, directory: RunDirectory) -> Result:
     run, setup = directory.run, prepare(config)
     logger.info("%s", describe(setup))
     directory.check_data(setup.data)
@@ -54,7 +54,7 @@ def _train(config: Config, directory: RunDirectory) -> dict[str, Any]:
     return train_network(setup, directory, model, method, teacher, extra_teachers)
 
 
-def _warn_of_other_evaluation(config: Config, result: dict[str, Any]) -> None:
+def _warn_of_other_evaluation(config: Config, result: Result) -> None:
     """Warns where a finished run, which is not evaluated again, was evaluated otherwise than is asked for now."""
     if result["evaluate_every"] != config.run.evaluate_every:
         logger.warning("it was evaluated every %d epochs", result["evaluate_every"])

@@ -14,6 +14,7 @@ from ltkd.config.schema import Teacher
 from ltkd.errors import UserError
 from ltkd.files import file_sha256
 from ltkd.models import check_predictions, load_weights
+from ltkd.results.result import Result
 from ltkd.runs.build import TrainedTeacher, new_model, task_only
 from ltkd.runs.directory import RunDirectory
 from ltkd.runs.swag import (
@@ -43,7 +44,7 @@ def find_or_train_teacher(
     if run.network.checkpoint is not None:
         _check_given(setup, model, run.network.checkpoint)
     if check is not None:
-        check(TrainedTeacher(model, {}))
+        check(TrainedTeacher(model, None))
     with RunDirectory(run).open(wait=True) as directory:
         directory.check_data(setup.data)
         if directory.finished is not None:
@@ -71,7 +72,7 @@ def _check_given(setup: Setup, model: nn.Module, checkpoint: str) -> None:
         )  # fmt: skip
 
 
-def _train(setup: Setup, directory: RunDirectory, model: nn.Module) -> dict[str, Any]:
+def _train(setup: Setup, directory: RunDirectory, model: nn.Module) -> Result:
     """Train a teacher that is not there yet and return its result.
 
     A sample of a SWAG posterior needs the posterior, which needs the teacher: each is found or trained in turn.

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import nn
@@ -19,12 +18,13 @@ from ltkd.loop.trainer import Trainer
 from ltkd.loop.training import Training
 from ltkd.losses import ClassGroups
 from ltkd.methods import Method
+from ltkd.results.result import Findings, Result
 from ltkd.runs.build import TrainedTeacher, given_weights, task_only
 from ltkd.runs.directory import RunDirectory
-from ltkd.runs.post_hoc import post_hoc_figures
+from ltkd.runs.post_hoc import post_hoc_corrections
 from ltkd.runs.result import teacher_in_short, write_result
 from ltkd.runs.retrain import retrain
-from ltkd.runs.robustness import robustness_figures
+from ltkd.runs.robustness import accuracy_under_attack
 from ltkd.setup import Setup
 
 
@@ -75,7 +75,7 @@ def _precomputed_logits(setup: Setup, teacher: TrainedTeacher, epochs: int) -> T
 def train_network(
     setup: Setup, directory: RunDirectory, model: nn.Module, method: Method, teacher: TrainedTeacher | None,
     extra_teachers: Sequence[TrainedTeacher] = (),
-) -> dict[str, Any]:  # fmt: skip
+) -> Result:  # fmt: skip
     """Train (or resume) and return the result, which is then on disk with the weights."""
     start, config, run, names = time.perf_counter(), setup.config, directory.run, directory.run.names
     write_json(directory.config, run.settings)
@@ -87,17 +87,17 @@ def train_network(
     )  # fmt: skip
     with tracker:
         fitted = Trainer(training, directory, tracker).fit()
-        figures = {"further_teacher_results": [teacher_in_short(one.result) for one in extra_teachers]}
+        findings: Findings = {"further_teacher_results": [teacher_in_short(extra.result) for extra in extra_teachers]}
         if run.network.retraining is not None:
-            figures["before_retraining"] = fitted.accuracy
+            findings["before_retraining"] = fitted.accuracy
             cross_entropy = task_only(setup, dataclasses.replace(run.network, task_loss="ce"))
             second = retrain(run.network, training, cross_entropy, directory.retraining, tracker)
             fitted = fitted.followed_by(second)
-        figures["post_hoc"] = post_hoc_figures(setup, model)
+        findings["post_hoc"] = post_hoc_corrections(setup, model)
         if run.role == "student":
-            figures["robustness"] = robustness_figures(setup, method, model, teacher.model if teacher else None)
+            findings["robustness"] = accuracy_under_attack(setup, method, model, teacher.model if teacher else None)
         result = write_result(
-            setup, directory, model, fitted, teacher.result if teacher else None, figures, time.perf_counter() - start
+            setup, directory, model, fitted, teacher.result if teacher else None, findings, time.perf_counter() - start
         )
         tracker.summarize({"accuracy": result["accuracy"], "images_per_second": result["images_per_second"]})
     return result

@@ -44,6 +44,7 @@ from ltkd.config.load import load_config
 from ltkd.config.schema import Config, Seed
 from ltkd.errors import UserError, unknown_name
 from ltkd.results.read import KINDS
+from ltkd.results.result import Result
 from ltkd.runs.directory import RunDirectory
 
 ROLE = "role"  # beside the axes, in `at` of a published value
@@ -175,7 +176,7 @@ class TableRun:
             return []
         return [teacher_run(self.config), *(teacher_run(self.config, one) for one in self.config.extra_teachers)]
 
-    def result(self) -> dict[str, Any] | None:
+    def result(self) -> Result | None:
         """The finished run's result.json, None where there is none. UserError when it is damaged or another's."""
         return RunDirectory(self.student).finished_result()
 
