@@ -1,4 +1,4 @@
-"""The state of a training: kept while it runs, saved to a checkpoint, resumed from there."""
+"""Keeps the state of a training while it runs, saves it to a checkpoint, resumes from there."""
 
 import logging
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""The training step: batch, forward passes, losses, backward pass, update, metrics.
+"""Carries out training steps, from the batch to its metrics.
 
 `Step.update` is the whole of it. `Step` carries it out one operation after the other; `GraphedStep` (graph.py) has a
 GPU replay all of its operations as one CUDA graph, with the same numbers.
@@ -115,7 +115,7 @@ class Step:
         return metrics
 
     def _forward(self, batch: Batch) -> tuple[dict[str, Tensor], ModelOutput, ModelOutput | None]:
-        """Run the networks and the losses: (weighted terms by name, the student's output, the teacher's output)."""
+        """Run the networks and losses. Returns weighted terms by name, the student's output and the teacher's."""
         t, needs = self.training, self.training.method.needs
         if needs.input_gradients:
             batch.images.requires_grad_()
@@ -125,7 +125,7 @@ class Step:
             return t.method(student, teacher, batch), student, teacher
 
     def _teacher(self, batch: Batch) -> ModelOutput | None:
-        """The teacher's output on the batch; the logits of extra teachers join the batch."""
+        """Return the teacher's output on the batch; the logits of extra teachers join the batch."""
         t, needs = self.training, self.training.method.needs
         if len(batch.extra_logits) < len(t.extra_teachers):  # not computed ahead
             with torch.no_grad():
@@ -163,7 +163,7 @@ class Step:
 
 
 def make_optimizer(training: Training) -> torch.optim.SGD:
-    """SGD on the parameters of network and method, as the recipe has it."""
+    """Make the recipe's SGD on the parameters of network and method."""
     t, recipe = training, training.recipe
     groups = [*t.method.task_loss.network_parameter_groups(t.model), *t.method.parameter_groups()]
     return torch.optim.SGD(

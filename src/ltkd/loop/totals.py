@@ -1,4 +1,4 @@
-"""Sums over the images of an epoch, kept on the device so that no step waits for it."""
+"""Sums metrics over the images of an epoch, on the device so that no step waits for it."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -76,7 +76,7 @@ class Totals:
         return {name.removeprefix(LOSS): value.item() / num_images for name, value in sums if name.startswith(LOSS)}
 
     def first_broken(self, terms: Iterable[str]) -> tuple[list[str], int]:
-        """(those of the loss terms that were not finite first, the step of it from 0).
+        """Find the loss terms that were not finite first, and the step of it, from 0.
 
         One broken term breaks the weights and with them all terms of the next step: the first one is the cause.
         """

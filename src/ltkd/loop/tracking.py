@@ -1,4 +1,4 @@
-"""Records the numbers of a training: metrics.jsonl is the truth, Weights & Biases mirrors it.
+"""Records the metrics of a training in metrics.jsonl, which Weights & Biases mirrors.
 
 Nothing that W&B does can end a training: a failure is said once, in full, and the training goes on without it.
 """
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class Tracker:
-    """Context manager around one training: one metrics file, at most one W&B run."""
+    """Context manager around one training, with one metrics file and at most one W&B run."""
 
     def __init__(
         self, directory: Path, settings: Wandb, *, name: str, group: str, job_type: str, tags: list[str],
@@ -64,11 +64,11 @@ class Tracker:
             self._mirror(lambda: run.finish(exit_code=exit_code))
 
     def restart(self, history: list[dict[str, Any]]) -> None:
-        """The metrics file holds exactly `history`: what came after a checkpoint is computed and logged again."""
+        """Cut the metrics file back to `history`; what came after a checkpoint is computed and logged again."""
         write_text(self.path, "".join(_line(metrics) for metrics in history))
 
     def log(self, metrics: dict[str, Any]) -> None:
-        """One epoch's metrics: a line of the file, and W&B."""
+        """Write one epoch's metrics to the file, as a line, and to W&B."""
         try:
             with open(self.path, "a") as file:
                 file.write(_line(metrics))
@@ -82,7 +82,7 @@ class Tracker:
             self._mirror(lambda: run.log(named))  # no step=: the x axis is the epoch, see _start
 
     def summarize(self, values: dict[str, Any]) -> None:
-        """The final numbers, under the names that result.json has."""
+        """Send W&B the final numbers, under the names that result.json has."""
         if self.run is not None:
             run = self.run
             self._mirror(lambda: run.summary.update(values))
@@ -106,7 +106,7 @@ class Tracker:
         self.run.define_metric("*", step_metric="epoch")
 
     def _mode(self, server: str) -> str:
-        """online, offline or disabled. Never online without a login: that would ask for one in the middle of a run."""
+        """Choose online, offline or disabled; online only with a login, or W&B asks for one in the middle of a run."""
         mode = self.settings.mode
         if mode == "auto":
             mode = os.environ.get("WANDB_MODE", "online")
@@ -131,7 +131,7 @@ class Tracker:
 
 
 def _has_login(server: str) -> bool:
-    """A key in the environment or, for that server, in the netrc file where `wandb login` puts it; never a prompt."""
+    """True with a key in the environment or, for that server, in the netrc file where `wandb login` puts it."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     servers = {urlparse(url).hostname for url in (os.environ.get("WANDB_BASE_URL", server), "https://api.wandb.ai")}

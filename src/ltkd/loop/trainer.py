@@ -42,13 +42,13 @@ class FitResult:
     images_per_second: float | None
 
     def followed_by(self, second: "FitResult") -> "FitResult":
-        """Join both stages of a two-stage training: the second's accuracies, the seconds of both, the first's speed."""
+        """Join both stages of a two-stage training (accuracy of the second, seconds of both, speed of the first)."""
         seconds = self.train_seconds + second.train_seconds
         return replace(second, train_seconds=seconds, images_per_second=self.images_per_second)
 
 
 class Trainer:
-    """One training: `Trainer(training, files, tracker).fit()`.
+    """One training; `Trainer(training, files, tracker).fit()` carries it out.
 
     Of the run's files it reads and writes the checkpoint and the selected weights; the tracker has the metrics.
     """

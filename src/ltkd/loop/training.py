@@ -1,4 +1,4 @@
-"""A training: the network, its objective, the data and how to optimise."""
+"""A training's network, objective, data and recipe."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager

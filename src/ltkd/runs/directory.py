@@ -1,4 +1,4 @@
-"""The folder of a run while a process works in it: its lock, its status and log, the data that it belongs to."""
+"""Opens the folder of a run for the one process that works in it, and keeps its lock, status, log and manifest."""
 
 import contextlib
 import json

@@ -58,7 +58,7 @@ def warn_of_other_tau(config: Config, result: Result) -> None:
 
 
 def choose_tau(correction: Correction, logits: Tensor, labels: Tensor) -> float:
-    """The candidate with the most right answers; of several, the one nearest to the default."""
+    """Choose the candidate with the most right answers; of several, the one nearest to the default."""
 
     def rank(tau: float) -> tuple[int, float]:
         return int((correction(logits, tau).argmax(1) == labels).sum()), -abs(tau - DEFAULT)

@@ -1,4 +1,4 @@
-"""The second stage of a two-stage training: the classifier alone is trained again, in a folder of its own.
+"""Trains the classifier alone again, the second stage of a two-stage training, in a folder of its own.
 
 The features stay in eval mode. (The code of arXiv:1910.09217 leaves its frozen network in training mode, so that its
 batch normalisation drifts towards the second stage's sampling; here the features are the first stage's.)
@@ -24,7 +24,7 @@ from ltkd.results.files import RunFiles
 
 
 def check_retraining(network: Network, model: nn.Module) -> None:
-    """UserError unless the classifier of `model` can be retrained as `network` wants it."""
+    """Raise a UserError unless the classifier of `model` can be retrained as `network` wants it."""
     if network.retraining is None:
         return
     if isinstance(build_retraining(network.retraining), LearnableWeightScaling):
@@ -64,7 +64,7 @@ def retrain(network: Network, first: Training, method: Method, files: RunFiles, 
 
 
 class ScaledClassifier(nn.Module):
-    """A linear classifier that is fixed but for a trained factor per class: (W x + b)_k * s_k."""
+    """A linear classifier that is fixed but for a trained factor s per class, (W x + b)_k * s_k."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Accuracy under attack: small changes of the test images that are made to mislead the network itself.
+"""Accuracy under attack, on test images with small changes that are made to mislead the network itself.
 
 FGSM (Goodfellow et al., arXiv:1412.6572): one step of the whole radius along the sign of the loss's gradient. PGD
 (Madry et al., arXiv:1706.06083): ten steps of a quarter of it from a random start. Both stay within 8/255 of each pixel
@@ -28,7 +28,7 @@ BATCH_SIZE = 250
 
 @dataclass(frozen=True)
 class PixelSpace:
-    """Normalised images: what 0, 1 and a unit of a pixel's value are in each channel, [1, C, 1, 1]."""
+    """Normalised values of 0, 1 and a unit of a pixel in each channel, [1, C, 1, 1]."""
 
     lowest: Tensor
     highest: Tensor
@@ -91,8 +91,9 @@ def _accuracies(setup: Setup, model: nn.Module, rows: Tensor) -> UnderAttack:
 def attack(
     model: nn.Module, images: Tensor, labels: Tensor, space: PixelSpace, *, start: Tensor, steps: int, step: float
 ) -> Tensor:
-    """images + start, moved `steps` times by `step` in each pixel's value towards a larger cross-entropy of the label;
-    never further than RADIUS from the images, nor out of the range of pixels. images, start [B, C, H, W], normalised.
+    """Move images + start `steps` times by `step` in each pixel's value towards a larger cross-entropy of the label.
+
+    Never further than RADIUS from the images, nor out of the range of pixels. images, start [B, C, H, W], normalised.
     """
     lowest = torch.maximum(images - RADIUS * space.unit, space.lowest)
     highest = torch.minimum(images + RADIUS * space.unit, space.highest)

@@ -1,4 +1,4 @@
-"""SWAG: a Gaussian around a trained network, from which further teachers are drawn.
+"""SWAG, a Gaussian around a trained network, from which extra teachers are drawn.
 
 Maddox et al.: A Simple Baseline for Bayesian Uncertainty in Deep Learning, arXiv:1902.02476. The trained network is
 trained on for some epochs at a constant learning rate; of its weights after each of them are kept: the mean, the
@@ -30,7 +30,7 @@ from ltkd.task_losses import TaskLoss
 
 
 def swag_training(teacher: Teacher, sampling: str | dict[str, Any]) -> Teacher:
-    """The network with the recipe of its collection, or, for a sample, with nothing to be trained.
+    """Return the network with the recipe of its collection, or, for a sample, with nothing to be trained.
 
     sampling: of the training, which the collection goes on with; a progressive one has come to classes alike.
     A retrained classifier is where the collection starts, and is trained on with the rest.
@@ -82,7 +82,7 @@ class WeightCollector(method_class("ce")):
 
 
 def draw_weights(statistics: dict[str, Tensor], generator: torch.Generator) -> Tensor:
-    """One sample of the weights [P]; statistics and generator on the CPU."""
+    """Draw one sample of the weights [P]; statistics and generator on the CPU."""
     mean, deviations = statistics["mean"], statistics["deviations"]
     diagonal = torch.randn(mean.shape, generator=generator) * (statistics["variance"] / 2).sqrt()
     coefficients = torch.randn(len(deviations), generator=generator) / (2 * (len(deviations) - 1)) ** 0.5
@@ -90,7 +90,7 @@ def draw_weights(statistics: dict[str, Tensor], generator: torch.Generator) -> T
 
 
 def load_statistics(files: RunFiles) -> dict[str, Tensor]:
-    """Reads what a finished collection wrote. UserError when it is missing or damaged."""
+    """Read the statistics of a finished collection. UserError when it is missing or damaged."""
     try:
         return load_checkpoint(files.swag)
     except UserError as error:

@@ -1,4 +1,4 @@
-"""The teacher store: a teacher is trained once, under a lock, and verified and reused by every run that needs it."""
+"""Trains a teacher once, under a lock; every run that needs it verifies and reuses it."""
 
 import functools
 import logging
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 def find_or_train_teacher(
     setup: Setup, teacher: Teacher | None = None, *, check: Callable[[TrainedTeacher], Any] | None = None
 ) -> TrainedTeacher:
-    """`teacher`, by default the configuration's, from outputs/teachers/; trained first where it is not there yet.
+    """Find `teacher`, by default the configuration's, in outputs/teachers/, or train it first.
 
     `check` is called first, with the network untrained: what it raises costs no training.
     Waits while another process trains it. UserError when what is stored is damaged or was trained on other data.
