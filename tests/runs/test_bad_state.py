@@ -15,7 +15,8 @@ from ltkd.loop import checkpoint
 from ltkd.loop.checkpoint import load_checkpoint, save_checkpoint
 from ltkd.models import build_model, save_weights
 from ltkd.results.files import RunFiles
-from ltkd.runs.directory import RunLocked, locked
+from ltkd.results.read import SCHEMA_VERSION
+from ltkd.runs.directory import RunDirectory, RunLocked, locked
 from ltkd.runs.run import run_experiment
 
 
@@ -136,6 +137,24 @@ def test_a_run_under_way_elsewhere_is_left_alone(make_config, caplog):
     with locked(student_run(config).files, wait=False):
         assert run_experiment(config) is None
     assert "another process works on" in caplog.text
+
+
+def test_an_open_directory_keeps_its_status_unless_its_run_is_finished(make_config):
+    run = student_run(make_config("method=ce"))
+    with RunDirectory(run).open(wait=False) as directory:
+        assert directory.finished is None
+        assert json.loads(directory.status.read_text())["status"] == "running"
+    with pytest.raises(UserError), RunDirectory(run).open(wait=False):
+        raise UserError("nothing works")
+    status = json.loads(run.files.status.read_text())
+    assert (status["status"], status["error"]) == ("failed", "UserError: nothing works")
+    write_json(run.files.result, {"schema_version": SCHEMA_VERSION, "identity": run.identity})
+    with RunDirectory(run).open(wait=False) as directory:
+        assert directory.finished["identity"] == json.loads(json.dumps(run.identity))
+    assert json.loads(run.files.status.read_text()) == status
+    write_json(run.files.result, {"schema_version": SCHEMA_VERSION, "identity": {}})
+    with pytest.raises(UserError, match=r"result\.json: belongs to another configuration"):
+        RunDirectory(run).finished_result()
 
 
 def test_what_killed_writers_left_goes_from_both_stages(tmp_path):
