@@ -103,6 +103,7 @@ class Result(Findings):
     split_seed: int
     accuracy: Accuracy
     group_names: list[str]
+    class_names: NotRequired[list[str]]  # which older results lack
     class_counts: list[int]
     groups: list[int]  # [C] position in group_names
     split_sha256: str

@@ -35,6 +35,7 @@ def write_result(
         "accuracy": fitted.accuracy,
         **findings,
         "group_names": setup.data.split.group_names,
+        "class_names": setup.data.class_names,
         "class_counts": setup.data.split.class_counts.tolist(),
         "groups": setup.data.split.groups.tolist(),
         "split_sha256": setup.data.split.sha256,
