@@ -38,11 +38,11 @@ class StepInput:
 
     def tensors(self) -> list[Tensor]:
         second_view = [] if self.second_view is None else [self.second_view]
-        return [*vars(self.choices).values(), *self.precomputed, *second_view]
+        return [*self.choices.tensors(), *self.precomputed, *second_view]
 
     def clone(self) -> "StepInput":
         return StepInput(
-            EpochPlan(*(tensor.clone() for tensor in vars(self.choices).values())),
+            self.choices.clone(),
             [tensor.clone() for tensor in self.precomputed],
             None if self.second_view is None else self.second_view.clone(),
         )
@@ -84,7 +84,7 @@ class Step:
     def _input(self, number: int, part: slice) -> StepInput:
         second_views, batch_size = self._second_views, self.training.recipe.batch_size
         return StepInput(
-            self._plan.take(part),
+            self.training.train.fetch(self._plan, number, batch_size),
             [logits.rows(part) for logits in self._precomputed],
             None if second_views is None else second_views.batch(number, batch_size),
         )
@@ -158,7 +158,7 @@ class Step:
     ) -> dict[str, Tensor]:
         t = self.training
         figures = {f"loss/{name}": term.detach() for name, term in terms.items()}
-        figures["accuracy"] = 100 * (student.logits.argmax(1) == batch.labels).float().mean()
+        figures["accuracy"] = batch.accuracy(student.logits.argmax(1))
         for role, output in (("student", student), ("teacher", teacher)):
             if output is not None:
                 mass = group_mass(output.logits.detach(), t.groups, len(t.split.group_names))

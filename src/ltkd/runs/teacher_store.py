@@ -92,5 +92,5 @@ def _train(setup: Setup, run: NetworkRun, model: nn.Module) -> dict[str, Any]:
     statistics = load_statistics(teacher_run(setup.config, posterior).directory)
     generator = torch.Generator().manual_seed(int(run.hash, 16))  # on the CPU: the same sample on every device
     set_weights(model, draw_weights(statistics, generator))
-    refresh_batch_norm(setup, model, setup.config.recipe_of(teacher).batch_size, generator)
+    refresh_batch_norm(setup, model, setup.config.recipe_of(teacher), generator)
     return train_network(setup, run, model, task_only(setup, teacher), None)
