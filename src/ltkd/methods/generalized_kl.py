@@ -78,6 +78,7 @@ class GKL(_ClassInformation):
     The public code loses the class means on a resume; here they are part of the checkpoint.
     """
 
+    reads_labels = True
     paper = "Cui et al.: Generalized Kullback-Leibler Divergence Loss, arXiv:2503.08038"
 
     def __init__(
@@ -121,6 +122,7 @@ class IKL(_ClassInformation):
     nearly uniform, each pair's 1 / C^2.
     """
 
+    reads_labels = True
     paper = "Cui et al.: Decoupled Kullback-Leibler Divergence Loss, arXiv:2305.13948 (NeurIPS 2024)"
 
     def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:

@@ -24,6 +24,7 @@ class TaskLoss(nn.Module):
         False  # makes up for class counts, which a sampler that evens them out does as well
     )
     softmax_logits: ClassVar[bool] = True  # the logits are made for a softmax, as distillation reads them
+    takes_mixed_labels: ClassVar[bool] = True  # share * L(y) + (1 - share) * L(y') is a loss of a mixed image
     replaces_classifier: ClassVar[bool] = False  # the network's linear classifier gives way to another kind
 
     def __init__(self, class_counts: Tensor) -> None:

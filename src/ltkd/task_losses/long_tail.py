@@ -138,6 +138,7 @@ class LDAM(ReweightedLoss):
     """
 
     needs_every_class = True
+    takes_mixed_labels = False
     replaces_classifier = True
 
     def __init__(
