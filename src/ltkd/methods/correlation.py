@@ -8,10 +8,9 @@ from torch import Tensor
 
 from ltkd import losses
 from ltkd.data.batches import Batch
-from ltkd.methods.base import Method, MethodContext, register
+from ltkd.methods.base import Method, register
 from ltkd.models.output import ModelOutput
 from ltkd.ranges import Fraction, NonNegative, Positive
-from ltkd.task_losses import TaskLoss
 
 
 @register("dist")
@@ -20,27 +19,17 @@ class DIST(Method):
 
     paper = "Huang et al.: Knowledge Distillation from A Stronger Teacher, arXiv:2205.10536"
 
-    def __init__(
-        self,
-        context: MethodContext,
-        task_loss: TaskLoss,
-        *,
-        task_weight: NonNegative,
-        beta: NonNegative,
-        gamma: NonNegative,
-        temperature: Positive,
-        scale_free: bool,
-    ) -> None:
-        super().__init__(context, task_loss, task_weight=task_weight)
-        self.beta = beta
-        self.gamma = gamma
-        self.settings = {"temperature": temperature, "scale_free": scale_free}
+    beta: NonNegative
+    gamma: NonNegative
+    temperature: Positive
+    scale_free: bool
 
     def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         logits = (student.logits, teacher.logits)
+        options = {"temperature": self.temperature, "scale_free": self.scale_free}
         return {
-            "dist_inter": losses.dist(*logits, beta=self.beta, gamma=0.0, **self.settings),
-            "dist_intra": losses.dist(*logits, beta=0.0, gamma=self.gamma, **self.settings),
+            "dist_inter": losses.dist(*logits, beta=self.beta, gamma=0.0, **options),
+            "dist_intra": losses.dist(*logits, beta=0.0, gamma=self.gamma, **options),
         }
 
 
@@ -60,22 +49,10 @@ class CMKD(Method):
         "Matching, arXiv:2410.06561"
     )
 
-    def __init__(
-        self,
-        context: MethodContext,
-        task_loss: TaskLoss,
-        *,
-        task_weight: NonNegative,
-        weight: NonNegative,
-        temperature: Positive,
-        difficulty: Fraction | Literal["entropy"],
-        rank_strength: Positive,
-    ) -> None:
-        super().__init__(context, task_loss, task_weight=task_weight)
-        self.weight = weight
-        self.temperature = temperature
-        self.difficulty = difficulty
-        self.rank_strength = rank_strength
+    weight: NonNegative
+    temperature: Positive
+    difficulty: Fraction | Literal["entropy"]
+    rank_strength: Positive
 
     def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         difficulty = losses.normalized_entropy(teacher.logits, temperature=self.temperature)
@@ -102,26 +79,12 @@ class RLKD(Method):
         "Distribution Alignment, arXiv:2409.12545"
     )
 
-    def __init__(
-        self,
-        context: MethodContext,
-        task_loss: TaskLoss,
-        *,
-        task_weight: NonNegative,
-        rank_weight: NonNegative,
-        kd_weight: NonNegative,
-        k: Annotated[int, Ge(2)],
-        strength: Positive,
-        temperature: Positive,
-        dynamic: bool,
-    ) -> None:
-        super().__init__(context, task_loss, task_weight=task_weight)
-        self.rank_weight = rank_weight
-        self.kd_weight = kd_weight
-        self.k = k
-        self.strength = strength
-        self.temperature = temperature
-        self.dynamic = dynamic
+    rank_weight: NonNegative
+    kd_weight: NonNegative
+    k: Annotated[int, Ge(2)]
+    strength: Positive
+    temperature: Positive
+    dynamic: bool
 
     def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         logits = (student.logits, teacher.logits)

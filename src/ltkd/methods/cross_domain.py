@@ -1,6 +1,5 @@
 """xERM: each image learns from the balanced teacher or from its label, by which of the two serves it."""
 
-import logging
 from typing import ClassVar
 
 from torch import Tensor
@@ -8,13 +7,9 @@ from torch import Tensor
 from ltkd import losses
 from ltkd.data.batches import Batch
 from ltkd.methods.base import Method, MethodContext, register
-from ltkd.methods.class_counts import check_every_class
 from ltkd.models.output import ModelOutput
 from ltkd.ranges import NonNegative
-from ltkd.task_losses import TaskLoss
-from ltkd.task_losses.base import CrossEntropy
-
-logger = logging.getLogger(__name__)
+from ltkd.task_losses.class_counts import check_every_class
 
 
 @register("xerm")
@@ -34,21 +29,11 @@ class XERM(Method):
     )
     made_for_task_losses: ClassVar = {"teacher": "ce"}
 
-    def __init__(
-        self,
-        context: MethodContext,
-        task_loss: TaskLoss,
-        *,
-        task_weight: NonNegative,
-        weight: NonNegative,
-        gamma: NonNegative,
-    ) -> None:
-        super().__init__(context, task_loss, task_weight=task_weight)
-        check_every_class(self.name, context)
-        if task_weight == 0 and not isinstance(task_loss, CrossEntropy):
-            logger.warning("student.task_loss has no effect with method.task_weight=0")
-        self.weight = weight
-        self.gamma = gamma
+    weight: NonNegative
+    gamma: NonNegative
+
+    def build(self, context: MethodContext) -> None:
+        check_every_class(f"method.name: {self.name}", context.class_counts, remedy="another method")
         self.register_buffer("class_counts", context.class_counts.clone(), persistent=False)
 
     def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:

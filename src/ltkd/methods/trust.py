@@ -11,7 +11,6 @@ from ltkd.data.batches import Batch
 from ltkd.methods.base import Method, MethodContext, register
 from ltkd.models.output import ModelOutput
 from ltkd.ranges import NonNegative, Positive
-from ltkd.task_losses import TaskLoss
 
 
 @register("tcl")
@@ -29,20 +28,11 @@ class TrustGatedKD(Method):
 
     paper = "TCL, trust-gated mutual distillation between experts, CVPR 2026 (a note on it)"
 
-    def __init__(
-        self,
-        context: MethodContext,
-        task_loss: TaskLoss,
-        *,
-        task_weight: NonNegative,
-        weight: NonNegative,
-        temperature: Positive,
-        momentum: Annotated[float, Ge(0), Lt(1)],
-    ) -> None:
-        super().__init__(context, task_loss, task_weight=task_weight)
-        self.weight = weight
-        self.temperature = temperature
-        self.momentum = momentum
+    weight: NonNegative
+    temperature: Positive
+    momentum: Annotated[float, Ge(0), Lt(1)]
+
+    def build(self, context: MethodContext) -> None:
         for name in ("class_accuracy", "correct", "seen"):
             self.register_buffer(name, torch.zeros(context.num_classes))
 
