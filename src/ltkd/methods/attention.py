@@ -23,6 +23,7 @@ class CATKD(Method):
     """
 
     paper = "Guo et al.: Class Attention Transfer Based Knowledge Distillation, arXiv:2304.12777 (CVPR 2023)"
+    fidelity = "faithful"
     needs = Needs(stages=True)
 
     weight: NonNegative

@@ -20,6 +20,12 @@ from ltkd.ranges import NonNegative
 from ltkd.settings import Settings
 from ltkd.task_losses import TaskLoss
 
+FIDELITY = {  # of a method to its paper; every method states one
+    "faithful": "equation and settings of the paper or its code",
+    "adapted": "carried over from language models or another task, or with changes or settings of our own",
+    "inspired": "made from an abstract or a note; what they leave open is our choice",
+}
+
 _METHODS: dict[str, type["Method"]] = {}
 
 
@@ -84,6 +90,7 @@ class Method(Settings, nn.Module):
 
     name: ClassVar[str]  # in the registry
     paper: ClassVar[str]
+    fidelity: ClassVar[str]  # a key of FIDELITY
     needs: ClassVar[Needs] = Needs()
     made_for_task_losses: ClassVar[Mapping[str, str]] = {}  # {"teacher": name}; compatibility.py warns of another
     keeps_classifier: ClassVar[bool] = True  # the student is deployed with its own, whatever `adapt_student` does
@@ -171,9 +178,14 @@ class Method(Settings, nn.Module):
 
 
 def register(name: str) -> Callable[[type[Method]], type[Method]]:
-    """Class decorator: makes the class the method `name`."""
+    """Class decorator: makes the class the method `name`. TypeError unless the class itself has paper and fidelity."""
 
     def add(method: type[Method]) -> type[Method]:
+        if not vars(method).get("paper"):
+            raise TypeError(f"method {name}: {method.__name__}.paper is missing; it says where the method is from")
+        if vars(method).get("fidelity") not in FIDELITY:
+            choices = "; ".join(f"{key!r} ({meaning})" for key, meaning in FIDELITY.items())
+            raise TypeError(f"method {name}: {method.__name__}.fidelity should be one of {choices}")
         _METHODS[name] = method
         method.name = name
         return method

@@ -43,6 +43,7 @@ class BayesianTeacher(Method):
         "Morad, Shlezinger, Eldar: SGD-Based Knowledge Distillation with Bayesian Teachers: Theory and Guidelines, "
         "arXiv:2601.01484 (ICLR 2026)"
     )
+    fidelity = "adapted"
 
     weight: NonNegative
     teacher_temperature: Positive

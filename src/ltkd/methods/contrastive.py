@@ -29,6 +29,7 @@ class CRD(Method):
     """
 
     paper = "Tian, Krishnan, Isola: Contrastive Representation Distillation, arXiv:1910.10699"
+    fidelity = "faithful"
     needs = Needs(embedding=True)
 
     weight: NonNegative

@@ -18,6 +18,7 @@ class DIST(Method):
     """task_weight * task + T^2 * (beta * (1 - correlation over classes) + gamma * (1 - correlation over the batch))."""
 
     paper = "Huang et al.: Knowledge Distillation from A Stronger Teacher, arXiv:2205.10536"
+    fidelity = "faithful"
 
     beta: NonNegative
     gamma: NonNegative
@@ -48,6 +49,7 @@ class CMKD(Method):
         "Niu et al.: Efficient and Robust Knowledge Distillation from A Stronger Teacher Based on Correlation "
         "Matching, arXiv:2410.06561"
     )
+    fidelity = "inspired"
 
     weight: NonNegative
     temperature: Positive
@@ -78,6 +80,7 @@ class RLKD(Method):
         "Peng, Zhang: Enhancing Knowledge Distillation of Large Language Models through Efficient Multi-Modal "
         "Distribution Alignment, arXiv:2409.12545"
     )
+    fidelity = "adapted"
 
     rank_weight: NonNegative
     kd_weight: NonNegative

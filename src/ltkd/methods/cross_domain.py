@@ -14,7 +14,7 @@ from ltkd.task_losses.class_counts import check_every_class
 
 @register("xerm")
 class XERM(Method):
-    """task_weight * task + weight * mean_b [w_b CE(softmax(t - log pi), s) + (1 - w_b) CE(y, s)], T = 1. Adapted.
+    """task_weight * task + weight * mean_b [w_b CE(softmax(t - log pi), s) + (1 - w_b) CE(y, s)], T = 1.
 
     w_b = b^gamma / (b^gamma + l^gamma + 1e-5), b and l the teacher's cross-entropies on the label with and without the
     correction: near 1 on head images, near 0 on tail images; logged as soft_label_share, by group too.
@@ -27,6 +27,7 @@ class XERM(Method):
         "Zhu et al.: Cross-Domain Empirical Risk Minimization for Unbiased Long-tailed Classification, "
         "arXiv:2112.14380 (AAAI 2022)"
     )
+    fidelity = "adapted"
     made_for_task_losses: ClassVar = {"teacher": "ce"}
 
     weight: NonNegative

@@ -28,6 +28,7 @@ class CTKD(Method):
     """
 
     paper = "Li et al.: Curriculum Temperature for Knowledge Distillation, arXiv:2211.16231"
+    fidelity = "faithful"
 
     weight: NonNegative
     start: Positive

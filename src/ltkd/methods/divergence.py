@@ -20,6 +20,7 @@ class ABKD(Method):
         "Wang et al.: ABKD: Pursuing a Proper Allocation of the Probability Mass in Knowledge Distillation via "
         "alpha-beta-Divergence, arXiv:2505.04560"
     )
+    fidelity = "faithful"
 
     weight: NonNegative
     alpha: float
@@ -52,6 +53,7 @@ class REDistill(Method):
         "Tybl, Neumann: REDistill: Robust Estimator Distillation for Balancing Robustness and Efficiency, "
         "arXiv:2602.04677"
     )
+    fidelity = "inspired"
 
     weight: NonNegative
     power: float

@@ -39,6 +39,7 @@ class RewardExtrapolation(Method):
         "Yang et al.: Learning beyond Teacher: Generalized On-Policy Distillation with Reward Extrapolation, "
         "arXiv:2602.12125"
     )
+    fidelity = "adapted"
 
     weight: NonNegative
     temperature: Positive

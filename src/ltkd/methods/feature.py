@@ -31,6 +31,7 @@ class FitNet(Method):
     """
 
     paper = "Romero et al.: FitNets: Hints for Thin Deep Nets, arXiv:1412.6550"
+    fidelity = "adapted"
     needs = Needs(stages=True)
 
     weight: NonNegative
@@ -68,6 +69,7 @@ class AttentionTransfer(Method):
     """task_weight * task + weight * sum over the stages of `losses.attention_transfer`, after their activations."""
 
     paper = "Zagoruyko, Komodakis: Paying More Attention to Attention, arXiv:1612.03928"
+    fidelity = "faithful"
     needs = Needs(stages=True)
 
     weight: NonNegative
@@ -86,6 +88,7 @@ class NST(Method):
     """task_weight * task + weight * sum over the stages of `losses.nst`, after their activations."""
 
     paper = "Huang, Wang: Like What You Like: Knowledge Distill via Neuron Selectivity Transfer, arXiv:1707.01219"
+    fidelity = "faithful"
     needs = Needs(stages=True)
 
     weight: NonNegative
@@ -107,6 +110,7 @@ class VID(Method):
     """
 
     paper = "Ahn et al.: Variational Information Distillation for Knowledge Transfer, arXiv:1904.05835"
+    fidelity = "faithful"
     needs = Needs(stages=True)
 
     weight: NonNegative
@@ -156,6 +160,7 @@ class OFD(Method):
     """
 
     paper = "Heo et al.: A Comprehensive Overhaul of Feature Distillation, arXiv:1904.01866"
+    fidelity = "faithful"
     needs = Needs(stages=True)
 
     weight: NonNegative

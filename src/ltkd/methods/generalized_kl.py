@@ -55,7 +55,7 @@ class _ClassInformation(Method):
 
 @register("gkl")
 class GKL(_ClassInformation):
-    """task_weight * task + warm-up * (alpha * softCE + beta * wMSE), without a factor T^2. Faithful to the public code.
+    """task_weight * task + warm-up * (alpha * softCE + beta * wMSE), without a factor T^2, as the public code.
 
         softCE = -mean_b sum_c p_c log q_c at T
         wMSE = 1/4 sum_b sum_ij u_i u_j ((t_i - t_j) - (s_i - s_j))^2 / sum_b sum_ij u_i u_j on the raw logits
@@ -67,6 +67,7 @@ class GKL(_ClassInformation):
     """
 
     paper = "Cui et al.: Generalized Kullback-Leibler Divergence Loss, arXiv:2503.08038"
+    fidelity = "faithful"
 
     gamma: NonNegative
     normalise_images: bool
@@ -83,13 +84,14 @@ class GKL(_ClassInformation):
 
 @register("ikl")
 class IKL(_ClassInformation):
-    """task_weight * task + warm-up * (alpha * softCE + beta * wMSE): GKL with gamma 1. Faithful to the public code.
+    """task_weight * task + warm-up * (alpha * softCE + beta * wMSE): GKL with gamma 1, as the public code.
 
     The sum over pairs of classes is divided by the batch size; at the default weight_temperature of 100 the weights are
     nearly uniform, each pair's 1 / C^2.
     """
 
     paper = "Cui et al.: Decoupled Kullback-Leibler Divergence Loss, arXiv:2305.13948 (NeurIPS 2024)"
+    fidelity = "faithful"
 
     def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         means = self.means_of_classes(teacher, batch)

@@ -28,6 +28,7 @@ class KDIGA(Method):
         "Shao, Yi, Chen, Hsieh: How and When Adversarial Robustness Transfers in Knowledge Distillation?, "
         "arXiv:2110.12072"
     )
+    fidelity = "inspired"
     needs = Needs(input_gradients=True)
     reports_robustness = True
 

@@ -12,7 +12,7 @@ from ltkd.ranges import NonNegative
 
 @register("deit_lt")
 class DeferredHardDistillation(DeferredReweighting):
-    """task_weight * task + weight * sum_b w_k CE(s, k) / sum_b w_k, k = argmax of the teacher. Adapted.
+    """task_weight * task + weight * sum_b w_k CE(s, k) / sum_b w_k, k = argmax of the teacher.
 
     After the first `deferral_fraction` of the epochs w is the effective-number weight of the teacher's class k, not of
     the label; until then 1. The share of images on which the teacher is right is logged as teacher_correct, by group
@@ -25,6 +25,7 @@ class DeferredHardDistillation(DeferredReweighting):
         "Rangwani et al.: DeiT-LT: Distillation Strikes Back for Vision Transformer Training on Long-Tailed Datasets, "
         "arXiv:2404.02900 (CVPR 2024)"
     )
+    fidelity = "adapted"
 
     weight: NonNegative
 

@@ -16,6 +16,7 @@ class NoDistillation(Method):
     """The task loss alone, and no teacher: how teachers are trained, and the student's own baseline."""
 
     paper = "none: training on the labels"
+    fidelity = "faithful"
     needs = Needs(teacher=False)
 
     task_weight: ClassVar[float] = 1.0
@@ -26,6 +27,7 @@ class KD(Method):
     """task_weight * task + weight * KD."""
 
     paper = "Hinton et al.: Distilling the Knowledge in a Neural Network, arXiv:1503.02531"
+    fidelity = "faithful"
 
     weight: NonNegative
     temperature: Positive
@@ -39,6 +41,7 @@ class DKD(Method):
     """task_weight * task + warm-up * (alpha * target-class part + beta * non-target part)."""
 
     paper = "Zhao et al.: Decoupled Knowledge Distillation, arXiv:2203.08679"
+    fidelity = "faithful"
 
     alpha: NonNegative
     beta: NonNegative
@@ -58,6 +61,7 @@ class NKD(Method):
         "Yang et al.: From Knowledge Distillation to Self-Knowledge Distillation: A Unified Approach with Normalized "
         "Loss and Customized Soft Labels, arXiv:2303.13005"
     )
+    fidelity = "faithful"
 
     gamma: NonNegative
     temperature: Positive
@@ -79,6 +83,7 @@ class WeightedSoftLabels(Method):
         "Zhou et al.: Rethinking Soft Labels for Knowledge Distillation: A Bias-Variance Tradeoff Perspective, "
         "arXiv:2102.00650"
     )
+    fidelity = "faithful"
 
     weight: NonNegative
     temperature: Positive

@@ -35,12 +35,16 @@ class LTKD(Method):
     within_weights: uniform (the paper) or teacher (each image's own group masses: the plain decomposition of KD).
     groups: "dataset", those of the data set, or k: classes ranked by training images, cut into k nearly equal parts.
 
+    The equation is the paper's, as a published note gives it. The paper's temperature, weights and warm-up are not
+    public: those of conf/method/ltkd.yaml were chosen on held-out images.
+
     Fewer than three groups: with two (step imbalance) both terms are as written. With one (classes of equal counts) the
     cross term is 0 and the within term is KD's divergence: the loss is KD's with the weight beta. Both are said in a
     warning.
     """
 
     paper = "Kim: Distilling Balanced Knowledge from a Biased Teacher, arXiv:2506.18496 (CVPR 2026)"
+    fidelity = "adapted"
 
     alpha: NonNegative
     beta: NonNegative

@@ -35,6 +35,7 @@ class MixKD(Method):
     """
 
     paper = "Liang et al.: MixKD: Towards Efficient Distillation of Large-scale Language Models, arXiv:2011.00593"
+    fidelity = "adapted"
     needs = Needs(networks=True)
 
     student_mixup_weight: NonNegative

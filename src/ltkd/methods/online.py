@@ -48,6 +48,7 @@ class OKD(Method):
         "Rao et al.: Exploring and Enhancing the Transfer of Distribution in Knowledge Distillation for Autoregressive "
         "Language Models, arXiv:2409.12512"
     )
+    fidelity = "inspired"
     needs = Needs(embedding=True)
 
     weight: NonNegative

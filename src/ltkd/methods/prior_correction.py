@@ -19,7 +19,7 @@ SMALLEST_PRIOR = 1e-4  # of the teacher's mean prediction: an entry near 0 would
 class ClassConditionalKD(Method):
     """task_weight * task + weight * T^2 KL(softmax((t - log m) / T) || softmax((s + student_prior log pi) / T)).
 
-    Inspired: of class-conditional KD only the abstract was at hand (pass on p(x|y) in place of p(y|x)).
+    Of class-conditional KD only the abstract was at hand (pass on p(x|y) in place of p(y|x)).
     m, by teacher_prior:
         labels       pi, the share of each class in the training labels: a logit adjustment of the teacher
         predictions  mean over the classes of the teacher's mean prediction (at T = 1, in eval mode, without
@@ -33,6 +33,7 @@ class ClassConditionalKD(Method):
         "Class-Conditional Knowledge Distillation, ICML 2024 (abstract); the correction: Menon et al.: Long-Tail "
         "Learning via Logit Adjustment, arXiv:2007.07314"
     )
+    fidelity = "inspired"
     made_for_task_losses: ClassVar = {"teacher": "ce", "student": "balanced_softmax"}
 
     weight: NonNegative

@@ -21,6 +21,7 @@ class SimilarityPreserving(Method):
     """task_weight * task + weight * `losses.similarity_preserving` of the last stage's maps, after the activation."""
 
     paper = "Tung, Mori: Similarity-Preserving Knowledge Distillation, arXiv:1907.09682"
+    fidelity = "faithful"
     needs = Needs(stages=True)
 
     weight: NonNegative
@@ -37,6 +38,7 @@ class RKD(Method):
     """task_weight * task + distance_weight * distance + angle_weight * angle of `losses.relational_terms`."""
 
     paper = "Park et al.: Relational Knowledge Distillation, arXiv:1904.05068"
+    fidelity = "faithful"
     needs = Needs(embedding=True)
 
     distance_weight: NonNegative
@@ -55,6 +57,7 @@ class PKT(Method):
     """task_weight * task + weight * `losses.pkt` of the pooled vectors."""
 
     paper = "Passalis, Tefas: Learning Deep Representations with Probabilistic Knowledge Transfer, arXiv:1803.10837"
+    fidelity = "faithful"
     needs = Needs(embedding=True)
 
     weight: NonNegative
@@ -77,6 +80,7 @@ class CorrelationCongruence(Method):
     """
 
     paper = "Peng et al.: Correlation Congruence for Knowledge Distillation, arXiv:1904.01802"
+    fidelity = "faithful"
     needs = Needs(embedding=True)
 
     weight: NonNegative

@@ -25,6 +25,7 @@ class ReviewKD(Method):
     """
 
     paper = "Chen et al.: Distilling Knowledge via Knowledge Review, arXiv:2104.09044"
+    fidelity = "faithful"
     needs = Needs(stages=True, embedding=True)
 
     weight: NonNegative

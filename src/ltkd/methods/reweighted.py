@@ -46,6 +46,7 @@ class BKD(DeferredReweighting):
     """
 
     paper = "Zhang et al.: Balanced Knowledge Distillation for Long-tailed Learning, arXiv:2104.10510"
+    fidelity = "faithful"
 
     weight: NonNegative
     temperature: Positive
@@ -70,6 +71,7 @@ class DiVE(Method):
     """
 
     paper = "He, Wu, Wei: Distilling Virtual Examples for Long-tailed Recognition, arXiv:2103.15042"
+    fidelity = "faithful"
     made_for_task_losses: ClassVar = {"teacher": "balanced_softmax", "student": "balanced_softmax"}
 
     weight: NonNegative

@@ -27,6 +27,7 @@ class SimKD(Method):
     """
 
     paper = "Chen et al.: Knowledge Distillation with the Reused Teacher Classifier, arXiv:2203.14001"
+    fidelity = "faithful"
     needs = Needs(stages=True)
     keeps_classifier = False
 

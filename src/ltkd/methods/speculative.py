@@ -37,6 +37,7 @@ class SpeculativeKD(Method):
         "Xu et al.: Speculative Knowledge Distillation: Bridging the Teacher-Student Gap Through Interleaved Sampling, "
         "arXiv:2410.11325 (ICLR 2025)"
     )
+    fidelity = "adapted"
 
     weight: NonNegative
     temperature: Positive

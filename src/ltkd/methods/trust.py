@@ -15,7 +15,7 @@ from ltkd.ranges import NonNegative, Positive
 
 @register("tcl")
 class TrustGatedKD(Method):
-    """task_weight * task + weight * T^2 * mean_b 1[teacher right] w_y KL(teacher || student). Inspired.
+    """task_weight * task + weight * T^2 * mean_b 1[teacher right] w_y KL(teacher || student).
 
     w_c = sqrt(1 - a_c), scaled to mean 1; a_c is the student's accuracy on the augmented training images of class c, an
     exponential average over the epochs with `momentum`, 0 before the first epoch (all w are 1). Part of the checkpoint.
@@ -27,6 +27,7 @@ class TrustGatedKD(Method):
     """
 
     paper = "TCL, trust-gated mutual distillation between experts, CVPR 2026 (a note on it)"
+    fidelity = "inspired"
 
     weight: NonNegative
     temperature: Positive

@@ -12,7 +12,7 @@ from ltkd.ranges import NonNegative, Positive
 
 @register("ssd")
 class TwoHeads(Method):
-    """task_weight * task of the hard head + weight * KD of the soft head, both on the student's pooled vector. Adapted.
+    """task_weight * task of the hard head + weight * KD of the soft head, both on the student's pooled vector.
 
     The soft head is the student's own classifier: it sees no label and is deployed. The hard head is a linear layer of
     the method's, gone after training; its accuracy on the training images is logged as hard_head_accuracy, by group.
@@ -22,6 +22,7 @@ class TwoHeads(Method):
     """
 
     paper = "Li, Wang, Wu: Self Supervision to Distillation for Long-Tailed Visual Recognition, arXiv:2109.04075"
+    fidelity = "adapted"
 
     weight: NonNegative
     temperature: Positive
