@@ -34,7 +34,8 @@ def test_every_method_has_a_row_with_its_figures(rows):
         assert row["cost"] > 0
     assert rows["ce"]["teacher"] == "none"
     assert rows["kd"] | {"paper": ""} == {
-        "name": "kd", "paper": "", "fidelity": "faithful", "needs": "logits", "teacher": "cached", "parameters": 0, "cost": 1.0,
+        "name": "kd", "paper": "", "fidelity": "faithful", "needs": "logits", "teacher": "cached", "parameters": 0,
+        "cost": 1.0,
     }  # fmt: skip
 
 
