@@ -53,6 +53,15 @@ def write_result(run, seconds=0.0, wall=0.0, epochs=2, device="cpu (x)"):
     )  # fmt: skip
 
 
+def test_jobs_by_seed_are_all_cells_of_a_seed_and_then_the_next(table_file, runs_of):
+    table = load_table(str(table_file))
+    plan = Plan(table, runs_of(table))
+    assert [job.label.rpartition(" seed ")[2] for job in plan.jobs()] == ["0", "1"] * 3
+    by_seed = plan.jobs(by_seed=True)
+    assert [(job.config.seed, job.turn) for job in by_seed] == [(0, 0)] * 3 + [(1, 1)] * 3
+    assert [job.label for job in by_seed[:3]] == [job.label for job in plan.jobs()[::2]]
+
+
 def test_what_is_done_and_what_is_left(table_file, runs_of, tmp_path):
     table = load_table(str(table_file))
     runs = runs_of(table)
