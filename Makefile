@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint clean
+.PHONY: help setup train test test-cuda lint clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
 
 setup: $(READY)  ## create .venv and install the project with its development tools
 
@@ -23,6 +23,9 @@ train: $(READY)  ## teacher, student and table on the embedded digits (CPU, abou
 
 test: $(READY)  ## all tests, one process a core; ARGS="..." are pytest's
 	$(BIN)/python -m pytest -n auto $(ARGS)
+
+test-cuda: $(READY)  ## the tests that need an NVIDIA GPU, which `make test` skips without one
+	$(BIN)/python -m pytest -m cuda $(ARGS)
 
 lint: $(READY)  ## ruff: rules and format
 	$(BIN)/ruff check .

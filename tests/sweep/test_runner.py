@@ -239,6 +239,28 @@ def test_a_second_ctrl_c_kills_jobs_that_do_not_end(tmp_path):
         os.kill(job, 0)
 
 
+def test_a_job_whose_step_cannot_be_captured_is_started_again_without_a_graph(tmp_path, monkeypatch):
+    automatic, graph = check_jobs([f"output_root={tmp_path}/outputs", f"run.step={step}"] for step in ("auto", "eager"))
+    graph = replace(graph, config=replace(graph.config, run=replace(graph.config.run, step="graph")))  # needs a GPU
+    monkeypatch.setattr(runner, "TRAIN", tmp_path / "train.py")
+    (tmp_path / "train.py").write_text(
+        "import json, os, pathlib, sys\n"
+        "if sys.argv[-2] == 'run.step=eager':\n"  # the last one is the sweep's own
+        "    raise SystemExit('not this time')\n"
+        f"status = pathlib.Path({str(automatic.run.files.status)!r})\n"
+        "error = 'CaptureFailed: the step of method x cannot be captured'\n"
+        "status.write_text(json.dumps({'process': os.getpid(), 'status': 'failed', 'error': error}))\n"
+        "raise SystemExit(2)\n"
+    )
+    stream = io.StringIO()
+    [outcome] = runner.run_jobs([automatic], num_workers=1, display=Display(stream))
+    assert (outcome.status, outcome.reason) == ("failed", "not this time")
+    assert stream.getvalue().count("started again:") == 1
+    assert "0 ended before, 1 to run" in stream.getvalue()
+    [outcome] = runner.run_jobs([replace(graph, overrides=automatic.overrides)], num_workers=1, display=Display(None))
+    assert outcome.reason == "CaptureFailed: the step of method x cannot be captured"
+
+
 @pytest.fixture
 def saving_job(tmp_path, monkeypatch):
     """A job in place of train.py that writes "ready" when it runs and "saved" when it is told to end."""

@@ -14,7 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +22,7 @@ import torch
 
 from ltkd.errors import UserError
 from ltkd.files import read_json
+from ltkd.loop.graph import CaptureFailed
 from ltkd.loop.interrupt import StopRequest
 from ltkd.loop.precision import TINY_IMAGE
 from ltkd.machine import num_cores
@@ -67,6 +68,7 @@ def run_jobs(
     meanwhile, and the workers take different ones.
     SIGTERM and Ctrl-C are handed on: the jobs save their state and end, and no further one is started; a second Ctrl-C
     kills them. After `minutes` they are told to save and end just so.
+    A job whose step cannot be captured in a CUDA graph is started once more without one, which gives the same numbers.
     """
     end = math.inf if minutes is None else time.monotonic() + 60 * minutes
     gpus = _visible_gpus(devices)
@@ -101,7 +103,12 @@ def run_jobs(
                 for worker in [worker for worker in running if worker.process.poll() is not None]:
                     running.remove(worker)
                     # a signal to the whole process group reaches the jobs before they are told here
-                    outcome = outcomes[worker.job.run.directory] = _how_it_ended(worker, _ending(stop, end))
+                    outcome = _how_it_ended(worker, _ending(stop, end))
+                    if outcome.status == "failed" and _lacks_only_a_graph(worker):
+                        waiting.insert(0, replace(worker.job, overrides=[*worker.job.overrides, "run.step=eager"]))
+                        display.again(outcome)
+                        continue
+                    outcomes[worker.job.run.directory] = outcome
                     display.ended(outcome)
                 display.refresh([worker.job for worker in running])
         except KeyboardInterrupt:  # a second Ctrl-C
@@ -224,15 +231,26 @@ def _how_it_ended(worker: Worker, ending: Literal["stopped", "out of time"] | No
     return JobOutcome(job, "failed", _reason(worker), seconds)
 
 
+def _lacks_only_a_graph(worker: Worker) -> bool:
+    return worker.job.config.run.step == "auto" and _error(worker).startswith(f"{CaptureFailed.__name__}: ")
+
+
+def _error(worker: Worker) -> str:
+    """Returns the error that the run's status has, "KIND: MESSAGE"; empty where it has none of this process."""
+    with contextlib.suppress(UserError):
+        status = read_json(worker.job.run.files.status)
+        if status.get("process") == worker.process.pid:
+            return status.get("error") or ""
+    return ""
+
+
 def _reason(worker: Worker) -> str:
     """Why it failed: what its status says, or else the signal that ended it, or else its last words."""
     code = worker.process.returncode
     if code < 0:
         hint = " (out of memory?)" if code == -signal.SIGKILL else ""
         return f"killed by {signal.Signals(-code).name}{hint}"
-    with contextlib.suppress(UserError):
-        status = read_json(worker.job.run.files.status)
-        if status.get("process") == worker.process.pid and status.get("error"):
-            return f"{status['status']}: {status['error']}".removeprefix("failed: ").removeprefix("UserError: ")
+    if error := _error(worker):
+        return error.removeprefix("UserError: ")
     lines = worker.job.console.read_text(errors="replace").split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip()), f"exit code {code}")
