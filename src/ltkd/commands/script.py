@@ -3,6 +3,7 @@
 import argparse
 import functools
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -31,13 +32,16 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--devices", type=indices, metavar="0,1", help="the GPUs to use (default: all)")
 
     def split(self, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-        """The script's options, and the settings. jobs=2, --jobs=2 and --jobs 2 are the same."""
+        """Returns the script's options, and the settings, unchecked. jobs=2, --jobs=2 and --jobs 2 are the same."""
         keys = {key for key in self._option_string_actions if key.startswith("--")}
         written_out = [f"--{one}" if f"--{one.partition('=')[0]}" in keys and "=" in one else one for one in arguments]
+        if empty := [one for one in written_out if one.endswith("=") and one[:-1] in keys]:
+            self.error(f"{empty[0].strip('-=')}: has no value")
         options, settings = self.parse_known_args(written_out)
         unknown = [one for one in settings if one.startswith("-") or not self.takes_settings]
         if unknown:
             self.error(f"unknown argument {unknown[0]!r}; options: {', '.join(sorted(keys))}")
+        options.typed = shlex.join(arguments)  # for a file that says which command wrote it
         return options, settings
 
     def error(self, message: str) -> None:
