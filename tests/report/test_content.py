@@ -6,7 +6,7 @@ import pytest
 
 from ltkd.errors import UserError
 from ltkd.report import entries_of, make_report, write_report
-from ltkd.results.statistics import bootstrap_interval, student_t_interval
+from ltkd.results.statistics import student_t_interval
 from ltkd.tables.table import compose_runs
 
 from .conftest import ACCURACY, TABLE, write_result
@@ -41,8 +41,8 @@ def test_differences_are_to_the_best_baseline_in_each_figure_paired_by_seed(fini
     assert (overall.against, tail.against) == ("KD", "CE")
     assert overall.paired.n == 3
     assert overall.paired.mean == pytest.approx((3 + 4 + 3) / 3)
-    assert overall.paired.bootstrap == bootstrap_interval([3, 4, 3])
-    assert tail.paired.student_t == student_t_interval([11, 12, 10])
+    assert overall.paired.interval == student_t_interval([3, 4, 3])
+    assert tail.paired.interval == student_t_interval([11, 12, 10])
     assert rows["KD"].figures["all"].difference is None
     assert rows["teacher resnet14"].figures["all"].difference is None
 
@@ -53,7 +53,7 @@ def test_only_pairs_of_the_same_seed_are_compared(finished):
         if (run.cell.row_label, run.seed) in (("CE", 0), ("KD", 0), ("LTKD 100%", 2)):
             (run.student.directory / "result.json").unlink()
     difference = rows_of(table, runs)["LTKD 100%"].figures["all"].difference
-    assert (difference.paired.n, difference.paired.mean, difference.paired.bootstrap) == (1, 4.0, None)
+    assert (difference.paired.n, difference.paired.mean, difference.paired.interval) == (1, 4.0, None)
 
 
 def test_missing_runs_are_named_with_how_they_ended_and_their_command(finished):
@@ -124,7 +124,7 @@ def test_with_several_splits_a_pair_is_a_split(make_table, tmp_path):
     assert rows["LTKD 100%"].n == 6
     difference = rows["LTKD 100%"].figures["all"].difference.paired
     assert (difference.n, difference.mean) == (3, 4.0)
-    assert difference.bootstrap == (2.0, 6.0)
+    assert difference.interval == student_t_interval([2, 4, 6])
 
 
 def test_the_head_says_what_was_run(finished):

@@ -104,9 +104,12 @@ class Report:
     missing: list[str]
 
 
-def make_report(table: Table, entries: Iterable[Entry], overrides: Iterable[str] = ()) -> Report:
-    """`overrides`: those that the user gave `compose_runs`. UserError when runs of one cell differ in more than their
-    seeds.
+def make_report(
+    table: Table, entries: Iterable[Entry], overrides: Iterable[str] = (), *, source: str = ""
+) -> Report:  # fmt: skip
+    """Computes all that a report of the runs says. UserError when runs of one cell differ in more than their seeds.
+
+    overrides: those that the user gave `compose_runs`; source: a word on where the runs are from, for the head.
     """
     entries, damaged = with_readable_curves(entries)
     for cell in table.cells:
@@ -124,7 +127,8 @@ def make_report(table: Table, entries: Iterable[Entry], overrides: Iterable[str]
         if entry.result is None
     ]
     missing += damaged
-    facts = facts_of(table, [entry for entry in entries if entry.result], overrides)
+    facts = {"runs": source} if source else {}
+    facts |= facts_of(table, [entry for entry in entries if entry.result], overrides)
     return Report(table, columns, sources, facts, missing)
 
 

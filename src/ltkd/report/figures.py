@@ -138,9 +138,10 @@ def class_accuracy(report: Report, column: Column, series: list[Series]) -> Pict
 
 
 def _mean_per_class(row: Row, kind: str) -> np.ndarray | None:
-    """[C] over the runs, NaN for a class without a figure; None where no run has any."""
-    records = [record for entry in row.entries if (record := accuracy_record(entry.result, kind))]
-    values = [[np.nan if value is None else value for value in record["per_class"]] for record in records]
+    """[C] over the runs, NaN for a class without images; None where no run has any, as those of the ledger."""
+    records = [accuracy_record(entry.result, kind) or {} for entry in row.entries]
+    found = [record["per_class"] for record in records if "per_class" in record]
+    values = [[np.nan if value is None else value for value in per_class] for per_class in found]
     return np.mean(values, axis=0) if values else None
 
 

@@ -9,7 +9,7 @@ from tabulate import tabulate
 from ltkd.errors import UserError
 from ltkd.report.content import ALL, Column, Figure, Report, Row
 from ltkd.results.read import KINDS, NOT_AVAILABLE, POST_HOC, figure
-from ltkd.results.statistics import COVERAGE, PairedDifference, Summary
+from ltkd.results.statistics import PairedDifference, Summary
 from ltkd.tables.table import TEACHER
 
 NOTHING = "–"
@@ -148,30 +148,14 @@ def about_differences(report: Report) -> list[str]:
     unit = "splits, the seeds on a split averaged" if several else "runs of the same seed"
     return [
         f"Differences are in points, to the baseline with the highest mean in that figure, paired by {unit}. In "
-        "brackets is a 95 % bootstrap interval of their mean, which resamples these pairs with replacement.",
-        *_cautions([one.paired.n for one in differences]),
+        "brackets is Student's 95 % interval of their mean, which holds if differences are normal.",
+        *(
+            [f"With a single pair there is no interval ({NOT_AVAILABLE})."]
+            * any(one.paired.n < 2 for one in differences)
+        ),
         *_about_choice(columns),
         *_about_teachers(report, columns),
     ]
-
-
-def _cautions(pairs: list[int]) -> list[str]:
-    """Explains what the intervals of so many pairs do not say: of the fewest, where there are more and less."""
-    lines, enough = [], [n for n in pairs if n > 1]
-    if len(enough) < len(pairs):
-        lines.append(f"With a single pair there is no interval ({NOT_AVAILABLE}).")
-    if enough:
-        fewest = min(enough)
-        known = COVERAGE[max(n for n in COVERAGE if n <= fewest)]
-        coarse = (
-            f"With {fewest} pairs{', the fewest,' if fewest < max(enough) else ''} it is coarse: it holds the true "
-            f"difference in about {known} of 100 tables, not in 95 (of normal differences). "
-        )
-        student_t = "The t interval after it, Student's, holds in 95 if differences are normal."
-        if fewest >= max(COVERAGE):
-            coarse, student_t = "", student_t.replace("in 95", "in 95 of 100 tables")
-        lines.append(coarse + student_t)
-    return lines
 
 
 def _about_choice(columns: list[Column]) -> list[str]:
@@ -192,7 +176,7 @@ def _about_choice(columns: list[Column]) -> list[str]:
         )
     with_interval = [
         row for column in columns for row in column.rows
-        if any(one.difference and one.difference.paired.bootstrap for one in row.figures.values())
+        if any(one.difference and one.difference.paired.interval for one in row.figures.values())
     ]  # fmt: skip
     if len(with_interval) > 1:
         lines.append("Each interval is for itself: among many, some miss by chance.")
@@ -301,30 +285,22 @@ def _numbers(one: Figure) -> dict[str, object]:
 
 
 def _of_difference(paired: PairedDifference | None) -> dict[str, object]:
-    bootstrap = (paired and paired.bootstrap) or (None, None)
-    student_t = (paired and paired.student_t) or (None, None)
-    return {
-        " difference": paired and paired.mean, " pairs": paired and paired.n,
-        " bootstrap low": bootstrap[0], " bootstrap high": bootstrap[1],
-        " t low": student_t[0], " t high": student_t[1],
-    }  # fmt: skip
+    low, high = (paired and paired.interval) or (None, None)
+    mean, pairs = (paired.mean, paired.n) if paired else (None, None)
+    return {" difference": mean, " pairs": pairs, " low": low, " high": high}
 
 
 def difference_text(one: Figure, pairs: int) -> str:
-    """+2.31; [+1.20, +3.40]; t [−0.51, +5.13], bootstrap and Student's; a single pair has no interval: +2.31; n/a.
+    """+2.31; [+1.20, +3.40] with Student's interval; a single pair has none: +2.31; n/a.
 
     Where there are other than `pairs` pairs, that is said too: +2.31; n/a; n = 1.
     """
     if one.difference is None:
         return NOTHING
     paired = one.difference.paired
-    if paired.bootstrap is None:
-        intervals = [NOT_AVAILABLE]
-    else:
-        bootstrap, student_t = (", ".join(map(signed, interval)) for interval in (paired.bootstrap, paired.student_t))
-        intervals = [f"[{bootstrap}]", f"t [{student_t}]"]
+    interval = f"[{', '.join(map(signed, paired.interval))}]" if paired.interval else NOT_AVAILABLE
     number = [] if paired.n == pairs else [f"n = {paired.n}"]
-    return INTERVAL_SEPARATOR.join([signed(paired.mean), *intervals, *number])
+    return INTERVAL_SEPARATOR.join([signed(paired.mean), interval, *number])
 
 
 def signed(value: float) -> str:

@@ -56,7 +56,11 @@ def how_it_ended(path: Path) -> str:
 
 def read_result(path: Path) -> dict[str, Any]:
     """UserError, naming the file, when it is damaged or not of the kind that this version writes."""
-    result = read_json(path)
+    return check_version(read_json(path), path)
+
+
+def check_version(result: Any, path: Path) -> dict[str, Any]:
+    """The result itself. UserError, naming the file that it is from, when this version does not write such results."""
     if not isinstance(result, dict) or result.get("schema_version") != SCHEMA_VERSION:
         raise UserError(f"{path}: no result.json of schema version {SCHEMA_VERSION}; remove it and run again")
     return result
