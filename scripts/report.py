@@ -24,7 +24,7 @@ PARSER.add_argument("--output", type=Path, metavar="FOLDER", help="default: outp
 def main(options: argparse.Namespace, settings: list[str]) -> int:
     from ltkd.report import make_report, write_report  # here: --help needs no torch
     from ltkd.report.ledger import trained_or_kept
-    from ltkd.report.text import markdown
+    from ltkd.report.markdown import markdown
     from ltkd.tables.table import compose_runs, load_table
 
     table = load_table(options.table)
@@ -34,7 +34,7 @@ def main(options: argparse.Namespace, settings: list[str]) -> int:
     folder = options.output or Path(runs[0].config.output_root) / "report" / table.name
     written = write_report(report, folder)
     sys.stdout.write(
-        f"{markdown(report)}\nwritten: {', '.join(map(str, written[:4]))} and {len(written) - 4} figures\n"
+        f"{markdown(report)}\nwritten: {', '.join(map(str, written[:4]))} and {len(written) - 4} drawings\n"
     )
     return 1 if report.missing else 0
 

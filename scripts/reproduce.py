@@ -33,7 +33,7 @@ PARSER.add_argument("--dry-run", action="store_true", help="show the plan and ru
 def main(options: argparse.Namespace, settings: list[str]) -> int:
     # here: --help needs no torch
     from ltkd.report import entries_of, make_report
-    from ltkd.report.text import markdown
+    from ltkd.report.markdown import markdown
     from ltkd.sweep import exit_code, num_at_a_time, run_jobs, summary
     from ltkd.tables.plan import Plan, Speeds
     from ltkd.tables.table import compose_runs, load_table

@@ -17,7 +17,7 @@ from ltkd.report.ledger import (
     trained_or_kept,
     with_tables,
 )
-from ltkd.report.text import markdown
+from ltkd.report.markdown import markdown
 from ltkd.tables.table import compose_runs
 
 from .conftest import ACCURACY, TABLE, write_result
@@ -140,7 +140,7 @@ def test_without_any_run_of_its_own_a_report_is_of_the_ledgers(recorded, kept, m
     assert source.startswith("kept in outputs/ledger.jsonl, since none of the table's has finished in ")
     report = make_report(table, entries, source=source)
     own = make_report(table, entries_of(runs))
-    assert [row.figures for row in report.columns[0].rows] == [row.figures for row in own.columns[0].rows]
+    assert [row.values for row in report.columns[0].rows] == [row.values for row in own.columns[0].rows]
     [page, *_] = write_report(report, tmp_path / "report")
     assert "<dt>runs</dt><dd>kept in outputs/ledger.jsonl" in page.read_text()
     assert page.read_text().count("<figure>") == 1  # the ledger keeps neither classes nor curves
@@ -197,12 +197,12 @@ def test_text_without_a_table_is_as_it_was(tmp_path):
 def test_a_correction_that_the_table_itself_has_is_named(recorded, make_table, kept, monkeypatch):
     corrected = make_table(TABLE + "accuracy: logit_adjusted\n")
     monkeypatch.setattr(ledger, "load_table", lambda name: corrected)
-    with pytest.raises(UserError, match="table mine: its own figures are logit_adjusted"):
+    with pytest.raises(UserError, match="table mine: its own accuracy is logit_adjusted"):
         with_tables("<!-- table:mine logit_adjusted -->\n<!-- end -->\n", kept)
 
 
 def test_a_correction_that_no_run_has_is_named(recorded, kept, monkeypatch):
     table, _ = recorded
     monkeypatch.setattr(ledger, "load_table", lambda name: table)
-    with pytest.raises(UserError, match="table mine: none of its runs has tau_normalized figures"):
+    with pytest.raises(UserError, match="table mine: none of its runs has tau_normalized accuracies"):
         with_tables("<!-- table:mine tau_normalized -->\n<!-- end -->\n", kept)

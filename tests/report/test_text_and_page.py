@@ -13,11 +13,13 @@ import pytest
 
 from ltkd.errors import UserError
 from ltkd.report import entries_of, make_report, write_report
+from ltkd.report.comma_separated import comma_separated
 from ltkd.report.curves import curve
 from ltkd.report.drawing import spread
 from ltkd.report.figures import draw_column
 from ltkd.report.latex import _latex, latex
-from ltkd.report.text import comma_separated, markdown, signed
+from ltkd.report.markdown import markdown
+from ltkd.report.text_tables import signed
 
 from .conftest import ACCURACY, GROUPS, TABLE, write_result
 

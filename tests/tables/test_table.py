@@ -165,7 +165,7 @@ MISTAKES = {
         "{CE: null, KD: null, other: null}",
         "rows: none is run",
     ),
-    "tail: 20.5": ("tail: 2050", "published.a paper: tail should be a figure in %, got 2050"),
+    "tail: 20.5": ("tail: 2050", "published.a paper: tail should be an accuracy in %, got 2050"),
     "at: {method: other}": ("at: {method: another}", "published.a paper.method: unknown name 'another'"),
     "{at: {role: teacher}, tail: 15.28}": ("{all: 40}", "published.a paper: should have `at`"),
     "{role: teacher}": ("{role: student}", "role can be 'teacher' only"),

@@ -70,8 +70,8 @@ class End:
 
 def choose_series(column: Column) -> list[Series]:
     """The methods that are compared, the best baselines as far as there is room, and the teacher if it is one kind."""
-    rows = [row for row in column.rows if row.n and row.figures[ALL].summary]
-    by_mean = sorted(rows, key=lambda row: -row.figures[ALL].summary.mean)
+    rows = [row for row in column.rows if row.n and row.values[ALL].summary]
+    by_mean = sorted(rows, key=lambda row: -row.values[ALL].summary.mean)
     methods, baselines, teachers = ([r for r in by_mean if r.role == role] for role in ("method", "baseline", TEACHER))
     room = MAX_SERIES - min(len(baselines), 1)  # one baseline is always there to compare with
     chosen = [*methods[:room], *baselines][:MAX_SERIES]

@@ -9,7 +9,7 @@ from typing import Any
 from ltkd.config.identity import without_seeds
 from ltkd.errors import UserError
 from ltkd.report.curves import read_metrics
-from ltkd.results.read import POST_HOC, flatten, how_it_ended
+from ltkd.results.read import POST_HOC, correction, flatten, how_it_ended
 from ltkd.runs.directory import STATUS
 from ltkd.tables.table import Cell, Table, TableRun
 
@@ -92,7 +92,7 @@ def refuse_mixture(cell: Cell, entries: list[Entry], table: Table) -> None:
 
 
 def _comparable(result: dict[str, Any], table: Table) -> dict[str, Any]:
-    """All that runs of a cell must agree in, flat."""
+    """Returns all that the runs of a cell must agree in, flat."""
     identity = without_seeds(result["identity"])
     identity = flatten(without_split_seeds(identity) if len(table.split_seeds) > 1 else identity)
     measured = ("schema_version", "evaluate_every", "group_names", "groups", "class_counts", "split_sha256")
@@ -103,10 +103,10 @@ def _comparable(result: dict[str, Any], table: Table) -> dict[str, Any]:
 
 def _tau_of(result: dict[str, Any], table: Table) -> str | None:
     """Names the correction of the table's accuracy, if there is one. All choices on validation images are one."""
-    if table.accuracy not in POST_HOC or not (figures := (result.get("post_hoc") or {}).get(table.accuracy)):
+    if table.accuracy not in POST_HOC or not (corrected := correction(result, table.accuracy)):
         return None
-    chosen_by = figures["chosen_by"]
-    return chosen_by if chosen_by == "validation" else f"{figures['tau']} ({chosen_by})"
+    chosen_by = corrected["chosen_by"]
+    return chosen_by if chosen_by == "validation" else f"{corrected['tau']} ({chosen_by})"
 
 
 def refuse_different_taus(table: Table, entries: list[Entry]) -> None:

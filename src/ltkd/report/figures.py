@@ -55,10 +55,10 @@ def draw_column(report: Report, column: Column) -> list[Picture]:
 
 def group_bars(report: Report, column: Column) -> Picture | None:
     """A panel for each figure, a bar for each row; deviations as lines, runs as dots, published values as diamonds."""
-    rows = [row for row in column.rows if any(one.summary or one.published for one in row.figures.values())]
+    rows = [row for row in column.rows if any(one.summary or one.published for one in row.values.values())]
     if not rows:
         return None
-    names = column.figure_names[: MAX_GROUPS + 1]
+    names = column.value_names[: MAX_GROUPS + 1]
     drawing = new_figure(0.6 + 0.32 * len(rows))
     panels = drawing.subplots(1, len(names), sharey=True, squeeze=False)[0]
     positions = range(len(rows))[::-1]
@@ -76,14 +76,14 @@ def group_bars(report: Report, column: Column) -> Picture | None:
         "Who pays at the head for a gain at the tail. Blue: the methods that are compared; grey: baselines; hatched: "
         f"the teacher. Lines are standard deviations{between}, dots are single runs; the numbers are means."
     )
-    if any(one.published for row in rows for one in row.figures.values()):
+    if any(one.published for row in rows for one in row.values.values()):
         caption += " A diamond is the published figure."
     return picture(drawing, "groups", "Accuracy by group", caption)
 
 
 def _bar(panel: "Axes", position: int, row: Row, name: str) -> float:
     """Draws a row's figure and returns how far to the right it reaches."""
-    one, end = row.figures[name], 0.0
+    one, end = row.values[name], 0.0
     for value, _ in one.published:
         panel.plot(value, position, **PUBLISHED_LOOK)
         end = max(end, value)
@@ -93,7 +93,7 @@ def _bar(panel: "Axes", position: int, row: Row, name: str) -> float:
     panel.barh(position, mean, height=0.68, linewidth=0.8, **BAR_LOOKS[row.role])
     if one.summary.n > 1:
         panel.errorbar(mean, position, xerr=deviation, color="black", linewidth=1, capsize=2)
-        panel.plot(list(one.values.values()), [position] * len(one.values), "o", **RUN_LOOK)
+        panel.plot(list(one.by_pair.values()), [position] * len(one.by_pair), "o", **RUN_LOOK)
     # in a column at the right and not at the bar's end, where it would look like the published value's
     panel.text(1.0, position, f"{mean:.1f}", transform=panel.get_yaxis_transform(), ha="right", va="center", fontsize=8)
     return max(end, mean + deviation)

@@ -18,7 +18,7 @@ from ltkd.errors import UserError
 from ltkd.files import write_text
 from ltkd.report.content import Report, make_report
 from ltkd.report.entries import Entry, entries_of
-from ltkd.report.text import readme_correction, readme_table
+from ltkd.report.markdown import readme_correction, readme_table
 from ltkd.results.read import POST_HOC, check_version
 from ltkd.tables.table import Table, TableRun, compose_runs, load_table
 

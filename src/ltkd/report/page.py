@@ -5,16 +5,8 @@ from html import escape
 
 from ltkd.report.content import Column, Report
 from ltkd.report.drawing import Picture
-from ltkd.report.text import (
-    TextTable,
-    about_overview,
-    corrected_tables,
-    difference_table,
-    explanations,
-    main_table,
-    overview_table,
-    sentence,
-)
+from ltkd.report.explanations import about_overview, explanations, sentence
+from ltkd.report.text_tables import TextTable, corrected_tables, difference_table, main_table, overview_table
 from ltkd.results.read import KINDS
 
 STYLE = """

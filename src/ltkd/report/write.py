@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from ltkd.files import write_bytes, write_text
+from ltkd.report.comma_separated import comma_separated
 from ltkd.report.content import Report
 from ltkd.report.figures import draw_column
 from ltkd.report.latex import latex
+from ltkd.report.markdown import markdown
 from ltkd.report.page import html
-from ltkd.report.text import comma_separated, markdown
 
 
 def write_report(report: Report, folder: Path) -> list[Path]:

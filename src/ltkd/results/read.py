@@ -22,15 +22,20 @@ SCHEMA_VERSION = 1  # of result.json; raised when a key changes its meaning or g
 
 
 def accuracy_record(run: dict[str, Any], kind: str) -> dict[str, Any] | None:
-    """The figures of that kind (KINDS) in a result; None where it has none."""
+    """Returns the accuracies of that kind (KINDS) in a result; None where it has none."""
     if kind in POST_HOC:
-        figures = (run.get("post_hoc") or {}).get(kind)
-        return figures and figures["test"]
+        corrected = correction(run, kind)
+        return corrected and corrected["test"]
     return run["accuracy"]["last"].get("validation") if kind == "validation" else run["accuracy"][kind]
 
 
+def correction(run: dict[str, Any], kind: str) -> dict[str, Any] | None:
+    """Returns a correction after training (POST_HOC): tau, chosen_by, test; None where the run has none."""
+    return (run.get("post_hoc") or {}).get(kind)
+
+
 def accuracy(run: dict[str, Any], kind: str, group: str | None) -> float | None:
-    """Over all classes (group None) or in a group, in %; None where the run has no such figure."""
+    """The accuracy over all classes (group None) or in a group, in %; None where the run has none."""
     record = accuracy_record(run, kind)
     if record is None:
         return None
@@ -79,8 +84,8 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     return {prefix[:-1]: value} if prefix[:-1].rpartition(".")[2] != "seed" else {}
 
 
-def figure(value: float | None, deviation: float | None) -> str:
-    """Writes a figure as in every table: 42.00 ± 2.65, 42.00, n/a."""
+def cell_text(value: float | None, deviation: float | None) -> str:
+    """Writes mean ± deviation as in every table: 42.00 ± 2.65, 42.00, n/a."""
     if value is None:
         return NOT_AVAILABLE
     return f"{value:.2f}" if deviation is None else f"{value:.2f} ± {deviation:.2f}"
@@ -113,7 +118,7 @@ def _records(result: dict[str, Any], attacked: dict[str, Any] | None) -> dict[st
 
 def _rows(name: str, method: str, records: dict[str, dict[str, Any]], groups: list[str]) -> list[list[str]]:
     return [
-        [f"{name}{what}", method, figure(record["all"], None)]
-        + [figure(record["per_group"][group], None) for group in groups]
+        [f"{name}{what}", method, cell_text(record["all"], None)]
+        + [cell_text(record["per_group"][group], None) for group in groups]
         for what, record in records.items()
     ]

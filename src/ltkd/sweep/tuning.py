@@ -22,7 +22,7 @@ from tabulate import tabulate
 from ltkd.config.compose import CONFIGURATION, compose_values
 from ltkd.config.load import load_config
 from ltkd.errors import UserError
-from ltkd.results.read import figure, read_result
+from ltkd.results.read import cell_text, read_result
 from ltkd.results.statistics import student_t_interval, summarize
 from ltkd.runs.directory import RESULT
 from ltkd.sweep import Job, check_jobs
@@ -145,8 +145,8 @@ class TuningResult:
         seeds = ", ".join(tuning.seeds)
         for one in self.judged:
             accuracies = summarize(one.accuracies)
-            difference = "chosen" if one is self.judged[0] else figure(mean(one.differences), one.margin)
-            body.append([*one.setting.values.values(), figure(accuracies.mean, accuracies.deviation), difference])
+            difference = "chosen" if one is self.judged[0] else cell_text(mean(one.differences), one.margin)
+            body.append([*one.setting.values.values(), cell_text(accuracies.mean, accuracies.deviation), difference])
         headers = [*(key.removeprefix("method.") for key in tuning.keys), "validation", "difference"]
         return [
             f"Accuracy in % on {tuning.num_images:,} validation images after the last epoch, seeds {seeds}: mean ±",

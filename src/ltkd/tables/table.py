@@ -2,7 +2,7 @@
 
 name, title        the file's name, and what the table shows
 study              first folder below output_root; tables with the same study share their runs
-accuracy           which figure of result.json, last, validation, selected ... (results.KINDS); default: last
+accuracy           which of result.json, last, validation, selected ... (results.KINDS); default: last
 base               overrides of every cell, as on the command line of train.py
 rows, columns      axes, {AXIS: {LABEL: overrides}}; the product of the axes makes the rows (columns), and a row
                    in a column is a cell. Overrides are a list or one string ("": none); null: nothing is run
@@ -13,7 +13,7 @@ split_seeds        with several, each is combined with each seed; default: [0]
 teachers           shared: one teacher (teacher.seed as it is) for all seeds; per_seed: one of the same seed
 baselines          labels: the rows that the others are compared with
 published          {SOURCE: [{at: {AXIS: LABEL, ...}, all: 42.48, tail: 13.38}, ...]}: `at` says for which cells
-                   (an axis that it does not name: any), with {role: teacher} for the teacher's own figures
+                   (an axis that it does not name: any), with {role: teacher} for the teacher's own values
 notes              text for below the table
 
 table = load_table("cifar100_lt_main")
@@ -56,7 +56,7 @@ Axes = dict[str, Annotated[dict[str, str | list[str] | None], MinLen(1)]]
 
 @dataclass(frozen=True)
 class Published:
-    """Figures of a paper, in %, over all classes ("all") or in a group."""
+    """Accuracies of a paper, in %, over all classes ("all") or in a group."""
 
     source: str
     at: dict[str, str]  # axis -> label, and role -> teacher
@@ -251,11 +251,11 @@ def key_of(override: str) -> str:
     return override.lstrip("+~").partition("=")[0]
 
 
-Choice = tuple[str, str, list[str] | None]  # axis, label, overrides
+AxisLabel = tuple[str, str, list[str] | None]  # axis, label, overrides
 
 
-def _choices(axes: Axes) -> Iterator[tuple[Choice, ...]]:
-    """The product of the axes: a choice on each."""
+def _choices(axes: Axes) -> Iterator[tuple[AxisLabel, ...]]:
+    """The product of the axes: a label on each."""
     return itertools.product(*([(axis, label, _listed(part)) for label, part in axes[axis].items()] for axis in axes))
 
 
@@ -317,18 +317,18 @@ def _errors(table: Table, path: Path) -> Iterator[str]:
     for source, entries in table.published.items():
         for entry in entries:
             key = f"published.{source}"
-            at, figures = entry.get("at"), {name: value for name, value in entry.items() if name != "at"}
+            at, values = entry.get("at"), {name: value for name, value in entry.items() if name != "at"}
             if not isinstance(at, dict):
                 yield f"{key}: should have `at`, which cells it is of, got {entry}"
                 continue
             if at.get(ROLE, TEACHER) != TEACHER:
                 yield f"{key}: {ROLE} can be {TEACHER!r} only, got {at[ROLE]!r}"
             yield from _errors_of_selection(key, {axis: label for axis, label in at.items() if axis != ROLE}, table)
-            for name, value in figures.items():
+            for name, value in values.items():
                 if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
-                    yield f"{key}: {name} should be a figure in %, got {value!r}"
-            if not figures:
-                yield f"{key}: has no figure at {at}"
+                    yield f"{key}: {name} should be an accuracy in %, got {value!r}"
+            if not values:
+                yield f"{key}: has no accuracy at {at}"
 
 
 def _errors_of_selection(key: str, selection: Mapping[str, str], table: Table) -> Iterator[str]:
