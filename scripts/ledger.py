@@ -35,7 +35,8 @@ def main(options: argparse.Namespace, settings: list[str]) -> int:
 def _record(name: str | None, overrides: list[str]) -> None:
     from ltkd.report import entries_of, make_report
     from ltkd.report.ledger import record  # here: --help needs no torch
-    from ltkd.tables.table import compose_runs, load_table
+    from ltkd.tables.file import load_table
+    from ltkd.tables.table import compose_runs
 
     table = load_table(name)
     runs = compose_runs(table, overrides)

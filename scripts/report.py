@@ -25,7 +25,8 @@ def main(options: argparse.Namespace, settings: list[str]) -> int:
     from ltkd.report import make_report, write_report  # here: --help needs no torch
     from ltkd.report.ledger import trained_or_kept
     from ltkd.report.markdown import markdown
-    from ltkd.tables.table import compose_runs, load_table
+    from ltkd.tables.file import load_table
+    from ltkd.tables.table import compose_runs
 
     table = load_table(options.table)
     runs = compose_runs(table, settings)

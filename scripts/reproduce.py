@@ -35,8 +35,9 @@ def main(options: argparse.Namespace, settings: list[str]) -> int:
     from ltkd.report import entries_of, make_report
     from ltkd.report.markdown import markdown
     from ltkd.sweep import exit_code, num_at_a_time, run_jobs, summary
+    from ltkd.tables.file import load_table
     from ltkd.tables.plan import Plan, Speeds
-    from ltkd.tables.table import compose_runs, load_table
+    from ltkd.tables.table import compose_runs
 
     table = load_table(options.table)
     cells = [cell for cell in table.cells if options.cell in (None, cell.label) or fnmatch(cell.label, options.cell)]

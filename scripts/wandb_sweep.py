@@ -26,8 +26,9 @@ PARSER.add_argument("--output", type=Path, metavar="FILE.yaml", help="default: o
 def main(options: argparse.Namespace, settings: list[str]) -> None:
     # here: --help needs no torch
     from ltkd.files import write_text
+    from ltkd.tables.file import load_table
     from ltkd.tables.plan import wandb_sweep
-    from ltkd.tables.table import compose_runs, load_table
+    from ltkd.tables.table import compose_runs
 
     table = load_table(options.table)
     runs = compose_runs(table, settings)

@@ -6,7 +6,8 @@ import pytest
 
 from ltkd.files import write_json
 from ltkd.results.read import SCHEMA_VERSION
-from ltkd.tables.table import compose_runs, load_table
+from ltkd.tables.file import load_table
+from ltkd.tables.table import compose_runs
 
 GROUPS = ["head", "medium", "tail"]
 CLASS_GROUPS = [0] * 3 + [1] * 4 + [2] * 3

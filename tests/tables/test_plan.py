@@ -11,8 +11,9 @@ import yaml
 from ltkd.config.compose import compose_values
 from ltkd.files import write_json
 from ltkd.results.read import SCHEMA_VERSION
+from ltkd.tables.file import load_table
 from ltkd.tables.plan import Plan, Speeds, job_of, wandb_sweep
-from ltkd.tables.table import compose_runs, load_table
+from ltkd.tables.table import compose_runs
 
 from ..conftest import PROJECT
 

@@ -10,7 +10,8 @@ from ltkd.config.load import load_config
 from ltkd.errors import UserError
 from ltkd.files import write_json
 from ltkd.results.read import SCHEMA_VERSION
-from ltkd.tables.table import TEACHER, compose_runs, list_tables, load_table
+from ltkd.tables.file import list_tables, load_table
+from ltkd.tables.table import TEACHER, compose_runs
 
 TABLE = """
 name: mine

@@ -20,7 +20,8 @@ from ltkd.report.content import Report, make_report
 from ltkd.report.entries import Entry, entries_of
 from ltkd.report.markdown import readme_correction, readme_table
 from ltkd.results.read import POST_HOC, check_version
-from ltkd.tables.table import Table, TableRun, compose_runs, load_table
+from ltkd.tables.file import load_table
+from ltkd.tables.table import Table, TableRun, compose_runs
 
 PROJECT = Path(__file__).resolve().parents[3]
 LEDGER = PROJECT / "outputs" / "ledger.jsonl"
