@@ -38,7 +38,7 @@ class CellValue:
 
 @dataclass(frozen=True)
 class Corrected:
-    """The same networks, corrected after training."""
+    """The accuracies of a row's networks after a correction of their logits."""
 
     taus: list[tuple[float, str]]  # value and what chose it: setting, validation, default
     summaries: dict[str, Summary | None]  # "all" and the groups
@@ -170,7 +170,7 @@ def _column(table: Table, names: dict[str, str], cells: list[Cell], entries: lis
 
 
 def independent(values: dict[tuple[int, int], float], table: Table) -> list[float]:
-    """(split seed, seed) -> value, as values that are independent: of runs or, with several splits, means of a split.
+    """Returns independent values: those of the runs or, with several splits, the mean of each split.
 
     Runs on one split have its images in common and are no independent evidence about other splits.
     """
@@ -180,7 +180,7 @@ def independent(values: dict[tuple[int, int], float], table: Table) -> list[floa
 
 
 def _corrected(entries: list[Entry], groups: list[str], table: Table) -> dict[str, Corrected]:
-    """Only of rows all of whose runs have it: a mean over other seeds than the table's would not compare."""
+    """Summarises the corrections that all runs of a row have: a mean over fewer seeds would not compare."""
     corrected = {}
     for kind in POST_HOC:
         found = [correction(entry.result, kind) for entry in entries]
@@ -236,7 +236,7 @@ def _teachers(
 
 
 def _kind_of(teacher: dict[str, Any]) -> str:
-    """The same for teachers that differ in seeds and split seeds alone; its `cell` tells splits apart."""
+    """Hashes a teacher's settings without seeds and split seeds; its `cell` would tell splits apart."""
     settings = without_split_seeds(without_seeds(teacher["identity"]))
     return digest({**settings, "evaluate_every": teacher["evaluate_every"]})
 
@@ -277,7 +277,7 @@ def _with_differences(rows: list[Row], candidates: dict[str, list[Row]], table: 
 
 
 def _paired(value: CellValue, baseline: CellValue, table: Table) -> PairedDifference | None:
-    """Pairs are runs of the same split seed and seed; with several splits a pair is a split, its seeds averaged."""
+    """Compares runs of the same split seed and seed; with several splits a pair is a split, its seeds averaged."""
     pairs = value.by_pair.keys() & baseline.by_pair.keys()
     first, second = (independent({pair: one.by_pair[pair] for pair in pairs}, table) for one in (value, baseline))
     return paired_difference(first, second)

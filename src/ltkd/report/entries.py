@@ -1,4 +1,4 @@
-"""A table's runs as a report sees them: each with its result or why there is none, and what may not share a table."""
+"""Reads a table's runs for a report, each with its result or the reason for its lack, and refuses mixtures."""
 
 import json
 from collections.abc import Iterable
@@ -56,7 +56,7 @@ def _quoted(override: str) -> str:
 
 
 def with_readable_curves(entries: Iterable[Entry]) -> tuple[list[Entry], list[str]]:
-    """The entries without folders whose metrics.jsonl is damaged, and what is: their numbers count without curves."""
+    """Drops the folders whose metrics.jsonl is damaged, and names them: such runs count, without curves."""
     readable, damaged = [], {}
     for entry in entries:
         folders = {"directory": entry.directory, "teacher_directory": entry.teacher_directory}
@@ -74,7 +74,7 @@ def with_readable_curves(entries: Iterable[Entry]) -> tuple[list[Entry], list[st
 
 
 def refuse_mixture(cell: Cell, entries: list[Entry], table: Table) -> None:
-    """UserError naming both runs and all in which they differ, unless that is seeds alone."""
+    """Raises UserError when runs of a cell differ in more than seeds; it names both and every difference."""
     if not entries:
         return
     first, *others = entries
@@ -102,7 +102,7 @@ def _comparable(result: dict[str, Any], table: Table) -> dict[str, Any]:
 
 
 def _tau_of(result: dict[str, Any], table: Table) -> str | None:
-    """Names the correction of the table's accuracy, if there is one. All choices on validation images are one."""
+    """Names the correction of the table's accuracy, if there is one. All taus that validation images chose are one."""
     if table.accuracy not in POST_HOC or not (corrected := correction(result, table.accuracy)):
         return None
     chosen_by = corrected["chosen_by"]
@@ -110,7 +110,7 @@ def _tau_of(result: dict[str, Any], table: Table) -> str | None:
 
 
 def refuse_different_taus(table: Table, entries: list[Entry]) -> None:
-    """UserError when rows of a table of corrected accuracies were corrected in different ways."""
+    """Raises UserError when rows of a table of corrected accuracies were corrected in different ways."""
     found = {}
     for entry in entries:
         if entry.result and (tau := _tau_of(entry.result, table)):
@@ -124,7 +124,7 @@ def refuse_different_taus(table: Table, entries: list[Entry]) -> None:
 
 
 def without_split_seeds(value: Any) -> Any:
-    """An identity that says nothing of the draw of the images, neither the network's nor its teachers'."""
+    """Removes the split seeds of the network and its teachers from an identity."""
     if isinstance(value, dict):
         return {key: without_split_seeds(inner) for key, inner in value.items() if key != "split_seed"}
     return [without_split_seeds(inner) for inner in value] if isinstance(value, list) else value

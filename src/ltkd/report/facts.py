@@ -1,4 +1,4 @@
-"""The head of a report: what was run, on what, when, and who shares a teacher."""
+"""Collects the head of a report: data, recipe, seeds, hardware, dates, and who shares a teacher."""
 
 import itertools
 from collections.abc import Iterable

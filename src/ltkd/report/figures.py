@@ -1,4 +1,4 @@
-"""The figures of a report: groups, classes, learning curves, and the bias of teacher and students over training."""
+"""The plots of a report: groups, classes, learning curves, and the bias of teacher and students over training."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -39,7 +39,7 @@ RUN_LOOK = {"color": "white", "markeredgecolor": "black", "markersize": 3, "mark
 
 
 def draw_column(report: Report, column: Column) -> list[Picture]:
-    """All figures of a column for which there is something to draw."""
+    """Draws all plots of a column for which there is something to draw."""
     import matplotlib as mpl
 
     series = choose_series(column)
@@ -54,7 +54,7 @@ def draw_column(report: Report, column: Column) -> list[Picture]:
 
 
 def group_bars(report: Report, column: Column) -> Picture | None:
-    """A panel for each figure, a bar for each row; deviations as lines, runs as dots, published values as diamonds."""
+    """Draws a panel for each value, a bar for each row; deviations are lines, runs dots, published values diamonds."""
     rows = [row for row in column.rows if any(one.summary or one.published for one in row.values.values())]
     if not rows:
         return None
@@ -77,12 +77,12 @@ def group_bars(report: Report, column: Column) -> Picture | None:
         f"the teacher. Lines are standard deviations{between}, dots are single runs; the numbers are means."
     )
     if any(one.published for row in rows for one in row.values.values()):
-        caption += " A diamond is the published figure."
+        caption += " A diamond is the published value."
     return picture(drawing, "groups", "Accuracy by group", caption)
 
 
 def _bar(panel: "Axes", position: int, row: Row, name: str) -> float:
-    """Draws a row's figure and returns how far to the right it reaches."""
+    """Draws a row's value and returns how far to the right it reaches."""
     one, end = row.values[name], 0.0
     for value, _ in one.published:
         panel.plot(value, position, **PUBLISHED_LOOK)
@@ -100,7 +100,7 @@ def _bar(panel: "Axes", position: int, row: Row, name: str) -> float:
 
 
 def class_accuracy(report: Report, column: Column, series: list[Series]) -> Picture | None:
-    """Accuracy of the classes from frequent to rare, as means over neighbours where there are many."""
+    """Draws the accuracy of the classes from frequent to rare, as means over neighbours where there are many."""
     per_class = [(one, _mean_per_class(one.row, report.table.accuracy)) for one in series]
     per_class = [(one, values) for one, values in per_class if values is not None]
     if not per_class:
@@ -150,7 +150,7 @@ def _means_of_neighbours(values: np.ndarray, window: int) -> np.ndarray:
 
 
 def _mark_groups(panel: "Axes", groups: np.ndarray, names: list[str]) -> None:
-    """Group names above the classes that are theirs."""
+    """Writes each group's name above its classes."""
     starts = np.flatnonzero(np.diff(groups, prepend=-1))
     for start, end in zip(starts, [*starts[1:], len(groups)], strict=True):
         if start:
@@ -162,7 +162,7 @@ def _mark_groups(panel: "Axes", groups: np.ndarray, names: list[str]) -> None:
 
 
 def learning_curves(report: Report, column: Column, series: list[Series]) -> Picture | None:
-    """Accuracy over the epochs, over all classes and in the groups."""
+    """Draws accuracy by epoch, over all classes and in the groups."""
     part = "validation" if report.table.accuracy == "validation" else "test"
     panels = {ALL: f"{part}/accuracy"} | {group: f"{part}/accuracy/{group}" for group in column.groups[:MAX_GROUPS]}
     curves = _curves(series, panels.values())
@@ -193,7 +193,7 @@ def learning_curves(report: Report, column: Column, series: list[Series]) -> Pic
 
 
 def group_masses(column: Column, series: list[Series]) -> Picture | None:
-    """The mean probability that networks give to each group, on training batches and on the test part."""
+    """Draws the mean probability that networks give to each group, on training batches and on the test part."""
     groups = column.groups[:MAX_GROUPS]
     parts = {"training images": "train/group_mass/student", "test images": "test/group_mass"}
     students = [one for one in series if not one.is_teacher]
@@ -241,7 +241,7 @@ def group_masses(column: Column, series: list[Series]) -> Picture | None:
 
 
 def _plot_trained_teachers(axis: "Axes", series: list[Series], part: str, group: str) -> list[End]:
-    """On training images from its students' metrics, which have it on the same batches; on the test part its level."""
+    """Draws a trained teacher: on training images by its students' metrics, on the test part as a level."""
     ends = []
     for teacher in (one for one in series if one.is_teacher):
         if part == "training images":
@@ -273,7 +273,7 @@ def _shares(row: Row) -> dict[str, dict[str, float]]:
 
 
 def _curves(series: list[Series], metrics: Iterable[str]) -> dict[tuple[str, str], Curve]:
-    """(row label, metric) -> curve, where there is one."""
+    """Maps (row label, metric) to its curve, where there is one."""
     found = {(one.row.label, metric): curve(one.histories, metric) for metric in metrics for one in series}
     return {key: one.thinned(MAX_POINTS) for key, one in found.items() if one is not None}
 
@@ -293,5 +293,5 @@ def _plot_curves(
 
 
 def _every(drawn: Curve) -> int:
-    """Markers on some eight points of a line."""
+    """Spaces markers so that a line has some eight."""
     return max(1, len(drawn.epochs) // 8)

@@ -33,7 +33,7 @@ def latex(report: Report) -> str:
 
 
 def _best(column: Column, table: TextTable) -> set[tuple[int, int]]:
-    """Places (line, column of the table) of the highest mean of a student in each value."""
+    """Returns the places (line, column of the table) of the highest mean of a student in each value."""
     best = {name: max(means) for name in column.value_names if (means := _means(column, name))}
     return {
         (line, table.headers.index(name, table.names))
@@ -44,7 +44,7 @@ def _best(column: Column, table: TextTable) -> set[tuple[int, int]]:
 
 
 def _latex_table(table: TextTable, caption: str, notes: list[str], bold: Container[tuple[int, int]] = ()) -> str:
-    """`notes` stand below it, in small print."""
+    """Writes one table; `notes` stand below it, in small print."""
     lines, previous = [], None
     for line, (role, cells) in enumerate(zip(table.roles, table.body, strict=True)):
         texts = [_latex_cell(table.lines(cell, index)) for index, cell in enumerate(cells)]
@@ -68,7 +68,7 @@ def _latex_table(table: TextTable, caption: str, notes: list[str], bold: Contain
 
 
 def _latex_cell(lines: list[str]) -> str:
-    """Lines above each other, in smaller print what belongs to the number."""
+    """Sets lines above each other, in smaller print what belongs to the number."""
     first, *others = map(_latex, lines)
     first = SPREAD.sub(lambda spread: rf"{{\scriptsize {spread[0]}}}", first)
     if not others:
@@ -79,7 +79,7 @@ def _latex_cell(lines: list[str]) -> str:
 
 
 def _latex(text: str) -> str:
-    """In one pass: what stands for a character is not looked at again."""
+    """Escapes in one pass: what stands for a character is not looked at again."""
     return ESCAPED.sub(lambda match: COMMANDS[match[0]], text)
 
 

@@ -50,7 +50,7 @@ def _counts(report: Report, row: Row | None = None) -> list[str]:
 
 
 def corrected_tables(report: Report, column: Column) -> dict[str, TextTable]:
-    """By kind of post-hoc correction, the rows that have it; tau is a range where runs chose different ones."""
+    """Returns for each post-hoc correction the rows that have it; tau is a range where runs chose different ones."""
     axes, tables = list(report.table.rows), {}
     for kind in POST_HOC:
         rows = [row for row in column.rows if kind in row.corrected]
@@ -109,7 +109,7 @@ def overview_table(report: Report) -> TextTable | None:
 
 
 def difference_text(one: CellValue, pairs: int) -> str:
-    """+2.31; [+1.20, +3.40] with Student's interval; a single pair has none: +2.31; n/a.
+    """Writes +2.31; [+1.20, +3.40] with Student's interval; a single pair has none: +2.31; n/a.
 
     Where there are other than `pairs` pairs, that is said too: +2.31; n/a; n = 1.
     """

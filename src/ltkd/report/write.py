@@ -1,4 +1,4 @@
-"""A report's files."""
+"""Writes a report's files."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from ltkd.report.page import html
 
 
 def write_report(report: Report, folder: Path) -> list[Path]:
-    """report.html, table.md, table.csv, table.tex and figures/*.svg below `folder`; the paths in that order."""
+    """Writes report.html, table.md, table.csv, table.tex and figures/*.svg; returns the paths in that order."""
     pictures = [draw_column(report, column) for column in report.columns]
     texts = {
         "report.html": html(report, pictures), "table.md": markdown(report), "table.csv": comma_separated(report),

@@ -137,7 +137,7 @@ def _shown(value: Any) -> str:
 
 
 def _chosen(identity: dict[str, Any]) -> dict[str, Any]:
-    """Without the further teachers: they follow from the method's settings, the teacher and the student."""
+    """Leaves out the further teachers: they follow from the method's settings, the teacher and the student."""
     return {key: value for key, value in identity.items() if key != "further_teachers"}
 
 
@@ -146,7 +146,7 @@ def _teacher_seed_setting(cell: SeedGroup) -> dict[str, Any]:
 
 
 def _missing_seeds(cells: list[SeedGroup]) -> list[str]:
-    """Among the cells of one study, data set, student and length, a seed that some have and others lack."""
+    """Names seeds that some cells of one study, data set, student and length have and others lack."""
     students = [cell for cell in cells if cell.names["student"]]
     seeds = defaultdict(set)
 
@@ -165,7 +165,7 @@ def _missing_seeds(cells: list[SeedGroup]) -> list[str]:
 
 
 def summary_rows(cells: list[SeedGroup], kind: str) -> list[dict[str, Any]]:
-    """One flat row per cell: names, settings, n, mean and sample standard deviation of each accuracy (None: n/a)."""
+    """Returns a flat row per cell: names, settings, n, mean and sample deviation of each accuracy (None: n/a)."""
     groups = list(dict.fromkeys(group for cell in cells for group in cell.group_names))
     cells = [part for cell in cells for part in _by_tau(cell, kind)]
     rows = []
@@ -180,7 +180,7 @@ def summary_rows(cells: list[SeedGroup], kind: str) -> list[dict[str, Any]]:
 
 
 def _by_tau(cell: SeedGroup, kind: str) -> list[SeedGroup]:
-    """A cell for each tau that its runs were corrected with post hoc: it is no part of what a run is.
+    """Splits a cell by the tau that its runs were corrected with post hoc, which is no part of a run's identity.
 
     Where validation images chose it, the choice is the correction, whatever tau it led to.
     """
@@ -215,7 +215,7 @@ def markdown(cells: list[SeedGroup], kind: str) -> str:
 
 
 def comma_separated(cells: list[SeedGroup], kind: str) -> str:
-    """The same as CSV, unrounded."""
+    """Writes the same as CSV, unrounded."""
     rows = summary_rows(cells, kind)
     file = io.StringIO()
     writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["n"])

@@ -1,4 +1,4 @@
-"""One run's result.json: read, and shown as a table. Knows no torch, so that it starts at once."""
+"""Reads one run's result.json and shows it as a table. Knows no torch, so that it starts at once."""
 
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ def files_below(folder: Path, name: str) -> list[Path]:
 
 
 def how_it_ended(path: Path) -> str:
-    """One line about a run without a result, from its status.json."""
+    """Describes a run without a result in one line, from its status.json."""
     try:
         status = read_json(path)
         reason = f" ({status['error'].splitlines()[0]})" if status["error"] else ""
@@ -60,7 +60,7 @@ def how_it_ended(path: Path) -> str:
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """UserError, naming the file, when it is damaged or not of the kind that this version writes."""
+    """Reads the file. UserError, naming it, when it is damaged or not of the kind that this version writes."""
     return check_version(read_json(path), path)
 
 
@@ -78,7 +78,7 @@ def teacher_of(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, {"method.name": "kd", ...}, without what is called seed."""
+    """Flattens nested mappings to one, {"method.name": "kd", ...}, without keys called seed."""
     if isinstance(value, dict) and value:
         return {k: v for key, inner in value.items() for k, v in flatten(inner, f"{prefix}{key}.").items()}
     return {prefix[:-1]: value} if prefix[:-1].rpartition(".")[2] != "seed" else {}
@@ -109,7 +109,7 @@ def run_table(result: dict[str, Any]) -> str:
 
 
 def _records(result: dict[str, Any], attacked: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
-    """Accuracies on the test part, before a second stage too, on a validation split, under attack: what is there."""
+    """Returns the accuracies that there are: on the test part, before a second stage, on validation, under attack."""
     last, before = result["accuracy"]["last"], result.get("before_retraining")
     records = {"": last} | ({", before retraining": before["last"]} if before else {})
     records |= {", on validation": last["validation"]} if "validation" in last else {}

@@ -28,7 +28,7 @@ class PairedDifference:
 
 
 def summarize(values: Sequence[float]) -> Summary | None:
-    """None where there is no value at all."""
+    """Returns mean and deviation; None where there is no value at all."""
     return Summary(len(values), mean(values), stdev(values) if len(values) > 1 else None) if values else None
 
 
@@ -44,7 +44,7 @@ def paired_difference(first: Sequence[float], second: Sequence[float]) -> Paired
 
 
 def student_t_interval(values: Sequence[float], *, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """mean +- t * s / sqrt(n): holds at any n if the values are normal. ValueError for fewer than two values."""
+    """Returns mean +- t * s / sqrt(n), exact at any n for normal values. ValueError for fewer than two values."""
     from scipy.stats import t  # here: half a second that no other command needs
 
     values = np.asarray(values, dtype=float)

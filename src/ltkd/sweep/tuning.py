@@ -140,7 +140,7 @@ class TuningResult:
         return self.judged[0].setting
 
     def lines(self) -> list[str]:
-        """The evidence as text."""
+        """Writes the evidence as text."""
         tuning, body = self.tuning, []
         seeds = ", ".join(tuning.seeds)
         for one in self.judged:

@@ -31,7 +31,7 @@ TAG_LENGTH = 64  # of W&B's tags at most
 
 @dataclass(frozen=True)
 class Plan:
-    """The runs of a table by what is to be done about them."""
+    """The runs of a table, sorted by state: done, to resume, to run, without data."""
 
     table: Table
     runs: list[TableRun]
@@ -63,7 +63,7 @@ class Plan:
         return [run for run in others if _place(run) not in planned]
 
     def text(self, seconds: "Speeds", num_at_a_time: int = 1) -> str:
-        """For the screen: how much of each cell is done, and an estimate."""
+        """Describes how much of each cell is done, with an estimate of the time left."""
         counts: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(STATES, 0))
         cells = {run.cell.label for run in self.runs}
         for run, state in zip(self.runs, self.states, strict=True):

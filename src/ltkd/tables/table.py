@@ -85,7 +85,7 @@ class Table:
 
     @cached_property
     def cells(self) -> list[Cell]:
-        """Column by column, each in the order of the rows."""
+        """The cells column by column, each in the order of the rows."""
         cells = []
         for column, row in itertools.product(_choices(self.columns), _choices(self.rows)):
             at = {axis: label for axis, label, _ in (*column, *row)}
