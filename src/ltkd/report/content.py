@@ -211,7 +211,7 @@ def _teachers(
             teacher = teacher_of(entry.result)
             kind = _kind_of(teacher)
             kinds.setdefault(kind, {})[teacher["hash"]] = replace(
-                entry, seed=teacher["seed"], result=entry.result | {"post_hoc": None} | teacher
+                entry, seed=teacher["seed"], result=entry.result | teacher
             )
             taught.setdefault(kind, []).append(entry.cell)
     # a published value is of one teacher: that of the rows that were published with it or, without such rows, the only
