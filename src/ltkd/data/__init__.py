@@ -3,7 +3,7 @@
 from ltkd.data.batches import Batch, DeviceData, EpochPlan, StreamedData, device_data
 from ltkd.data.dataset import DatasetConfig, LongTailData
 from ltkd.data.groups import group_policy, make_groups
-from ltkd.data.load import complete_settings, identifying_hashes, load_data, why_unavailable
+from ltkd.data.load import complete_settings, file_names, identifying_hashes, load_data, why_unavailable
 from ltkd.data.long_tail import LongTailSplit, class_counts, make_split
 from ltkd.data.manifest import check_manifest, write_manifest
 from ltkd.data.pack import pack_dataset_config, read_pack, write_pack
@@ -27,6 +27,7 @@ __all__ = [
     "class_counts",
     "complete_settings",
     "device_data",
+    "file_names",
     "group_policy",
     "identifying_hashes",
     "list_sources",
