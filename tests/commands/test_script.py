@@ -48,6 +48,11 @@ def test_what_is_wrong_is_said_in_one_line(parser, arguments, message):
         parser.split(arguments)
 
 
+def test_options_between_files_are_taken_out(parser):
+    parser.add_argument("files", nargs="*")
+    assert parser.split(["a", "jobs=2", "b", "output=c"])[0].files == ["a", "b"]
+
+
 def test_a_script_without_settings_refuses_them():
     with pytest.raises(UserError, match="unknown argument 'method=kd'; options: --help"):
         Parser("Does something.", takes_settings=False).split(["method=kd"])
@@ -55,7 +60,7 @@ def test_a_script_without_settings_refuses_them():
 
 @pytest.mark.parametrize(
     ("error", "code", "line"),
-    [(UserError("seed: wrong"), 2, "error: seed: wrong\n"), (KeyboardInterrupt(), 130, "stopped; the same command")],
+    [(UserError("seed: wrong"), 2, "error: seed: wrong\n"), (KeyboardInterrupt(), 130, "stopped; repeat")],
 )
 def test_errors_become_exit_codes(parser, capsys, error, code, line):
     @command(parser)
