@@ -130,13 +130,11 @@ def test_what_the_ledger_lacks_is_missing_and_a_damaged_line_is_named(recorded, 
         ledger_entries(table, ledger=kept)
 
 
-def test_without_any_run_of_its_own_a_report_is_of_the_ledgers(recorded, kept, make_table, tmp_path, monkeypatch):
+def test_without_any_run_of_its_own_a_report_is_of_the_ledgers(recorded, kept, tmp_path):
     table, runs = recorded
-    monkeypatch.setattr(ledger, "LEDGER", kept)
-    monkeypatch.setattr(ledger.ledger_entries, "__defaults__", (None, kept))
-    assert trained_or_kept(table, runs) == (entries_of(runs), "")
+    assert trained_or_kept(table, runs, kept) == (entries_of(runs), "")
     elsewhere = compose_runs(table, [f"output_root={tmp_path}/elsewhere"])
-    entries, source = trained_or_kept(table, elsewhere)
+    entries, source = trained_or_kept(table, elsewhere, kept)
     assert source.startswith("kept in outputs/ledger.jsonl, since none of the table's has finished in ")
     report = make_report(table, entries, source=source)
     own = make_report(table, entries_of(runs))
@@ -146,7 +144,7 @@ def test_without_any_run_of_its_own_a_report_is_of_the_ledgers(recorded, kept, m
     assert page.read_text().count("<figure>") == 1  # the ledger keeps neither classes nor curves
     # of other settings than those of the kept runs there is nothing
     changed = compose_runs(table, [f"output_root={tmp_path}/elsewhere", "recipe.epochs=5"])
-    assert [entry.result for entry in trained_or_kept(table, changed)[0]] == [None] * 9
+    assert [entry.result for entry in trained_or_kept(table, changed, kept)[0]] == [None] * 9
 
 
 def test_marked_tables_are_written_and_the_rest_is_left_alone(recorded, kept, tmp_path, monkeypatch):

@@ -68,16 +68,16 @@ def record(table: Table, entries: Iterable[Entry], output_root: Path, ledger: Pa
     return len(recorded)
 
 
-def trained_or_kept(table: Table, runs: list[TableRun]) -> tuple[list[Entry], str]:
+def trained_or_kept(table: Table, runs: list[TableRun], ledger: Path = LEDGER) -> tuple[list[Entry], str]:
     """The entries of the runs' own folders; where none has a result, the ledger's, and a sentence that says so."""
     entries = entries_of(runs)
     if any(entry.result for entry in entries):
         return entries, ""
-    kept = ledger_entries(table, runs)
+    kept = ledger_entries(table, runs, ledger)
     if not any(entry.result for entry in kept):
         return entries, ""
     return kept, (
-        f"kept in outputs/{LEDGER.name}, since none of the table's has finished in {runs[0].config.output_root}/; "
+        f"kept in outputs/{ledger.name}, since none of the table's has finished in {runs[0].config.output_root}/; "
         "the ledger has no curves and no accuracies of single classes"
     )
 
