@@ -24,7 +24,6 @@ from ltkd.config.load import load_config
 from ltkd.errors import UserError
 from ltkd.results.read import cell_text, read_result
 from ltkd.results.statistics import student_t_interval, summarize
-from ltkd.runs.directory import RESULT
 from ltkd.sweep import Job, check_jobs
 
 # what a preset leaves out: where and how a run is done, and what is for tuning alone
@@ -172,7 +171,7 @@ def choose(tuning: Tuning) -> TuningResult:
 
 
 def _validation_accuracy(job: Job) -> float:
-    return read_result(job.run.directory / RESULT)["accuracy"]["last"]["validation"]["all"]
+    return read_result(job.run.files.result)["accuracy"]["last"]["validation"]["all"]
 
 
 def preset_name(tuning: Tuning) -> str:
