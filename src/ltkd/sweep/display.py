@@ -57,7 +57,7 @@ class Display:
         self._say(f"started again: {outcome.job.label}: {outcome.reason}")
 
     def refresh(self, running: list[Job]) -> None:
-        """Called often; writes when it is time."""
+        """Writes when it is time; called often."""
         now = time.monotonic()
         if self.live and now >= self.next_drawing:
             self.next_drawing = now + REDRAW_SECONDS

@@ -37,13 +37,13 @@ class Job:
 
     @property
     def console(self) -> Path:
-        """All that the job's processes have written, the last words of a crash too."""
+        """The file with all output of the job's processes, the last words of a crash too."""
         return self.run.files.console
 
 
 @dataclass(frozen=True)
 class JobOutcome:
-    """The end of a job. `stopped` and `out of time`: the sweep ended before it. `busy`: another process works on it."""
+    """The outcome of a job. `stopped`, `out of time`: the sweep ended first. `busy`: another process works on it."""
 
     job: Job
     status: Literal["done", "skipped", "failed", "stopped", "out of time", "busy"]

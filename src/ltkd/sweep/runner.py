@@ -50,7 +50,7 @@ def run_sweep(
     jobs: Iterable[Sequence[str]], *, num_workers: int | None = None, devices: Sequence[int] | None = None,
     minutes: float | None = None, display: Display | None = None,
 ) -> list[JobOutcome]:  # fmt: skip
-    """`run_jobs` for overrides. UserError, before anything runs, when the configuration of any job is wrong."""
+    """Calls `run_jobs` for overrides. UserError, before anything runs, when the configuration of any job is wrong."""
     return run_jobs(check_jobs(jobs), num_workers=num_workers, devices=devices, minutes=minutes, display=display)
 
 
@@ -133,7 +133,7 @@ def _ending(stop: StopRequest, end: float) -> Literal["stopped", "out of time"] 
 
 
 def exit_code(outcomes: Iterable[JobOutcome]) -> int:
-    """0 when all is done, 130 after a stop, 75 when the time was up before all was done, else 1."""
+    """Returns 0 when all is done, 130 after a stop, 75 when the time was up before all was done, else 1."""
     statuses = {outcome.status for outcome in outcomes}
     if "stopped" in statuses:
         return 128 + signal.SIGINT
@@ -245,7 +245,7 @@ def _error(worker: Worker) -> str:
 
 
 def _reason(worker: Worker) -> str:
-    """Why it failed: what its status says, or else the signal that ended it, or else its last words."""
+    """Explains a failure: by the run's status, or else the signal that ended it, or else its last words."""
     code = worker.process.returncode
     if code < 0:
         hint = " (out of memory?)" if code == -signal.SIGKILL else ""
