@@ -2,6 +2,7 @@
 
 import json
 import logging
+import runpy
 import shutil
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from ltkd.results.files import RunFiles
 from ltkd.runs.directory import RunDirectory, locked
 from ltkd.runs.run import run_experiment
 
+from ..conftest import PROJECT
 from ..runs.test_fit import numbers
 
 KIB = 1024
@@ -84,6 +86,23 @@ def test_runs_go_on_elsewhere_as_if_they_had_been_trained_there(runs, here, make
     whole = run_experiment(make_config("method=kd", "seed=1", f"output_root={here}", "study=whole"))
     assert numbers(resumed) == numbers(whole)
     shutil.rmtree(here / "whole")
+
+
+def test_the_command(runs, here, tmp_path, capsys):
+    carry = runpy.run_path(str(PROJECT / "scripts" / "carry.py"))["main"]
+    parts, there = tmp_path / "parts", tmp_path / "there"
+    assert carry([f"output_root={here}", f"out={parts}", "max=100KB"]) == 0
+    assert f"{parts}: 2 finished and 1 unfinished runs in " in capsys.readouterr().out
+    assert max(path.stat().st_size for path in parts.iterdir()) == 100_000
+    assert carry([f"in={parts}", f"output_root={there}"]) == 0
+    assert "runs imported: 2 finished, 1 to be resumed, 0 were here" in capsys.readouterr().out
+    for arguments, message in {
+        (f"in={parts}", f"out={parts}"): "error: give either out=FOLDER or in=FOLDER",
+        (f"out={parts}", "max=16"): "error: --max: should be a size like 16MiB",
+        (f"in={there}",): f"error: {there}/runs.json: cannot be read",
+    }.items():
+        assert carry([*arguments]) == 2
+        assert capsys.readouterr().err.startswith(message)
 
 
 def test_a_finished_run_replaces_an_unfinished_one_and_never_the_other_way(runs, here, tmp_path):
