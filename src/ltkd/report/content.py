@@ -7,7 +7,14 @@ from typing import Any
 
 from ltkd.config.identity import digest, without_seeds
 from ltkd.errors import unknown_name
-from ltkd.report.entries import Entry, refuse_different_taus, refuse_mixture, with_readable_curves, without_split_seeds
+from ltkd.report.entries import (
+    Entry,
+    refuse_different_taus,
+    refuse_different_teachers,
+    refuse_mixture,
+    with_readable_curves,
+    without_split_seeds,
+)
 from ltkd.report.facts import facts_of
 from ltkd.results.read import POST_HOC, accuracy, correction, teacher_of
 from ltkd.results.statistics import PairedDifference, Summary, paired_difference, summarize
@@ -115,6 +122,7 @@ def make_report(
     for cell in table.cells:
         refuse_mixture(cell, [entry for entry in entries if entry.cell is cell and entry.result], table)
     refuse_different_taus(table, entries)
+    refuse_different_teachers(table, entries)
     sources = list(table.published)
     columns = []
     for names in dict.fromkeys(tuple(cell.column.items()) for cell in table.cells):

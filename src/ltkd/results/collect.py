@@ -5,7 +5,7 @@ import io
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean, stdev
@@ -26,6 +26,7 @@ from ltkd.results.read import (
     read_result,
     teacher_of,
 )
+from ltkd.results.teachers import conflicting_teachers, teachers_of
 
 
 @dataclass
@@ -36,7 +37,9 @@ class SeedGroup:
     identity: dict[str, Any]  # of one of the runs
     group_names: list[str]
     settings: str = ""  # what tells it from cells of the same names
-    teacher_seed: int | None = None  # where that tells it from another cell
+    teacher: dict[str, Any] = field(
+        default_factory=dict
+    )  # teacher.seed, teacher.weights where they tell it from others
     runs: list[dict[str, Any]] = field(default_factory=list)
 
     def values(self, kind: str, group: str | None) -> list[float]:
@@ -52,14 +55,17 @@ class SeedGroup:
 @dataclass(frozen=True)
 class Collection:
     cells: list[SeedGroup]
-    incomplete: list[str]  # a line for each run that has no result and for each seed that a cell lacks
+    incomplete: list[
+        str
+    ]  # a line for each run without a result, seed that a cell lacks, teacher that was trained twice
 
 
 def collect(folders: Iterable[Path]) -> Collection:
     """Read every result.json and status.json below `folders`. A run found twice (same hash) counts once.
 
     Runs share a cell when they differ in seeds alone. Where a seed is there twice, with two teachers, there is a cell
-    for each teacher's seed: n counts independent runs. The teachers that the students had have rows too.
+    for each teacher's seed: n counts independent runs. So it is where a teacher was trained several times, with
+    different weights. The teachers that the students had have rows too.
     """
     runs: dict[str, dict[str, Any]] = {}
     unfinished = []
@@ -74,6 +80,7 @@ def collect(folders: Iterable[Path]) -> Collection:
                 unfinished.append(f"unreadable: {error}")
             else:
                 runs[run["cell"] + run["hash"]] = run
+    conflicts = conflicting_teachers(runs.values())
     for run in list(runs.values()):
         if run.get("teacher_result"):
             teacher = teacher_of(run)
@@ -83,18 +90,24 @@ def collect(folders: Iterable[Path]) -> Collection:
     cells: dict[tuple, SeedGroup] = {}
     for run in runs.values():
         names = {key: run[key] for key in ("dataset", "teacher", "student", "method")}
-        teacher_seed = _teacher_seed(run) if run["cell"] in repeated else None
+        teacher = {"teacher.seed": _teacher_seed(run)} if run["cell"] in repeated else {}
+        teacher |= _weights_of_teachers(run, conflicts)
         identity = run["identity"] | {"evaluate_every": run["evaluate_every"]}
-        cell = cells.setdefault((run["cell"], teacher_seed), SeedGroup(names, identity, run["group_names"]))
-        cell.teacher_seed = teacher_seed
-        cell.runs.append(run)
+        key = run["cell"], *teacher.items()
+        cells.setdefault(key, SeedGroup(names, identity, run["group_names"], teacher=teacher)).runs.append(run)
     _name_settings(list(cells.values()))
     ordered = sorted(cells.values(), key=_order)
-    return Collection(ordered, unfinished + _missing_seeds(ordered))
+    return Collection(ordered, unfinished + _missing_seeds(ordered) + list(conflicts.values()))
 
 
 def _teacher_seed(run: dict[str, Any]) -> int | None:
     return (run["identity"].get("teacher") or {}).get("seed")
+
+
+def _weights_of_teachers(run: dict[str, Any], conflicts: Container[str]) -> dict[str, str]:
+    """The weights of those of a student's teachers that were trained several times; empty where there is none."""
+    found = [one.get("weights_sha256") or "unknown" for one in teachers_of(run) if one["hash"] in conflicts]
+    return {"teacher.weights": ",".join(weights[:8] for weights in found)} if found else {}
 
 
 def _cells_with_a_repeated_seed(runs: Iterable[dict[str, Any]]) -> set[str]:
@@ -119,7 +132,7 @@ def _name_settings(cells: list[SeedGroup]) -> None:
     for cell in cells:
         alike[tuple(cell.names.values())].append(cell)
     for same in alike.values():
-        flat = [flatten(_chosen(cell.identity)) | _teacher_seed_setting(cell) for cell in same]
+        flat = [flatten(_chosen(cell.identity)) | cell.teacher for cell in same]
         for key in sorted({key for one in flat for key in one}):
             values = [json.dumps(one[key]) if key in one else "" for one in flat]  # null is not the same as not there
             common, count = Counter(values).most_common(1)[0]
@@ -139,10 +152,6 @@ def _shown(value: Any) -> str:
 def _chosen(identity: dict[str, Any]) -> dict[str, Any]:
     """Leaves out the further teachers: they follow from the method's settings, the teacher and the student."""
     return {key: value for key, value in identity.items() if key != "further_teachers"}
-
-
-def _teacher_seed_setting(cell: SeedGroup) -> dict[str, Any]:
-    return {} if cell.teacher_seed is None else {"teacher.seed": cell.teacher_seed}
 
 
 def _missing_seeds(cells: list[SeedGroup]) -> list[str]:

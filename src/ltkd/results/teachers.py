@@ -1,11 +1,11 @@
-"""Finds teachers that were trained more than once, with other weights each time.
+"""Finds teachers that were trained more than once, with other weights each time. Knows no torch.
 
 Two processors or GPUs differ in the last bits, so a teacher that is trained again on another machine has the same hash
 and other weights. Students of the one and of the other do not belong into one mean.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from ltkd.results.result import Result, TeacherResult
 
@@ -18,7 +18,7 @@ def conflicting_teachers(results: Iterable[Result]) -> dict[str, str]:
     """
     known: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for result in results:
-        for network in _teachers(result):
+        for network in [*([result] if result["method"] == "teacher" else []), *teachers_of(result)]:
             if weights := network.get("weights_sha256"):
                 known[network["hash"]][weights].append(result["directory"])
     return {
@@ -28,12 +28,10 @@ def conflicting_teachers(results: Iterable[Result]) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _teachers(result: Result) -> Iterator[Result | TeacherResult]:
-    if result["role"] == "teacher":
-        yield result
-    if result.get("teacher_result"):
-        yield result["teacher_result"]
-    yield from result.get("further_teacher_results") or []
+def teachers_of(result: Result) -> list[TeacherResult]:
+    """Returns what a student's result says of each of its teachers; older ones know no further teachers."""
+    first = [result["teacher_result"]] if result.get("teacher_result") else []
+    return [*first, *(result.get("further_teacher_results") or [])]
 
 
 def _listed(directories: list[str]) -> str:
