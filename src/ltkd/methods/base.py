@@ -93,6 +93,7 @@ class Method(Settings, nn.Module):
     fidelity: ClassVar[str]  # a key of FIDELITY
     needs: ClassVar[Needs] = Needs()
     made_for_task_losses: ClassVar[Mapping[str, str]] = {}  # {"teacher": name}; compatibility.py warns of another
+    reads_labels: ClassVar[bool] = False  # beside the task loss: each image's one label or row, which a mixture lacks
     keeps_classifier: ClassVar[bool] = True  # the student is deployed with its own, whatever `adapt_student` does
     needs_teacher_statistics = False  # `prepare` wants the teacher's logits on the whole training set
     # Every step gives the device the same work: no value is read from it, no choice and no shape depends on one, and
@@ -127,10 +128,17 @@ class Method(Settings, nn.Module):
 
     def forward(self, student: ModelOutput, teacher: ModelOutput | None, batch: Batch) -> dict[str, Tensor]:
         """All weighted terms by name; their sum is the objective. `teacher` is None where none is needed."""
-        terms = {"task": self.task_weight * self.task_loss(student.logits, batch.labels)}
+        terms = {"task": self.task_weight * self.task_term(student.logits, batch)}
         if self.needs.teacher:
             terms |= {name: self.warmup * term for name, term in self.distill(student, teacher, batch).items()}
         return terms
+
+    def task_term(self, logits: Tensor, batch: Batch) -> Tensor:
+        """The task loss; of mixed images share * L(z, y) + (1 - share) * L(z, y_partner), with one share for all."""
+        loss = self.task_loss(logits, batch.labels)
+        if batch.partner_labels is None:
+            return loss
+        return batch.own_share * loss + (1 - batch.own_share) * self.task_loss(logits, batch.partner_labels)
 
     @torch.no_grad()
     def record(self, name: str, values: Tensor, labels: Tensor) -> None:

@@ -29,6 +29,7 @@ class ComparativeKD(Method):
     and teacher see the same views. The default, its comparison beside the task loss, is a choice.
     """
 
+    reads_labels = True
     paper = "Wilf et al.: Comparative Knowledge Distillation, arXiv:2311.02253 (WACV 2025)"
     fidelity = "adapted"
 

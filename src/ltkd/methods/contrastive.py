@@ -28,6 +28,7 @@ class CRD(Method):
     Each process of several would have memories of its own.
     """
 
+    reads_labels = True
     paper = "Tian, Krishnan, Isola: Contrastive Representation Distillation, arXiv:1910.10699"
     fidelity = "faithful"
     needs = Needs(embedding=True)

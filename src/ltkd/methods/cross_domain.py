@@ -23,6 +23,7 @@ class XERM(Method):
     The teacher is to be trained with plain cross-entropy: the correction is made here.
     """
 
+    reads_labels = True
     paper = (
         "Zhu et al.: Cross-Domain Empirical Risk Minimization for Unbiased Long-tailed Classification, "
         "arXiv:2112.14380 (AAAI 2022)"

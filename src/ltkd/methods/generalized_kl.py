@@ -66,6 +66,7 @@ class GKL(_ClassInformation):
     The public code loses the class means on a resume; here they are part of the checkpoint.
     """
 
+    reads_labels = True
     paper = "Cui et al.: Generalized Kullback-Leibler Divergence Loss, arXiv:2503.08038"
     fidelity = "faithful"
 
@@ -90,6 +91,7 @@ class IKL(_ClassInformation):
     nearly uniform, each pair's 1 / C^2.
     """
 
+    reads_labels = True
     paper = "Cui et al.: Decoupled Kullback-Leibler Divergence Loss, arXiv:2305.13948 (NeurIPS 2024)"
     fidelity = "faithful"
 

@@ -24,6 +24,7 @@ class KDIGA(Method):
     With precision.autocast=bfloat16 the gradients pass through bfloat16 layers; prefer float32.
     """
 
+    reads_labels = True
     paper = (
         "Shao, Yi, Chen, Hsieh: How and When Adversarial Robustness Transfers in Knowledge Distillation?, "
         "arXiv:2110.12072"

@@ -40,6 +40,7 @@ class KD(Method):
 class DKD(Method):
     """task_weight * task + warm-up * (alpha * target-class part + beta * non-target part)."""
 
+    reads_labels = True
     paper = "Zhao et al.: Decoupled Knowledge Distillation, arXiv:2203.08679"
     fidelity = "faithful"
 
@@ -57,6 +58,7 @@ class DKD(Method):
 class NKD(Method):
     """task_weight * task + target-class part + gamma * non-target part, cross-entropies with the teacher."""
 
+    reads_labels = True
     paper = (
         "Yang et al.: From Knowledge Distillation to Self-Knowledge Distillation: A Unified Approach with Normalized "
         "Loss and Customized Soft Labels, arXiv:2303.13005"
@@ -79,6 +81,7 @@ class WeightedSoftLabels(Method):
     which the student is better than the teacher.
     """
 
+    reads_labels = True
     paper = (
         "Zhou et al.: Rethinking Soft Labels for Knowledge Distillation: A Bias-Variance Tradeoff Perspective, "
         "arXiv:2102.00650"

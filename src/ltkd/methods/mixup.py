@@ -34,6 +34,7 @@ class MixKD(Method):
     The student's batch normalisation trains on both passes, the originals' and the mixed.
     """
 
+    reads_labels = True
     paper = "Liang et al.: MixKD: Towards Efficient Distillation of Large-scale Language Models, arXiv:2011.00593"
     fidelity = "adapted"
     needs = Needs(networks=True)

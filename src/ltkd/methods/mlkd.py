@@ -27,6 +27,7 @@ class MLKD(Method):
     weak logits at the lowest and the highest temperature, and its batch and class terms are left out.
     """
 
+    reads_labels = True
     paper = "Jin, Wang, Lin: Multi-Level Logit Distillation, CVPR 2023"
     fidelity = "faithful"
     needs = Needs(second_view=True, networks=True)

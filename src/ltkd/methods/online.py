@@ -44,6 +44,7 @@ class OKD(Method):
     of it.
     """
 
+    reads_labels = True
     paper = (
         "Rao et al.: Exploring and Enhancing the Transfer of Distribution in Knowledge Distillation for Autoregressive "
         "Language Models, arXiv:2409.12512"

@@ -26,6 +26,7 @@ class TrustGatedKD(Method):
     experts get wrong is not carried over.
     """
 
+    reads_labels = True
     paper = "TCL, trust-gated mutual distillation between experts, CVPR 2026 (a note on it)"
     fidelity = "inspired"
 

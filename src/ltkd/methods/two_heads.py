@@ -21,6 +21,7 @@ class TwoHeads(Method):
     retrained.
     """
 
+    reads_labels = True
     paper = "Li, Wang, Wu: Self Supervision to Distillation for Long-Tailed Visual Recognition, arXiv:2109.04075"
     fidelity = "adapted"
 

@@ -117,6 +117,7 @@ class LDAM(ReweightedLoss):
     """
 
     needs_every_class = True
+    takes_mixed_labels = False
     replaces_classifier = True
 
     max_margin: NonNegative = 0.5
