@@ -326,7 +326,7 @@ def test_a_collection_goes_on_where_the_training_ended(make_config, monkeypatch)
     betas, samplers, collected = [], [], WeightCollector.end_epoch
 
     def watched(self, model):
-        betas.append(self.task_loss.beta.item())
+        betas.append(self.task_loss.current_beta.item())
         collected(self, model)
 
     monkeypatch.setattr(WeightCollector, "end_epoch", watched)

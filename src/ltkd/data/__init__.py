@@ -1,5 +1,8 @@
 """Images, labels, the long-tailed split, class groups, and batches on the device."""
 
+import importlib
+import pkgutil
+
 from ltkd.data.batches import Batch, DeviceData, EpochPlan, StreamedData, device_data
 from ltkd.data.dataset import DatasetConfig, LongTailData
 from ltkd.data.groups import group_policy, make_groups
@@ -43,3 +46,6 @@ __all__ = [
     "write_manifest",
     "write_pack",
 ]
+
+for _file in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_file.name}")  # importing a file of this folder registers its sources
