@@ -295,3 +295,11 @@ def test_progress_is_read_from_the_run_directories(tmp_path):
     validated = metrics | {"validation/accuracy": 30.0}
     (job.run.directory / "metrics.jsonl").write_text(json.dumps(validated) + "\n")
     assert pace.text() == "student resnet8 epoch 3/8  loss 1.500  validation 30.0"
+
+
+def test_one_run_by_its_settings_on_two_folders_is_refused(tmp_path):
+    """Which TinyImageNet is read is no setting: two of them would be one run, and one column of a table two."""
+    folders = [tmp_path / name for name in ("one", "other")]
+    jobs = make_jobs(tmp_path, *(["dataset=tiny_imagenet_lt", f"dataset.path={path}", "method=ce"] for path in folders))
+    with pytest.raises(UserError, match=r"images from .*one.* and .*other.*another dataset\.name"):
+        runner.run_jobs(jobs)

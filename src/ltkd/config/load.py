@@ -12,7 +12,7 @@ from ltkd.config.bind import bind
 from ltkd.config.compatibility import impossible_combinations, warn_of_combinations
 from ltkd.config.retraining import retraining_class
 from ltkd.config.schema import Config, Recipe, Teacher
-from ltkd.data import complete_settings, group_policy, sampler_class
+from ltkd.data import complete_settings, group_policy, sampler_class, with_content
 from ltkd.errors import UnknownName, UserError
 from ltkd.machine import resolve_device
 from ltkd.methods import Method, method_class
@@ -39,6 +39,8 @@ def load_config(values: Mapping[str, Any]) -> Config:
         sections["recipe"] = _with_bound_choice(sections["recipe"], "recipe", "sampling", sampler_class, errors)
     if sections.get("dataset"):
         sections["dataset"] = _with_bound_choice(sections["dataset"], "dataset", "groups", group_policy, errors)
+        with _collecting(errors):
+            sections["dataset"] = with_content(sections["dataset"], Path(sections.get("data_root") or ""))
     method = _bind_method(sections, errors)
     if sections.get("student"):
         _bind_network("student", sections, errors)

@@ -1,9 +1,10 @@
 """Images, labels, the long-tailed split, class groups, and batches on the device."""
 
 from ltkd.data.batches import Batch, DeviceData, EpochPlan, StreamedData, device_data
+from ltkd.data.content import with_content
 from ltkd.data.dataset import DatasetConfig, LongTailData
 from ltkd.data.groups import group_policy, make_groups
-from ltkd.data.load import complete_settings, identifying_hashes, load_data, why_unavailable
+from ltkd.data.load import complete_settings, files_of, identifying_hashes, load_data, why_unavailable
 from ltkd.data.long_tail import LongTailSplit, class_counts, make_split
 from ltkd.data.manifest import check_manifest, write_manifest
 from ltkd.data.pack import pack_dataset_config, read_pack, write_pack
@@ -27,6 +28,7 @@ __all__ = [
     "class_counts",
     "complete_settings",
     "device_data",
+    "files_of",
     "group_policy",
     "identifying_hashes",
     "list_sources",
@@ -39,6 +41,7 @@ __all__ = [
     "register_source",
     "sampler_class",
     "why_unavailable",
+    "with_content",
     "write_manifest",
     "write_pack",
 ]

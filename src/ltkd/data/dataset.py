@@ -19,7 +19,7 @@ _WHEREABOUTS = (
     "source", "download", "path", "train_list", "validation_list", "test_list", "class_names", "duplicates", "storage",
 )  # fmt: skip
 # Left out of the settings while they have their default, so that runs of before these came keep their identity.
-_NEW = ("test_share", "on_bad_image")
+_NEW = ("test_share", "on_bad_image", "content")
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class DatasetConfig:
     on_bad_image: Literal["error", "skip"] = "error"  # damaged image files
     duplicates: Literal["warn", "error"] = "warn"  # test images that are training images too
     storage: Literal["auto", "memory", "stream"] = "auto"  # all images on the device, or read batch by batch
+    content: str | None = None  # hash of a pack, folder or list: whose settings do not say what its images are
 
     def __post_init__(self):
         for key in ("mean", "std"):

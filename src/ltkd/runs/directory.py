@@ -123,7 +123,10 @@ def agree_on_data(directory: Path, data: LongTailData) -> None:
 
 
 def agree_on_source(directory: Path, config: Config) -> None:
-    """Refuses a finished run of other images: two packs or folders may have the same settings. No image is decoded."""
+    """Refuses a finished run of other images: two folders of a published data set. No image is decoded."""
     path = directory / MANIFEST
     if path.exists() and (hashes := identifying_hashes(config.dataset, Path(config.data_root))):
-        check_manifest(path, read_json(path) | hashes)
+        try:
+            check_manifest(path, read_json(path) | hashes)
+        except UserError as error:
+            raise UserError(f"{error}; give these images another dataset.name") from error
