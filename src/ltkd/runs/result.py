@@ -13,10 +13,11 @@ from ltkd.config.identity import NetworkRun
 from ltkd.files import file_sha256, write_json
 from ltkd.loop.state import CHECKPOINT
 from ltkd.loop.trainer import FitResult
-from ltkd.machine import device_name, git_state
+from ltkd.machine import commit_label, device_name, git_state
 from ltkd.models import count_multiply_adds, count_parameters, save_weights
 from ltkd.results.read import SCHEMA_VERSION
 from ltkd.runs.directory import RESULT, RETRAINING, WEIGHTS
+from ltkd.runs.sessions import SESSIONS
 from ltkd.setup import Setup
 
 
@@ -62,6 +63,7 @@ def write_result(
     write_json(directory / RESULT, result)
     for path in (directory, directory / RETRAINING):  # the state to resume from has served; the weights stay
         (path / CHECKPOINT).unlink(missing_ok=True)
+    (directory / SESSIONS).unlink(missing_ok=True)
     return result
 
 
@@ -70,3 +72,9 @@ def teacher_in_short(result: dict[str, Any]) -> dict[str, Any]:
     keys = ("hash", "cell", "seed", "directory", "accuracy", "parameters", "evaluate_every")
     later = ("post_hoc", "weights_sha256")  # which not all results have
     return {key: result[key] for key in keys} | {key: result.get(key) for key in later}
+
+
+def made_by(result: dict[str, Any]) -> str:
+    """Names the code behind a result, and the code here where it is another: "commit 0ab8356909; here 3c65991f02"."""
+    label, here = commit_label(result["git"]), commit_label(git_state())
+    return f"commit {label}" if label == here else f"commit {label}; here {here}"

@@ -12,6 +12,7 @@ from ltkd.machine import git_state
 from ltkd.runs.build import make_method, new_method, new_model
 from ltkd.runs.directory import RunLocked, agree_on_data, agree_on_source, finished_result, locked, recorded
 from ltkd.runs.post_hoc import warn_of_other_tau
+from ltkd.runs.result import made_by
 from ltkd.runs.teacher_store import find_or_train_teacher
 from ltkd.runs.train import train_network
 from ltkd.setup import describe, prepare
@@ -28,7 +29,7 @@ def run_experiment(config: Config) -> dict[str, Any] | None:
             result = finished_result(run.directory, run.identity)
             if result is not None:
                 agree_on_source(run.directory, config)
-                logger.info("finished before, skipped")
+                logger.info("finished before, skipped (%s)", made_by(result))
                 if result["evaluate_every"] != config.run.evaluate_every:
                     logger.warning("it was evaluated every %d epochs", result["evaluate_every"])
                 warn_of_other_tau(config, result)

@@ -16,6 +16,7 @@ from ltkd.files import file_sha256
 from ltkd.models import check_predictions, load_weights
 from ltkd.runs.build import TrainedTeacher, new_model, task_only
 from ltkd.runs.directory import RESULT, WEIGHTS, agree_on_data, finished_result, locked, recorded
+from ltkd.runs.result import made_by
 from ltkd.runs.swag import (
     STATISTICS,
     WeightCollector,
@@ -52,7 +53,7 @@ def find_or_train_teacher(
             with recorded(run.directory, run.names):
                 result = _train(setup, run, model)
         else:
-            logger.info("teacher %s: reused from %s", run.network.name, run.directory)
+            logger.info("teacher %s: reused from %s (%s)", run.network.name, run.directory, made_by(result))
     weights = run.directory / WEIGHTS
     if file_sha256(weights) != result["weights_sha256"]:
         raise UserError(f"{weights}: not the weights that {RESULT} speaks of; delete the folder to train them again")

@@ -24,6 +24,7 @@ from ltkd.runs.post_hoc import post_hoc_figures
 from ltkd.runs.result import teacher_in_short, write_result
 from ltkd.runs.retrain import retrain
 from ltkd.runs.robustness import robustness_figures
+from ltkd.runs.sessions import session
 from ltkd.setup import Setup
 
 
@@ -76,6 +77,14 @@ def train_network(
     extra_teachers: Sequence[TrainedTeacher] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """Train (or resume) and return the result, which is then on disk with the weights."""
+    with session(run.directory, setup.device, f"{run.role} {run.network.name}") as sessions:
+        return _train_network(setup, run, model, method, teacher, extra_teachers, sessions)
+
+
+def _train_network(
+    setup: Setup, run: NetworkRun, model: nn.Module, method: Method, teacher: TrainedTeacher | None,
+    extra_teachers: Sequence[TrainedTeacher], sessions: list[dict[str, Any]],
+) -> dict[str, Any]:  # fmt: skip
     start, config, names = time.perf_counter(), setup.config, run.names
     write_json(run.directory / "config.json", run.settings)
     training = make_training(setup, run, model, method, teacher, extra_teachers)
@@ -86,7 +95,10 @@ def train_network(
     )  # fmt: skip
     with tracker:
         fitted = fit(training, run.directory, tracker)
-        figures = {"further_teacher_results": [teacher_in_short(one.result) for one in extra_teachers]}
+        figures = {
+            "sessions": sessions,
+            "further_teacher_results": [teacher_in_short(one.result) for one in extra_teachers],
+        }
         if run.network.retraining is not None:
             figures["before_retraining"] = fitted.accuracy
             cross_entropy = task_only(setup, dataclasses.replace(run.network, task_loss="ce"))
