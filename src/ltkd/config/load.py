@@ -12,7 +12,8 @@ from ltkd.config.bind import bind
 from ltkd.config.compatibility import impossible_combinations, warn_of_combinations
 from ltkd.config.retraining import retraining_class
 from ltkd.config.schema import Config, Recipe, Teacher
-from ltkd.data import complete_settings, group_policy, sampler_class, with_content
+from ltkd.data import DatasetConfig, complete_settings, group_policy, sampler_class, with_content
+from ltkd.data.dataset import check_normalisation
 from ltkd.errors import UnknownName, UserError
 from ltkd.machine import resolve_device
 from ltkd.methods import Method, method_class
@@ -47,6 +48,7 @@ def load_config(values: Mapping[str, Any]) -> Config:
     if sections.get("teacher") and (method is None or method.needs.teacher):
         _bind_network("teacher", sections, errors)
         _check_checkpoint(sections["teacher"], errors)
+        _check_own_input(sections["teacher"], sections.get("dataset"), errors)
     _raise(errors)
     config = Config(**sections)
     _ = config.extra_teachers  # what does not fit there is said now too
@@ -163,6 +165,13 @@ def _check_checkpoint(teacher: Teacher, errors: list[str]) -> None:
     for key in ("checkpoint_key", "class_names"):
         if teacher.checkpoint is None and getattr(teacher, key) is not None:
             errors.append(f"teacher.{key}: is about a file of weights, but teacher.checkpoint names none")
+
+
+def _check_own_input(teacher: Teacher, dataset: DatasetConfig | None, errors: list[str]) -> None:
+    for key in ("mean", "std"):
+        if dataset is not None and (values := getattr(teacher, key)) is not None:
+            with _collecting(errors):
+                check_normalisation(f"teacher.{key}", values, dataset.channels)
 
 
 def _check_recipe(key: str, recipe: Recipe, errors: list[str]) -> None:

@@ -4,7 +4,7 @@ from ltkd.data.batches import Batch, DeviceData, EpochPlan, StreamedData, device
 from ltkd.data.content import with_content
 from ltkd.data.dataset import DatasetConfig, LongTailData
 from ltkd.data.groups import group_policy, make_groups
-from ltkd.data.load import complete_settings, files_of, identifying_hashes, load_data, why_unavailable
+from ltkd.data.load import complete_settings, files_of, identifying_hashes, load_data, load_split, why_unavailable
 from ltkd.data.long_tail import LongTailSplit, class_counts, make_split
 from ltkd.data.manifest import check_manifest, write_manifest
 from ltkd.data.pack import pack_dataset_config, read_pack, write_pack
@@ -34,6 +34,7 @@ __all__ = [
     "list_sources",
     "load_data",
     "load_source",
+    "load_split",
     "make_groups",
     "make_split",
     "pack_dataset_config",

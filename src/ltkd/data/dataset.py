@@ -22,6 +22,17 @@ _WHEREABOUTS = (
 _NEW = ("test_share", "on_bad_image", "content")
 
 
+def check_normalisation(key: str, values: list[float], channels: int) -> None:
+    """UserError, beginning with `key`, unless there is a value in 0 .. 1 for each channel."""
+    if len(values) != channels:
+        raise UserError(f"{key}: {values} must have one value for each of {channels} channels")
+    outside = [value for value in values if not 0 <= value <= 1]
+    if outside:
+        raise UserError(
+            f"{key}: {outside[0]:g} is not of pixel values in 0 .. 1; values of 0 .. 255 are to be divided by 255"
+        )
+
+
 @dataclass(frozen=True)
 class DatasetConfig:
     """The `dataset` section of the configuration; conf/dataset/*.yaml say why each value is what it is."""
@@ -54,16 +65,7 @@ class DatasetConfig:
 
     def __post_init__(self):
         for key in ("mean", "std"):
-            if len(getattr(self, key)) != self.channels:
-                raise UserError(
-                    f"dataset.{key}: {getattr(self, key)} must have one value for each of {self.channels} channels"
-                )
-            outside = [value for value in getattr(self, key) if not 0 <= value <= 1]
-            if outside:
-                raise UserError(
-                    f"dataset.{key}: {outside[0]:g} is not of pixel values in 0 .. 1; values of 0 .. 255 are to be "
-                    "divided by 255"
-                )
+            check_normalisation(f"dataset.{key}", getattr(self, key), self.channels)
         self._check_whereabouts()
         if self.imbalance == "none" and self.imbalance_factor != 1:
             _log.warning("dataset.imbalance_factor=%g has no effect with imbalance=none", self.imbalance_factor)

@@ -49,6 +49,11 @@ def load_data(dataset: DatasetConfig, data_root: Path) -> LongTailData:
     )
 
 
+def load_split(dataset: DatasetConfig, data_root: Path) -> LongTailSplit:
+    """The rows that the settings choose, of every source but a pack; no file of images is decoded."""
+    return _cut(dataset, data_root)[1]
+
+
 def identifying_hashes(dataset: DatasetConfig, data_root: Path) -> dict[str, Any]:
     """The fields of the manifest that tell two folders of a published data set apart, without decoding an image.
 
