@@ -15,6 +15,7 @@ from ltkd.loop.state import CHECKPOINT
 from ltkd.loop.trainer import FitResult
 from ltkd.machine import commit_label, device_name, git_state
 from ltkd.models import count_multiply_adds, count_parameters, save_weights
+from ltkd.results.corrections import evened_out_by
 from ltkd.results.read import SCHEMA_VERSION
 from ltkd.runs.directory import RESULT, RETRAINING, WEIGHTS
 from ltkd.runs.sessions import SESSIONS
@@ -37,6 +38,7 @@ def write_result(
         **run.names,
         "accuracy": fitted.accuracy,
         **figures,
+        "evened_out_by": evened_out_by(run.identity),  # a correction after training comes second to it
         "group_names": setup.data.split.group_names,
         "class_counts": setup.data.split.class_counts.tolist(),
         "groups": setup.data.split.groups.tolist(),
