@@ -4,7 +4,15 @@ from ltkd.data.batches import Batch, DeviceData, EpochPlan, StreamedData, device
 from ltkd.data.content import with_content
 from ltkd.data.dataset import DatasetConfig, LongTailData
 from ltkd.data.groups import group_policy, make_groups
-from ltkd.data.load import complete_settings, files_of, identifying_hashes, load_data, load_split, why_unavailable
+from ltkd.data.load import (
+    complete_settings,
+    file_names,
+    files_of,
+    identifying_hashes,
+    load_data,
+    load_split,
+    why_unavailable,
+)
 from ltkd.data.long_tail import LongTailSplit, class_counts, make_split
 from ltkd.data.manifest import check_manifest, write_manifest
 from ltkd.data.pack import pack_dataset_config, read_pack, write_pack
@@ -28,6 +36,7 @@ __all__ = [
     "class_counts",
     "complete_settings",
     "device_data",
+    "file_names",
     "files_of",
     "group_policy",
     "identifying_hashes",

@@ -40,6 +40,7 @@ def write_result(
         **figures,
         "evened_out_by": evened_out_by(run.identity),  # a correction after training comes second to it
         "group_names": setup.data.split.group_names,
+        "class_names": setup.data.class_names,
         "class_counts": setup.data.split.class_counts.tolist(),
         "groups": setup.data.split.groups.tolist(),
         "split_sha256": setup.data.split.sha256,
