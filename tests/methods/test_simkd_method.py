@@ -11,7 +11,6 @@ import torch
 from ltkd.config.identity import student_run
 from ltkd.errors import UserError
 from ltkd.loop.interrupt import Interrupted
-from ltkd.loop.state import CHECKPOINT
 from ltkd.methods.simkd import SimKD
 from ltkd.models import build_model, count_parameters, load_weights
 from ltkd.runs.build import new_method, new_model
@@ -123,7 +122,7 @@ def test_a_run_interrupted_within_an_epoch_ends_with_the_same_weights(make_confi
     monkeypatch.setattr(SimKD, "distill", stop_at_the_eighth)
     with pytest.raises(Interrupted):
         run_experiment(cut)
-    assert (student_run(cut).directory / CHECKPOINT).exists()
+    assert student_run(cut).files.checkpoint.exists()
     monkeypatch.undo()
     run_experiment(cut)
     weights = [(student_run(config).directory / "weights.safetensors").read_bytes() for config in (whole, cut)]

@@ -16,7 +16,7 @@ from ltkd.config.compose import compose_values
 from ltkd.config.identity import student_run
 from ltkd.config.load import load_config
 from ltkd.config.schema import Config
-from ltkd.loop.step import Step
+from ltkd.loop.step import Step, StepInput
 from ltkd.methods import list_methods, method_class
 from ltkd.models import build_model, count_multiply_adds, count_parameters, list_models
 from ltkd.runs.build import TrainedTeacher, new_method, new_model
@@ -107,13 +107,13 @@ def _figures(setup: Setup, teachers: dict[tuple[str, str], nn.Module]) -> dict[s
     name = setup.config.method_name
     with _no_advice():
         step, extra_parameters = _first_step(setup, teachers)
-    batch = setup.train.batch(setup.train.draw_epoch(torch.Generator()), 0, BATCH_SIZE)
-    if step.training.method.needs.second_view:
-        batch.second_view = batch.images.clone()
+    choices = setup.train.draw_epoch(torch.Generator()).take(slice(0, BATCH_SIZE))
+    needs = step.training.method.needs
+    second_view = setup.train.batch_of(choices).images if needs.second_view else None
     counter = FlopCounterMode(display=False)
     counter.mod_tracker = _WholeStep()
     with counter:
-        step(batch)
+        step.update(StepInput(choices, second_view=second_view))
     return _registered(name) | {"parameters": extra_parameters, "cost": counter.get_total_flops()}
 
 
@@ -152,7 +152,7 @@ def _first_step(setup: Setup, teachers: dict[tuple[str, str], nn.Module]) -> tup
             if (one.name, str(one.task_loss)) not in teachers:
                 network = new_model(setup, one, one.seed).eval().requires_grad_(False)
                 teachers[one.name, str(one.task_loss)] = network
-        teacher, *further = (TrainedTeacher(teachers[one.name, str(one.task_loss)], {}) for one in wanted)
+        teacher, *further = (TrainedTeacher(teachers[one.name, str(one.task_loss)], None) for one in wanted)
     method = new_method(setup, student, teacher, len(further)).train()
     model = method.adapt_student(student).train()
     trained = [parameter for module in (model, method) for parameter in module.parameters() if parameter.requires_grad]

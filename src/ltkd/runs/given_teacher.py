@@ -15,7 +15,7 @@ from ltkd.data.sources import PACK
 from ltkd.errors import UserError
 from ltkd.files import read_json
 from ltkd.models import check_predictions
-from ltkd.runs.directory import MANIFEST
+from ltkd.results.files import RunFiles
 from ltkd.setup import Setup, predict
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ def check_given(setup: Setup, model: nn.Module, teacher: Teacher) -> None:
         [predict(setup, model, batch.images).logits.float() for batch in setup.train.evaluation_batches()]
     )
     check_predictions(logits, setup.train.labels, setup.data.class_names, f"teacher.checkpoint: {checkpoint}")
-    beside = Path(checkpoint).with_name(MANIFEST)
+    beside = RunFiles(Path(checkpoint).parent).manifest
     manifest = read_json(beside) if beside.exists() else None
     if manifest is not None:
         _warn_of_other_input(setup, manifest, teacher)

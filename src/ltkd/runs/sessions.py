@@ -7,50 +7,53 @@ noted beside its checkpoint, and result.json says which there were.
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 import torch
 
 from ltkd.files import read_json, write_json
-from ltkd.loop.state import CHECKPOINT
 from ltkd.machine import commit_label, device_name, git_state
+from ltkd.results.files import RunFiles
+from ltkd.results.result import Session
 
 logger = logging.getLogger(__name__)
 
-SESSIONS = "sessions.json"
-UNKNOWN = {"device": None, "threads": None, "torch": None, "git": None}  # of a checkpoint from before they were noted
+UNKNOWN: Session = {
+    "device": None,
+    "threads": None,
+    "torch": None,
+    "git": None,
+}  # of a checkpoint from before they were noted
 
 
 @contextmanager
-def session(directory: Path, device: torch.device, label: str) -> Iterator[list[dict[str, Any]]]:
-    """Notes the session that begins, and gives all that the training in `directory` had so far, each once.
+def session(files: RunFiles, device: torch.device, label: str) -> Iterator[list[Session]]:
+    """Notes the session that begins, and gives all that the training has had so far, each once.
 
     On a CPU it goes on with the number of threads that it was begun with, whatever is set; afterwards torch has the
     number that it had. Another device, torch or code is warned of.
     """
     threads = torch.get_num_threads()
-    sessions = _earlier(directory)
+    sessions = _earlier(files)
     if sessions and device.type == "cpu":
         _keep_threads(sessions[-1]["threads"], label)
-    now = {
+    now: Session = {
         "device": device_name(device), "threads": torch.get_num_threads(), "torch": torch.__version__,
         "git": git_state(),
     }  # fmt: skip
     if sessions and sessions[-1] != now:
         _warn(sessions[-1], now, label)
     sessions += [now] if now not in sessions else []
-    write_json(directory / SESSIONS, sessions)
+    write_json(files.sessions, sessions)
     try:
         yield sessions
     finally:
         torch.set_num_threads(threads)
 
 
-def _earlier(directory: Path) -> list[dict[str, Any]]:
-    if not (directory / CHECKPOINT).exists():  # nothing of them is left
+def _earlier(files: RunFiles) -> list[Session]:
+    if not files.checkpoint.exists():  # nothing of them is left
         return []
-    return read_json(directory / SESSIONS) if (directory / SESSIONS).exists() else [UNKNOWN]
+    return read_json(files.sessions) if files.sessions.exists() else [UNKNOWN]
 
 
 def _keep_threads(begun_with: int | None, label: str) -> None:
@@ -67,7 +70,7 @@ def _keep_threads(begun_with: int | None, label: str) -> None:
         torch.set_num_threads(begun_with)
 
 
-def _warn(before: dict[str, Any], now: dict[str, Any], label: str) -> None:
+def _warn(before: Session, now: Session, label: str) -> None:
     shown = {"device": str, "torch": str, "git": commit_label}
     changes = [
         f"{key} {show(before[key])}, now {show(now[key])}"
