@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from ltkd.commands.arguments import split_arguments
+from ltkd.console import write_plainly
 from ltkd.errors import UserError
 
 
@@ -72,4 +73,5 @@ def _pages(*, write: bool) -> int:
 
 
 if __name__ == "__main__":
+    write_plainly()
     sys.exit(main(sys.argv[1:]))

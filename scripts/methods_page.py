@@ -10,6 +10,7 @@ from ltkd.commands.catalogue import methods_table, models_table, task_losses_tab
 from ltkd.commands.listing import PAGE, PAIR
 from ltkd.commands.script import Parser, command
 from ltkd.config.compose import compose_values
+from ltkd.console import write_plainly
 from ltkd.files import write_text
 from ltkd.methods import list_methods, method_class
 
@@ -53,4 +54,5 @@ def main(*_) -> None:
 
 
 if __name__ == "__main__":
+    write_plainly()
     sys.exit(main())
