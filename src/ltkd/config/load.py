@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,12 @@ from ltkd.task_losses import task_loss_class
 
 logger = logging.getLogger(__name__)
 
+# Keys of paths, wherever they stand; the last two are arguments of timm's networks.
+PATHS = (
+    "output_root", "data_root", "path", "train_list", "validation_list", "test_list", "class_names", "checkpoint",
+    "checkpoint_path", "file",
+)  # fmt: skip
+
 
 def load_config(values: Mapping[str, Any]) -> Config:
     """The checked configuration from plain, resolved values.
@@ -29,7 +36,7 @@ def load_config(values: Mapping[str, Any]) -> Config:
     Raises UserError with all that is wrong, a line each, every line beginning with the key.
     """
     errors: list[str] = []
-    values = dict(values)
+    values = _with_home(values)
     if isinstance(values.get("dataset"), Mapping):
         # Without readable files nothing is known of the data: their error is raised at once, alone.
         values["dataset"] = complete_settings(values["dataset"])
@@ -55,6 +62,17 @@ def load_config(values: Mapping[str, Any]) -> Config:
     _raise(impossible_combinations(config))
     warn_of_combinations(config)
     return config
+
+
+def _with_home(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with ~ and ~user written out in every path, those in the arguments of a network too."""
+
+    def written_out(key: str, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return _with_home(value)
+        return os.path.expanduser(value) if isinstance(value, str) and key in PATHS else value
+
+    return {key: written_out(key, value) for key, value in values.items()}
 
 
 def _raise(errors: list[str]) -> None:

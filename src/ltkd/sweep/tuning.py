@@ -26,6 +26,7 @@ from tabulate import tabulate
 from ltkd.config.compose import CONFIGURATION, compose_values
 from ltkd.config.identity import student_run
 from ltkd.config.load import load_config
+from ltkd.config.overrides import check_grammar
 from ltkd.errors import UserError
 from ltkd.files import write_text
 from ltkd.results.read import figure, read_result
@@ -85,6 +86,7 @@ def make_tuning(overrides: Sequence[str]) -> Tuning:
     Where nothing but the seed has several values the grid is conf/tuning/<method>.yaml. UserError when there is none,
     when anything does not compose, and when no validation images would be held out.
     """
+    check_grammar(overrides)
     try:
         with initialize_config_dir(str(CONFIGURATION), version_base="1.3"):
             loader = GlobalHydra.instance().config_loader()
