@@ -1,7 +1,6 @@
 """SimKD's deployed network: what it is made of, and through a whole run, a resumed one, and from its file."""
 
 import json
-import logging
 import os
 import signal
 
@@ -17,7 +16,6 @@ from ltkd.runs.build import new_method, new_model
 from ltkd.runs.run import run_experiment
 from ltkd.runs.teacher_store import find_or_train_teacher
 from ltkd.setup import prepare
-from ltkd.task_losses import build_task_loss
 
 from .real_pair import Pair
 
@@ -68,14 +66,9 @@ def test_the_students_own_classifier_is_gone_and_the_teachers_copy_carries_no_ho
     assert all(p.grad is not None for p in pair.student.parameters() if p.requires_grad)
 
 
-def test_settings_that_cannot_be_or_do_nothing(caplog):
+def test_a_projector_without_channels_is_refused():
     with pytest.raises(UserError, match=r"method.reduction: .*\(64\), got 100"):
         Pair("simkd", "resnet14", "resnet8", reduction=100)
-    pair = Pair("simkd", "resnet14", "resnet8")
-    with caplog.at_level(logging.WARNING):
-        balanced = build_task_loss("balanced_softmax", pair.context.class_counts)
-        type(pair.method)(pair.context, balanced, **pair.settings)
-    assert "student.task_loss has no effect with method.task_weight=0" in caplog.text
 
 
 def deployed(config):

@@ -205,7 +205,9 @@ def test_refreshed_batch_norm_has_the_statistics_of_the_training_images(make_con
     model = new_model(setup, config.teacher, 0)
     first = model.stem_norm
     first.running_mean.fill_(7.0)
-    refresh_batch_norm(setup, model, len(setup.train), torch.Generator().manual_seed(0))
+    refresh_batch_norm(
+        setup, model, replace(config.recipe, batch_size=len(setup.train)), torch.Generator().manual_seed(0)
+    )
     with torch.no_grad():
         maps = model.stem(next(setup.train.evaluation_batches(len(setup.train))).images)
     torch.testing.assert_close(first.running_mean, maps.mean((0, 2, 3)))
@@ -326,7 +328,7 @@ def test_a_collection_goes_on_where_the_training_ended(make_config, monkeypatch)
     betas, samplers, collected = [], [], WeightCollector.end_epoch
 
     def watched(self, model):
-        betas.append(self.task_loss.beta.item())
+        betas.append(self.task_loss.current_beta.item())
         collected(self, model)
 
     monkeypatch.setattr(WeightCollector, "end_epoch", watched)

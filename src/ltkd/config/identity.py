@@ -159,8 +159,9 @@ def _training_identity(config: Config, network: Network) -> dict[str, Any]:
 def _recipe_identity(recipe: Recipe) -> dict[str, Any]:
     """All settings; those that came later are left out where they are as before them: a run stays the run it was."""
     identity = asdict(recipe)
-    if recipe.sampling == "instance":
-        del identity["sampling"]
+    for key, default in {"sampling": "instance", "augmentation": "crop_flip"}.items():
+        if identity[key] == default:
+            del identity[key]
     return identity
 
 

@@ -25,8 +25,6 @@ def make_step(training: Training) -> Step:
     obstacle = None
     if t.device.type != "cuda":
         obstacle = "a CUDA graph needs an NVIDIA GPU"
-    elif not t.train.on_device:
-        obstacle = "the images are streamed"
     elif not t.method.capturable:
         obstacle = f"method {t.method.name} looks at values in its step"
     if mode == "graph" and obstacle:

@@ -37,11 +37,11 @@ class StepInput:
 
     def tensors(self) -> list[Tensor]:
         optional = (self.teacher_logits, *self.extra_logits, self.second_view)
-        return [*vars(self.choices).values(), *(tensor for tensor in optional if tensor is not None)]
+        return [*self.choices.tensors(), *(tensor for tensor in optional if tensor is not None)]
 
     def clone(self) -> "StepInput":
         return StepInput(
-            EpochPlan(*map(torch.clone, vars(self.choices).values())),
+            self.choices.clone(),
             None if self.teacher_logits is None else self.teacher_logits.clone(),
             tuple(map(torch.clone, self.extra_logits)),
             None if self.second_view is None else self.second_view.clone(),
@@ -82,7 +82,7 @@ class Step:
         t, views = self.training, self._second_views
         part = t.train.step_slice(number, t.recipe.batch_size)
         return StepInput(
-            self._plan.take(part),
+            t.train.fetch(self._plan, number, t.recipe.batch_size),
             None if t.teacher_logits is None else t.teacher_logits.rows(part),
             tuple(logits.rows(part) for logits in t.extra_logits),
             None if views is None else views.batch(number, t.recipe.batch_size),
@@ -105,7 +105,7 @@ class Step:
 
         with torch.no_grad():
             metrics = {f"loss/{name}": term.detach() for name, term in terms.items()}
-            metrics["accuracy"] = 100 * (student.logits.argmax(1) == batch.labels).float().mean()
+            metrics["accuracy"] = batch.accuracy(student.logits.argmax(1))
             for role, output in (("student", student), ("teacher", teacher)):
                 if output is not None:
                     mass = group_mass(output.logits.detach(), t.groups, len(t.split.group_names))

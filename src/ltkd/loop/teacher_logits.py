@@ -86,8 +86,7 @@ class TeacherLogits:
 
     def _compute(self, positions: np.ndarray) -> None:
         where = to_device(torch.from_numpy(positions), self._data.device)
-        plan = EpochPlan(*(choice[where] for choice in vars(self._plan).values()))
-        self._table[where - self._window.start] = self._forward(plan)
+        self._table[where - self._window.start] = self._forward(self._plan.take(where))
 
     def _store(self) -> None:
         """Writes what was computed in the window to the cache."""
@@ -113,9 +112,9 @@ class TeacherLogits:
         number = len(plan.permutation)
         if number < self.batch_size:
             repeat = torch.arange(self.batch_size, device=self._data.device) % number
-            plan = EpochPlan(*(choice[repeat] for choice in vars(plan).values()))
+            plan = plan.take(repeat)
         with self._autocast():
-            logits = self._model(self._data.views(*vars(plan).values())).logits
+            logits = self._model(self._data.batch_of(plan).images).logits
         return logits[:number].to(getattr(torch, self.storage)).float()
 
     def probe(self) -> tuple[str, bool]:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ltkd.config.schema import Swag, Teacher
+from ltkd.config.schema import Recipe, Swag, Teacher
 from ltkd.errors import UserError
 from ltkd.loop.checkpoint import load_checkpoint, save_checkpoint
 from ltkd.loop.precision import autocast
@@ -106,17 +106,18 @@ def set_weights(model: nn.Module, weights: Tensor) -> None:
 
 
 @torch.no_grad()
-def refresh_batch_norm(setup: Setup, model: nn.Module, batch_size: int, generator: torch.Generator) -> None:
+def refresh_batch_norm(setup: Setup, model: nn.Module, recipe: Recipe, generator: torch.Generator) -> None:
     """Set the statistics of batch normalisation to their means over one epoch of augmented training batches."""
+    train, batch_size = setup.train.augmented(recipe.augmentation), recipe.batch_size
     layers = {layer: layer.momentum for layer in model.modules() if isinstance(layer, _BatchNorm)}
-    plan = setup.train.draw_epoch(generator)
+    plan = train.draw_epoch(generator)
     with evaluating(model):
         for layer in layers:
             layer.reset_running_stats()
             layer.momentum = None  # plain averages
             layer.train()
-        for step in range(setup.train.num_batches(batch_size) if layers else 0):
+        for step in range(train.num_batches(batch_size) if layers else 0):
             with autocast(setup.config.precision, setup.device):
-                model(setup.train.batch(plan, step, batch_size).images)
+                model(train.batch(plan, step, batch_size).images)
     for layer, momentum in layers.items():
         layer.momentum = momentum

@@ -80,5 +80,5 @@ def _train(setup: Setup, directory: RunDirectory, model: nn.Module) -> Result:
     statistics = load_statistics(teacher_run(setup.config, posterior).files)
     generator = torch.Generator().manual_seed(int(run.hash, 16))  # on the CPU: the same sample on every device
     set_weights(model, draw_weights(statistics, generator))
-    refresh_batch_norm(setup, model, setup.config.recipe_of(teacher).batch_size, generator)
+    refresh_batch_norm(setup, model, setup.config.recipe_of(teacher), generator)
     return train_network(setup, directory, model, task_only(setup, teacher), None)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import logging
 import time
 from collections.abc import Sequence
 
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from ltkd.config.identity import NetworkRun
-from ltkd.data import build_sampler
+from ltkd.data import build_augmentation, build_sampler
 from ltkd.files import write_json
 from ltkd.loop.precision import autocast
 from ltkd.loop.teacher_logits import TeacherLogits, use_cache
@@ -28,6 +29,8 @@ from ltkd.runs.robustness import accuracy_under_attack
 from ltkd.runs.sessions import session
 from ltkd.setup import Setup
 
+logger = logging.getLogger(__name__)
+
 
 def make_training(
     setup: Setup, run: NetworkRun, model: nn.Module, method: Method, teacher: TrainedTeacher | None,
@@ -39,13 +42,19 @@ def make_training(
     if given_weights(run.network) is not None:
         recipe = dataclasses.replace(recipe, epochs=0)  # weights from a file are used as they are
     groups = ClassGroups.of(torch.as_tensor(split.groups, device=setup.device))
+    few_views = build_augmentation(recipe.augmentation).is_crop_flip
     only_logits = teacher is not None and method.needs.teacher_logits_only
+    if (only_logits or extra_teachers) and not few_views:
+        logger.info(
+            "teacher %s: runs in every step, no cache holds the views of recipe.augmentation=%s",
+            setup.config.teacher.name, recipe.augmentation,
+        )  # fmt: skip
     return Training(
         label=f"{run.role} {run.network.name}", identity=run.hash, model=model, method=method,
         teacher=teacher.model if teacher else None, extra_teachers=[one.model for one in extra_teachers],
-        teacher_logits=_precomputed_logits(setup, teacher, recipe.epochs) if only_logits else None,
-        extra_logits=[_precomputed_logits(setup, one, recipe.epochs) for one in extra_teachers],
-        train=setup.train, test=setup.test, validation=setup.validation,
+        teacher_logits=_precomputed_logits(setup, teacher, recipe.epochs) if only_logits and few_views else None,
+        extra_logits=[_precomputed_logits(setup, one, recipe.epochs) for one in extra_teachers if few_views],
+        train=setup.train.augmented(recipe.augmentation), test=setup.test, validation=setup.validation,
         split=split, groups=groups, recipe=recipe, seed=run.seed, device=setup.device,
         sampler=build_sampler(recipe.sampling, torch.as_tensor(setup.data.train_labels)),
         autocast=functools.partial(autocast, config.precision, setup.device),
