@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ltkd.errors import UserError
+from ltkd.errors import EXIT_BUSY, UserError
 from ltkd.loop.tracking import latest_metrics
 from ltkd.sweep import Display, JobOutcome, check_jobs, exit_code, runner, summary
 from ltkd.sweep.display import Pace
@@ -147,7 +147,7 @@ def test_failing_jobs_do_not_stop_the_others_and_a_teacher_is_trained_once(sweep
 
 def test_the_same_run_twice_is_run_once_and_another_process_may_be_at_it(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "TRAIN", tmp_path / "train.py")
-    (tmp_path / "train.py").write_text("")  # ends well without a result, as train.py does when it finds a lock
+    (tmp_path / "train.py").write_text(f"raise SystemExit({EXIT_BUSY})")  # as train.py ends when it finds a lock
     stream = io.StringIO()
     common = [f"output_root={tmp_path}/outputs", "device=cpu", "method=ce"]
     jobs = [[*common, "teacher=resnet8"], [*common, "teacher=resnet14"]]  # cross-entropy has no teacher

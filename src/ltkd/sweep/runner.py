@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from ltkd.data import files_of
-from ltkd.errors import UserError
+from ltkd.errors import EXIT_BUSY, UserError
 from ltkd.files import read_json
 from ltkd.loop.interrupt import StopRequest
 from ltkd.loop.precision import TINY_IMAGE
@@ -217,7 +217,7 @@ def _how_it_ended(worker: Worker, told_to_stop: bool) -> JobOutcome:
             return JobOutcome(job, "done", None, seconds)
     except UserError as error:
         return JobOutcome(job, "failed", str(error), seconds)
-    if code == 0:
+    if code == EXIT_BUSY:
         return JobOutcome(job, "busy", f"another process works on {job.run.directory}", seconds)
     if told_to_stop:
         return JobOutcome(job, "stopped", "goes on from its last checkpoint", seconds)
