@@ -13,7 +13,6 @@ import sys
 from pathlib import Path
 
 from ltkd.commands.arguments import split_arguments, whole_number
-from ltkd.console import write_plainly
 from ltkd.errors import UserError
 
 OWN = {"steps": 20, "rounds": 3, "jobs": None}
@@ -65,5 +64,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    write_plainly()
     sys.exit(main(sys.argv[1:]))

@@ -14,7 +14,6 @@ import sys
 from pathlib import Path
 
 from ltkd.commands.arguments import split_arguments
-from ltkd.console import write_plainly
 from ltkd.errors import UserError
 
 
@@ -73,5 +72,4 @@ def _pages(*, write: bool) -> int:
 
 
 if __name__ == "__main__":
-    write_plainly()
     sys.exit(main(sys.argv[1:]))

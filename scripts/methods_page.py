@@ -10,7 +10,6 @@ from ltkd.commands.catalogue import methods_table, models_table, task_losses_tab
 from ltkd.commands.listing import PAGE, PAIR
 from ltkd.commands.script import Parser, command
 from ltkd.config.compose import compose_values
-from ltkd.console import write_plainly
 from ltkd.files import write_text
 from ltkd.methods import list_methods, method_class
 
@@ -54,5 +53,4 @@ def main(*_) -> None:
 
 
 if __name__ == "__main__":
-    write_plainly()
     sys.exit(main())

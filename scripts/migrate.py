@@ -12,34 +12,28 @@ import sys
 from pathlib import Path
 
 from ltkd.commands.migrate import find_moves, move
-from ltkd.console import write_plainly
+from ltkd.commands.script import Parser, command
 from ltkd.errors import UserError
 
+PARSER = Parser(__doc__, takes_settings=False)
+PARSER.add_argument("folders", nargs="*", type=Path, default=[Path("outputs")], help="default: outputs")
+PARSER.add_argument("--write", action="store_true", help="move them, not only list them")
 
-def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="*", type=Path, default=[Path("outputs")], help="default: outputs")
-    parser.add_argument("--write", action="store_true", help="move them, not only list them")
-    options = parser.parse_args(arguments)
-    moved = stays = 0
-    try:
-        for folder in options.folders:
-            if not folder.is_dir():
-                raise UserError(f"no such folder: {folder}")
-            for found in list(find_moves(folder)):
-                sys.stdout.write(f"{found.line()}\n")
-                stays += found.reason is not None
-                moved += found.reason is None
-                if options.write and found.reason is None:
-                    move(found)
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
+
+@command(PARSER)
+def main(options: argparse.Namespace, settings: list[str]) -> None:
+    absent = [str(folder) for folder in options.folders if not folder.is_dir()]
+    if absent:
+        raise UserError(f"no such folder: {', '.join(absent)}")
+    moves = [found for folder in options.folders for found in find_moves(folder)]
+    for found in moves:
+        sys.stdout.write(f"{found.line()}\n")
+        if options.write and found.reason is None:
+            move(found)
+    stay = sum(found.reason is not None for found in moves)
     done = "moved" if options.write else "to move (--write)"
-    sys.stdout.write(f"{moved} {done}, {stays} stay as they are, all others have today's hash\n")
-    return 0
+    sys.stdout.write(f"{len(moves) - stay} {done}, {stay} stay as they are, all others have today's hash\n")
 
 
 if __name__ == "__main__":
-    write_plainly()
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from ltkd.config.compose import compose_values
 from ltkd.config.load import load_config
-from ltkd.console import write_plainly
 from ltkd.data import load_data, write_pack
 from ltkd.errors import UserError
 
@@ -40,5 +39,4 @@ def main(overrides: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    write_plainly()
     sys.exit(main(sys.argv[1:]))

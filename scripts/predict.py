@@ -3,8 +3,6 @@
 import sys
 
 from ltkd.commands.predict import main
-from ltkd.console import write_plainly
 
 if __name__ == "__main__":
-    write_plainly()
     sys.exit(main())

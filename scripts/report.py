@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 
 from ltkd.commands.arguments import split_arguments
-from ltkd.console import write_plainly
 from ltkd.errors import UserError
 
 
@@ -41,5 +40,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    write_plainly()
     sys.exit(main(sys.argv[1:]))

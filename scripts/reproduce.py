@@ -16,7 +16,6 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from ltkd.commands.arguments import split_arguments, worker_options
-from ltkd.console import write_plainly
 from ltkd.errors import UserError
 
 MANY = 200  # cells: to check more takes a minute
@@ -89,5 +88,4 @@ def _seeds(own: dict[str, str], key: str, of_the_table: list[int]) -> list[int]:
 
 
 if __name__ == "__main__":
-    write_plainly()
     sys.exit(main(sys.argv[1:]))

@@ -12,7 +12,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from ltkd.console import write_plainly
 from ltkd.errors import UserError
 from ltkd.files import write_text
 from ltkd.results.collect import collect, comma_separated, markdown
@@ -46,5 +45,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    write_plainly()
     sys.exit(main())

@@ -23,7 +23,6 @@ from ltkd.commands.arguments import split_arguments, whole_number
 from ltkd.config.compose import compose_values
 from ltkd.config.identity import student_run
 from ltkd.config.load import load_config
-from ltkd.console import write_plainly
 from ltkd.data import LongTailData, load_data, write_pack
 from ltkd.errors import UserError
 from ltkd.files import write_text
@@ -110,5 +109,4 @@ def few_images(data: LongTailData, num_images: int) -> LongTailData:
 
 
 if __name__ == "__main__":
-    write_plainly()
     sys.exit(main(sys.argv[1:]))

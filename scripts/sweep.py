@@ -13,7 +13,6 @@ not stop the others. Ctrl-C stops all, saved; the same command again skips what 
 import sys
 
 from ltkd.commands.arguments import split_arguments, worker_options
-from ltkd.console import write_plainly
 from ltkd.errors import UserError
 
 
@@ -43,5 +42,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    write_plainly()
     sys.exit(main(sys.argv[1:]))

@@ -16,7 +16,6 @@ import sys
 from pathlib import Path
 
 from ltkd.commands.arguments import split_arguments, worker_options
-from ltkd.console import write_plainly
 from ltkd.errors import UserError
 
 
@@ -60,5 +59,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    write_plainly()
     sys.exit(main(sys.argv[1:]))

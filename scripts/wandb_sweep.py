@@ -16,7 +16,6 @@ from pathlib import Path
 import yaml
 
 from ltkd.commands.arguments import split_arguments
-from ltkd.console import write_plainly
 from ltkd.errors import UserError
 
 
@@ -46,5 +45,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    write_plainly()
     sys.exit(main(sys.argv[1:]))

@@ -2,8 +2,10 @@
 
 import json
 
+from scripts.migrate import main
+
 from ltkd.commands import migrate
-from ltkd.commands.migrate import find_moves, move
+from ltkd.commands.migrate import find_moves
 from ltkd.config.identity import digest, student_run, teacher_run, without_seeds
 from ltkd.data import load_data, write_pack
 from ltkd.files import read_json, write_json
@@ -26,7 +28,7 @@ def as_before(run):
     return old
 
 
-def test_runs_on_a_pack_of_before_are_moved_and_found(make_config, tmp_path, caplog):
+def test_runs_on_a_pack_of_before_are_moved_and_found(make_config, tmp_path, caplog, capsys):
     caplog.set_level("INFO")
     pack = tmp_path / "digits.ltpack"
     write_pack(pack, load_data(make_config().dataset, tmp_path))
@@ -44,8 +46,8 @@ def test_runs_on_a_pack_of_before_are_moved_and_found(make_config, tmp_path, cap
         zip(old, [run.hash for run in runs], strict=True)
     )
     assert not any(one.reason for one in moves.values())
-    for one in moves.values():
-        move(one)
+    assert main([str(outputs), "--write"]) == 0
+    assert capsys.readouterr().out.endswith("2 moved, 0 stay as they are, all others have today's hash\n")
     assert not list(find_moves(outputs))
     caplog.clear()
     found = run_experiment(config)
