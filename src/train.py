@@ -17,6 +17,9 @@ import hydra
 from omegaconf import DictConfig
 
 from ltkd.config.compose import CONFIGURATION
+from ltkd.config.overrides import check_grammar
+from ltkd.console import write_plainly
+from ltkd.errors import UserError
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGURATION), config_name="config")
@@ -27,8 +30,14 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
+    write_plainly()
     if "--list" in sys.argv:
         from ltkd.commands.listing import show
 
         sys.exit(show())
+    try:
+        check_grammar(word for word in sys.argv[1:] if "=" in word and not word.startswith("-"))
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)
     main()
