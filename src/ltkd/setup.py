@@ -1,4 +1,4 @@
-"""What the networks of one run share: configuration, data on the device, and predictions in evaluation mode."""
+"""Setup: the configuration and the data on the device that the networks of one run share."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -79,7 +79,7 @@ def synthetic_setup(config: Config, num_images: int) -> Setup:
 
 
 def describe(setup: Setup) -> str:
-    """One line for the head of a log: what is trained on, and where."""
+    """The head line of a log: data set, images of each group, device."""
     counts, groups = setup.data.split.class_counts, setup.data.split.groups
     images = (f"{name} {counts[groups == group].sum()}" for group, name in enumerate(setup.data.split.group_names))
     held_out = f", {len(setup.validation)} for validation" if setup.validation else ""

@@ -113,6 +113,7 @@ def test_validation_takes_left_out_images_first(factor, given_up):
     assert (split.validation_from_left_out + split.validation_from_training == 20).all()
     assert np.array_equal(np.bincount(labels[split.validation_indices]), np.full(100, 20))
     assert np.array_equal(np.bincount(labels[split.indices]), split.class_counts)
+    assert len(set(split.validation_indices)) == 2000
     assert not set(split.indices) & set(split.validation_indices)
     # Of class 0 the last of its canonical rows are gone, the others stay in order; groups are those of the full split.
     assert split.indices[:480].tolist() == canonical.indices[:480].tolist()

@@ -8,7 +8,7 @@ from ltkd.methods import method_class
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of the table: `jobs` processes that train the same pair, with `overrides` of the configuration."""
+    """A row of the table: `jobs` processes train the same pair, with `overrides` of the configuration."""
 
     name: str
     overrides: tuple[str, ...] = ()

@@ -17,9 +17,9 @@ def train(config: DictConfig) -> None:
 
 def main() -> int | None:
     if "--list" in sys.argv:
-        from ltkd.commands.catalogue import show
+        from ltkd.commands.listing import show
 
-        return show(sys.argv[1:])
+        return show()
     return train()
 
 

@@ -30,7 +30,10 @@ class NetworkRun:
 
     @property
     def cell(self) -> str:
-        """Of all runs that differ in seeds alone. How often is evaluated decides what `best` and `selected` mean."""
+        """The hash shared by all runs that differ in seeds alone.
+
+        The interval of evaluation is in it, since it decides what `best` and `selected` mean.
+        """
         return digest({**without_seeds(self.identity), "evaluate_every": self.config.run.evaluate_every})
 
     @property

@@ -168,7 +168,7 @@ def _shared(first: Tensor, second: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _blocks(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the non-increasing regression of each row [B, n] is constant: first position and last + 1 of each block.
+    """Finds the blocks on which the non-increasing regression of each row [B, n] is constant: first and last + 1.
 
     The regression is the slope of the least concave majorant of the points (k, sum of the first k values), k = 0 .. n.
     It bends at the points from which all slopes to the left are above all slopes to the right.

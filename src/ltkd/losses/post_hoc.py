@@ -29,7 +29,7 @@ def tau_normalise(weight: Tensor, *, tau: float) -> Tensor:
 
 @full_precision
 def tau_normalised_logits(logits: Tensor, weight: Tensor, bias: Tensor | None, *, tau: float) -> Tensor:
-    """What a linear classifier (weight [C, D], bias [C]) with `tau_normalise`d weights gives, from its logits [B, C].
+    """The logits of a linear classifier (weight [C, D], bias [C]) after `tau_normalise`, from its logits [B, C] before.
 
     Since z = W h + b, the new logits are (z - b) / ||w_k||^tau: the embedding itself is not needed.
     """

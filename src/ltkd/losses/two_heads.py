@@ -1,4 +1,4 @@
-"""One trunk with two classifiers: one learns the labels, the other the teacher."""
+"""A trunk with two classifiers: one learns the labels, the other the teacher."""
 
 import torch.nn.functional as F
 from torch import Tensor

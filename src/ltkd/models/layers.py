@@ -1,4 +1,4 @@
-"""What the files of our own networks share. A network's file holds one family, and each of its classes says which maps
+"""The parts that our own networks share. A network's file holds one family, and each of its classes says which maps
 are its stages."""
 
 from typing import Annotated

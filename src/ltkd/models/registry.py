@@ -1,4 +1,4 @@
-"""From a model's name to a network: our own zoo by plain name, the others as `timm/<name>` and `torchvision/<name>`."""
+"""Builds a network from its name: our own zoo by plain name, the others as `timm/<name>` and `torchvision/<name>`."""
 
 import inspect
 from collections.abc import Callable
