@@ -125,7 +125,7 @@ def test_a_file_of_weights_is_audited_with_the_data_that_is_named(example, tmp_p
         (["WEIGHTS", "dataset=digits_lt"], "weights.safetensors: does not say what its classes are"),
         (["WEIGHTS", "dataset=digits_lt", "student=resnet14"], "does not fit the model"),
         (["BROKEN.pth", "dataset=digits_lt"], "student: "),
-        (["RUN", "--jobs", "2"], "unknown name '--jobs'"),
+        (["RUN", "--jobs", "2"], "unknown argument '--jobs'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

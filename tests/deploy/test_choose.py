@@ -92,7 +92,7 @@ def test_from_a_folder_to_a_command(example_of_choice, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["budget=0"], "budget: should be a number of minutes"),
+        (["budget=soon"], "budget: should be a number from 0 on"),
         (["budget=0.0001"], "budget: 0.0001 minutes are too few"),
         (["method=kd"], "method: is chosen here"),
         (["++seed=1"], "seed: is chosen here"),

@@ -9,35 +9,31 @@ RUN is a run's folder (train.py names it last); with a file the other settings a
 figures and images and needs no other file. output=FILE.html, device=auto.
 """
 
+import argparse
 import sys
 from pathlib import Path
 
-from ltkd.commands.arguments import split_arguments
+from ltkd.commands.script import Parser, command
 from ltkd.errors import UserError
 
+PARSER = Parser(__doc__)
+PARSER.add_argument("--output", type=Path, metavar="FILE.html", help="default: audit.html beside the weights")
+PARSER.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
 
-def main(arguments: list[str] | None = None) -> int:
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if not arguments or {"-h", "--help"} & set(arguments):
-        sys.stdout.write(__doc__)
-        return 0
+
+@command(PARSER, help_without_arguments=True)
+def main(options: argparse.Namespace, rest: list[str]) -> None:
     from ltkd.deploy.audit import audited_run, audited_weights, write_audit  # here: --help needs no torch
     from ltkd.machine import resolve_device
 
-    try:
-        own, rest = split_arguments(arguments, ("output", "device"))
-        if not rest:
-            raise UserError("audit: takes RUN, a run's folder or a file of weights")
-        place = Path(rest[0])
-        output = Path(own.get("output") or (place if place.is_dir() else place.parent) / "audit.html")
-        if output.suffix != ".html":
-            raise UserError(f"output: should be a .html file, got {output}")
-        of = audited_run if place.is_dir() else audited_weights
-        audited = of(place, rest[1:], resolve_device(own.get("device", "auto")))
-        findings = write_audit(audited, output)
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
+    if not rest:
+        raise UserError("audit: takes RUN, a run's folder or a file of weights")
+    place = Path(rest[0])
+    output = options.output or (place if place.is_dir() else place.parent) / "audit.html"
+    if output.suffix != ".html":
+        raise UserError(f"output: should be a .html file, got {output}")
+    of = audited_run if place.is_dir() else audited_weights
+    findings = write_audit(of(place, rest[1:], resolve_device(options.device)), output)
     evaluation = findings.evaluation
     groups = ", ".join(f"{name} {value:.2f}" for name, value in evaluation.per_group.items() if value is not None)
     sys.stdout.write(
@@ -46,4 +42,3 @@ def main(arguments: list[str] | None = None) -> int:
         f"{findings.num_disagreeing} of {findings.num_tail_images} {findings.tail} labels are suspicious\n"
         f"written: {output}\n"
     )
-    return 0

@@ -9,52 +9,34 @@ of the best. The answer says by how much the winner leads and whether that is mo
 of train.py. Repeat the command to resume. Runs and answer go to outputs/choose/.
 """
 
-import logging
+import argparse
 import sys
 import time
 
-from ltkd.commands.arguments import split_arguments
+from ltkd.commands.script import Parser, amount, command
 from ltkd.errors import UserError
 
+PARSER = Parser(__doc__)
+PARSER.add_argument("--budget", type=amount, metavar="MINUTES", help="that all trainings together may take")
 
-def main(arguments: list[str] | None = None) -> int:
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if not arguments or {"-h", "--help"} & set(arguments):
-        sys.stdout.write(__doc__)
-        return 0
+
+@command(PARSER, help_without_arguments=True)
+def main(options: argparse.Namespace, settings: list[str]) -> None:
     from ltkd.deploy.choose import Chooser, lines_of  # here: --help needs no torch
+    from ltkd.deploy.quiet import errors_only
 
-    logging.getLogger("ltkd").setLevel(logging.ERROR)
+    if not options.budget:
+        raise UserError("budget: missing; budget=60 is an hour")
     start = time.monotonic()
 
     def tell(line: str) -> None:
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
 
-    try:
-        own, overrides = split_arguments(arguments, ("budget",))
-        chooser = Chooser(overrides, _minutes(own), tell)
+    with errors_only():
+        chooser = Chooser(settings, options.budget, tell)
         choice = chooser.choose()
         written = chooser.write(choice)
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped; the same command goes on\n")
-        return 130
     tell("\n".join(["", *lines_of(choice, chooser.data)]))
     tell(f"\nfull run:\n    {chooser.command(choice)}\n")
     tell(f"written: {written}; {(time.monotonic() - start) / 60:.1f} minutes")
-    return 0
-
-
-def _minutes(own: dict[str, str]) -> float:
-    if "budget" not in own:
-        raise UserError("budget: missing; budget=60 is an hour")
-    try:
-        minutes = float(own["budget"])
-    except ValueError:
-        minutes = 0.0
-    if not 0 < minutes < float("inf"):
-        raise UserError(f"budget: should be a number of minutes, got {own['budget']!r}")
-    return minutes

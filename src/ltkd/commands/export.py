@@ -10,43 +10,33 @@ size and hold scaling, cutting and normalisation. Class names, groups, accuracy,
 every file. seconds=3 of timing for each format and batch size, threads=1. onnx and int8 need: pip install ltkd[export].
 """
 
+import argparse
 import sys
 from pathlib import Path
 
-from ltkd.commands.arguments import split_arguments, whole_number
+from ltkd.commands.script import Parser, amount, command, whole_number
 from ltkd.errors import UserError
 
+PARSER = Parser(__doc__)
+PARSER.epilog = "options can be written KEY=VALUE too"
+PARSER.add_argument("--output", type=Path, metavar="FOLDER", help="default: RUN/export")
+PARSER.add_argument("--formats", help="of safetensors, pt2, onnx, int8, with commas between (default: all but int8)")
+PARSER.add_argument("--seconds", type=amount, default=3.0, help="of timing (default: 3; 0: none)")
+PARSER.add_argument("--threads", type=whole_number, default=1, metavar="N", help="CPU threads (default: 1)")
 
-def main(arguments: list[str] | None = None) -> int:
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if not arguments or {"-h", "--help"} & set(arguments):
-        sys.stdout.write(__doc__)
-        return 0
+
+@command(PARSER, help_without_arguments=True)
+def main(options: argparse.Namespace, places: list[str]) -> None:
     from ltkd.deploy.data import data_of_run  # here: --help needs no torch
     from ltkd.deploy.export import check_formats, export
     from ltkd.runs.load import load_run
 
-    try:
-        own, (place, *overrides) = split_arguments(arguments, ("output", "formats", "seconds", "threads"))
-        formats = check_formats(own.get("formats"))
-        seconds, threads = _seconds(own), whole_number(own, "threads", 1)
-        run = load_run(Path(place))
-        data, _ = data_of_run(run, overrides)
-        folder = Path(own["output"]) if "output" in own else run.directory / "export"
-        checked = export(run, data, folder, formats, seconds=seconds, threads=threads)
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
+    formats = check_formats(options.formats)
+    if not places:
+        raise UserError("export: takes RUN, a run's folder")
+    run = load_run(Path(places[0]))
+    data, _ = data_of_run(run, places[1:])
+    folder = options.output or run.directory / "export"
+    checked = export(run, data, folder, formats, seconds=options.seconds, threads=options.threads)
     sys.stdout.write(f"{(folder / 'table.md').read_text(encoding='utf-8')}\n")
     sys.stdout.write("written: " + ", ".join(str(one.path) for one in checked[1:]) + "\n")
-    return 0
-
-
-def _seconds(own: dict[str, str]) -> float:
-    try:
-        seconds = float(own.get("seconds", 3))
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds <= 600:
-        raise UserError(f"seconds: should be a number from 0 to 600, got {own['seconds']!r}")
-    return seconds

@@ -85,6 +85,17 @@ def whole_number(text: str) -> int:
     return int(text)
 
 
+def amount(text: str) -> float:
+    """An option's value that is a finite number from 0 on."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"should be a number from 0 on, got {text!r}")
+    return value
+
+
 def indices(text: str) -> list[int]:
     """Numbers with commas between them: 0,1."""
     if not all(part.isdecimal() for part in text.split(",")):

@@ -112,7 +112,8 @@ def _correction(about: Description, findings: Findings, drawn: Mapping[str, Pict
     trained = " This network's training corrects for the class counts already." if about.corrects_prior else ""
     note = (
         f"These are figures of the test part: they must not choose tau. predict.py takes tau {about.tau:g}, marked: "
-        f"the validation split's choice where the run had one, else theory's 1.{trained}"
+        f"the validation split's choice where the run had one, else 1, theory's value after plain cross-entropy. Where "
+        f"accuracy falls from tau 0 on, training has corrected already.{trained}"
     )
     table = TextTable(["tau", "all", *groups], rows, roles, 1)
     return [*parts, table_html(table), note_html(note), figure_html(drawn["correction"])]
