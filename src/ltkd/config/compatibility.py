@@ -4,6 +4,7 @@ import logging
 from typing import Any
 
 from ltkd.config.schema import Config, Network
+from ltkd.data import build_augmentation
 from ltkd.methods import method_class
 from ltkd.task_losses import task_loss_class
 
@@ -20,6 +21,18 @@ def impossible_combinations(config: Config) -> list[str]:
         if scaling and task_loss_class(loss).replaces_classifier:
             what = f"lws scales a linear classifier, and {role}.task_loss={loss} puts another in its place"
             errors.append(f"{role}.retraining: {what}; use crt")
+        if build_augmentation(config.recipe_of(network).augmentation).mixing:
+            mixed = f"{config.recipe_of(network).augmentation} mixes the labels of two images"
+            if not task_loss_class(loss).takes_mixed_labels:
+                errors.append(f"{role}.task_loss: recipe.augmentation={mixed}, and {loss} has a margin for one")
+            if role == "student" and method_class(config.method_name).reads_labels:
+                errors.append(
+                    f"method.name: recipe.augmentation={mixed}, and {config.method_name} reads the label of each image"
+                )
+    crops = {role: config.recipe_of(network).augmentation for role, network in networks.items()}
+    if len({build_augmentation(choice).resized_crop is None for choice in crops.values()}) > 1:
+        kinds = f"{crops['teacher']} and {crops['student']}"
+        errors.append(f"teacher.recipe.augmentation: teacher and student need crops of the same kind, got {kinds}")
     method = method_class(config.method_name)
     if not method.keeps_classifier:
         loss = _name(config.student.task_loss)

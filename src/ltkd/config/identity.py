@@ -11,6 +11,7 @@ from ltkd.config.schema import Config, Network, Recipe, Teacher
 from ltkd.data import DatasetConfig
 from ltkd.files import file_sha256
 from ltkd.models import starting_weights
+from ltkd.results.files import RunFiles
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,10 @@ class NetworkRun:
     seed: int
     identity: dict[str, Any]  # all that its weights depend on, and nothing that they do not (device, tracking, study)
     directory: Path
+
+    @property
+    def files(self) -> RunFiles:
+        return RunFiles(self.directory)
 
     @property
     def hash(self) -> str:
@@ -148,8 +153,9 @@ def _training_identity(config: Config, network: Network) -> dict[str, Any]:
 def _recipe_identity(recipe: Recipe) -> dict[str, Any]:
     """All settings; those that came later are left out where they are as before them: a run stays the run it was."""
     identity = asdict(recipe)
-    if recipe.sampling == "instance":
-        del identity["sampling"]
+    for key, default in {"sampling": "instance", "augmentation": "crop_flip"}.items():
+        if identity[key] == default:
+            del identity[key]
     return identity
 
 

@@ -12,7 +12,7 @@ from ltkd.config.bind import bind
 from ltkd.config.compatibility import impossible_combinations, warn_of_combinations
 from ltkd.config.retraining import retraining_class
 from ltkd.config.schema import Config, Recipe, Teacher
-from ltkd.data import complete_settings, group_policy, sampler_class
+from ltkd.data import AUGMENTATIONS, complete_settings, group_policy, joined_choice, sampler_class, split_choice
 from ltkd.errors import UnknownName, UserError
 from ltkd.machine import resolve_device
 from ltkd.methods import Method, method_class
@@ -36,7 +36,7 @@ def load_config(values: Mapping[str, Any]) -> Config:
     _check_places(sections, errors)
     if sections.get("recipe"):
         _check_recipe("recipe", sections["recipe"], errors)
-        sections["recipe"] = _with_bound_choice(sections["recipe"], "recipe", "sampling", sampler_class, errors)
+        sections["recipe"] = _with_bound_choices(sections["recipe"], "recipe", errors)
     if sections.get("dataset"):
         sections["dataset"] = _with_bound_choice(sections["dataset"], "dataset", "groups", group_policy, errors)
     method = _bind_method(sections, errors)
@@ -123,9 +123,31 @@ def _bind_network(role: str, sections: dict[str, Any], errors: list[str]) -> Non
         if len(errors) == before:
             overridden = Recipe(**overridden)
             _check_recipe(f"{role}.recipe", overridden, errors)
-            overridden = _with_bound_choice(overridden, f"{role}.recipe", "sampling", sampler_class, errors)
+            overridden = _with_bound_choices(overridden, f"{role}.recipe", errors)
             network = dataclasses.replace(network, recipe={key: getattr(overridden, key) for key in network.recipe})
     sections[role] = network
+
+
+def _with_bound_choices(recipe: Recipe, where: str, errors: list[str]) -> Recipe:
+    """The recipe with its choices as `_with_bound_choice` writes them."""
+    recipe = _with_bound_choice(recipe, where, "sampling", sampler_class, errors)
+    with _collecting(errors, f"{where}.augmentation"):
+        entries = [
+            _without_defaults(AUGMENTATIONS[entry.pop("name")], name, entry, f"{where}.augmentation", errors)
+            for entry in split_choice(recipe.augmentation)
+            for name in (entry["name"],)
+        ]
+        recipe = dataclasses.replace(recipe, augmentation=joined_choice(entries))
+    return recipe
+
+
+def _without_defaults(
+    target: Callable, name: str, arguments: dict[str, Any], where: str, errors: list[str], given: int = 0
+) -> dict[str, Any]:
+    """{name: ..., arguments}, checked against the signature of `target`, without those that are as by default."""
+    arguments = bind(target, arguments, where, errors, given=given)
+    defaults = {parameter.name: parameter.default for parameter in inspect.signature(target).parameters.values()}
+    return {"name": name} | {key: value for key, value in arguments.items() if value != defaults.get(key)}
 
 
 def _with_bound_choice(
@@ -147,10 +169,8 @@ def _with_bound_choice(
         errors.append(f"{where}.{key}.name: should be a name, got {name!r}")
         return section
     with _collecting(errors, f"{where}.{key}"):
-        target = lookup(name)
-        arguments = bind(target, arguments, f"{where}.{key}", errors, given=given)
-        defaults = {parameter.name: parameter.default for parameter in inspect.signature(target).parameters.values()}
-        arguments = {argument: value for argument, value in arguments.items() if value != defaults.get(argument)}
+        arguments = _without_defaults(lookup(name), name, arguments, f"{where}.{key}", errors, given)
+        del arguments["name"]
     bound = {"name": name, **arguments} if arguments else name
     return section if bound == choice else dataclasses.replace(section, **{key: bound})
 

@@ -30,6 +30,7 @@ class Recipe:
     milestones: list[Annotated[float, Gt(0), Lt(1)]]
     decay_factors: list[Annotated[float, Gt(0)]]
     sampling: Choice = "instance"
+    augmentation: str | list[Choice] = "crop_flip"
 
 
 @dataclass(frozen=True)

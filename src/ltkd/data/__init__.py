@@ -1,17 +1,24 @@
 """Images, labels, the long-tailed split, class groups, and batches on the device."""
 
-from ltkd.data.batches import Batch, DeviceData, EpochPlan, StreamedData, device_data
+import importlib
+import pkgutil
+
+from ltkd.data.augmentation import CHOICES as AUGMENTATIONS
+from ltkd.data.augmentation import build_augmentation, joined_choice, split_choice
+from ltkd.data.batches import Batch, DeviceData, StreamedData, device_data
 from ltkd.data.dataset import DatasetConfig, LongTailData
 from ltkd.data.groups import group_policy, make_groups
 from ltkd.data.load import complete_settings, file_names, identifying_hashes, load_data, why_unavailable
 from ltkd.data.long_tail import LongTailSplit, class_counts, make_split
 from ltkd.data.manifest import check_manifest, write_manifest
 from ltkd.data.pack import pack_dataset_config, read_pack, write_pack
+from ltkd.data.plan import EpochPlan
 from ltkd.data.sampling import Sampler, build_sampler, sampler_class
 from ltkd.data.second_view import SecondViews
 from ltkd.data.sources import Source, list_sources, load_source, register_source
 
 __all__ = [
+    "AUGMENTATIONS",
     "Batch",
     "DatasetConfig",
     "DeviceData",
@@ -22,6 +29,7 @@ __all__ = [
     "SecondViews",
     "Source",
     "StreamedData",
+    "build_augmentation",
     "build_sampler",
     "check_manifest",
     "class_counts",
@@ -30,6 +38,7 @@ __all__ = [
     "file_names",
     "group_policy",
     "identifying_hashes",
+    "joined_choice",
     "list_sources",
     "load_data",
     "load_source",
@@ -39,7 +48,11 @@ __all__ = [
     "read_pack",
     "register_source",
     "sampler_class",
+    "split_choice",
     "why_unavailable",
     "write_manifest",
     "write_pack",
 ]
+
+for _file in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_file.name}")  # importing a file of this folder registers its sources

@@ -5,24 +5,30 @@ flips a mirrored copy of the images stands beside the first: of the simple ways 
 pixels, plain advanced indexing, flipping afterwards) the fastest on a CPU.
 """
 
+import copy
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ltkd.data import operations
+from ltkd.data.augmentation import Augmentation, build_augmentation, is_inside
 from ltkd.data.dataset import LongTailData
+from ltkd.data.decoding import resized_crop
+from ltkd.data.plan import EpochPlan
 from ltkd.errors import UserError
 
 _log = logging.getLogger(__name__)
 
 SHARE_OF_MEMORY = 0.6  # for the images; the rest is for networks and their activations
+BEFORE_THE_STEP = ("operations", "crop_seeds")  # choices that are used when a batch is fetched, on the CPU
 FORWARD_BATCH = {"cpu": 64, "cuda": 512}  # images of a batch without gradients: on a CPU more of them leave its caches
 
 
@@ -34,20 +40,16 @@ class Batch:
     second_view: Tensor | None = None  # [B, C, H, W], strongly augmented, where a method needs it
     extra_logits: tuple[Tensor, ...] = ()  # [B, classes] each, of teachers beside the main one
     teacher_logits: Tensor | None = None  # [B, classes], where they were computed ahead of the step
+    partner_labels: Tensor | None = None  # [B] int64, of the images that these are mixed with, where they are
+    own_share: Tensor | None = None  # [] float32, of `labels` in the mixture; the rest is the partners'
 
-
-@dataclass(frozen=True)
-class EpochPlan:
-    """All random choices of one epoch; entry i of each [N] tensor belongs to the i-th image in the epoch's order."""
-
-    permutation: Tensor  # row of the data set
-    offsets_y: Tensor  # top edge of the crop in the padded image, 0 .. 2 * padding; `padding` is no shift
-    offsets_x: Tensor  # left edge
-    flips: Tensor  # bool: mirror the crop
-
-    def take(self, where: slice | Tensor) -> "EpochPlan":
-        """The choices at some positions of the epoch."""
-        return EpochPlan(self.permutation[where], self.offsets_y[where], self.offsets_x[where], self.flips[where])
+    def accuracy(self, predicted: Tensor) -> Tensor:
+        """Percentage of the predicted classes [B] that are right; a mixed image has two, by their shares."""
+        own = (predicted == self.labels).float().mean()
+        if self.partner_labels is None:
+            return 100 * own
+        partner = (predicted == self.partner_labels).float().mean()
+        return 100 * (self.own_share * own + (1 - self.own_share) * partner)
 
 
 class DeviceData:
@@ -59,7 +61,8 @@ class DeviceData:
     or touches a global generator.
     """
 
-    on_device = True  # a batch needs nothing from elsewhere
+    on_device = True  # a crop needs nothing from elsewhere
+    augmentation = Augmentation()
 
     def __init__(
         self,
@@ -112,6 +115,12 @@ class DeviceData:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def augmented(self, choice: str | Sequence[Any]) -> "DeviceData":
+        """The same images with another augmentation, a value of recipe.augmentation; nothing is copied."""
+        data = copy.copy(self)
+        data.augmentation = build_augmentation(choice)
+        return data
+
     def num_batches(self, batch_size: int) -> int:
         """Steps per epoch. Every image is used; a last short batch is kept.
 
@@ -132,7 +141,7 @@ class DeviceData:
         return slice(step * batch_size, len(self) if step == num_batches - 1 else (step + 1) * batch_size)
 
     def draw_epoch(self, generator: torch.Generator, order: Tensor | None = None) -> EpochPlan:
-        """Draws an epoch's order, crops and flips, on the generator's device, and moves them to the data's.
+        """Draws an epoch's order, crops, flips and whatever `augmentation` adds, and moves them to the data's device.
 
         A CPU generator gives the same plan on every device. order [N]: rows of the data set that a sampler drew before,
         some perhaps repeatedly and some not; by default every row once.
@@ -141,17 +150,70 @@ class DeviceData:
         permutation = torch.randperm(len(self), **options) if order is None else order
         offsets_y, offsets_x = torch.randint(0, 2 * self.crop_padding + 1, (2, len(self)), **options)
         flips = torch.randint(0, 1 + self.horizontal_flip, (len(self),), **options).bool()
-        return EpochPlan(*(choice.to(self.device) for choice in (permutation, offsets_y, offsets_x, flips)))
+        plan = EpochPlan(*(choice.to(self.device) for choice in (permutation, offsets_y, offsets_x, flips)))
+        if self.augmentation.is_crop_flip:
+            return plan
+        # A generator whose stream never changes, and that has the distributions.
+        random = np.random.RandomState(torch.randint(2**32, (), **options).item())
+        drawn = self.augmentation.draw(len(self), self.size, random)
+        return replace(plan, drawn={name: self._placed(name, choice) for name, choice in drawn.items()})
+
+    def _placed(self, name: str, choice: Tensor) -> Tensor:
+        """The choices of what the host does stay on the CPU."""
+        return choice if name in BEFORE_THE_STEP else choice.to(self.device)
 
     def batch(self, plan: EpochPlan, step: int, batch_size: int) -> Batch:
         """The augmented batch of 0-based `step`."""
-        return self.batch_of(plan.take(self.step_slice(step, batch_size)))
+        return self.batch_of(self.fetch(plan, step, batch_size))
+
+    def fetch(self, plan: EpochPlan, step: int, batch_size: int) -> EpochPlan:
+        """The choices of 0-based `step`, with the images where these are not simply cut out on the device."""
+        part = plan.take(self.step_slice(step, batch_size))
+        if self.on_device and not set(BEFORE_THE_STEP) & part.drawn.keys():
+            return part
+        return self._with_pixels(part, self._resized(part) if "crop_seeds" in part.drawn else self._cut_out(part))
+
+    def _with_pixels(self, part: EpochPlan, crops: Tensor) -> EpochPlan:
+        """The choices that are left for the step when the crops [B, H, W, C] have had their operations."""
+        if "operations" in part.drawn:
+            table = self.augmentation.operations.table(self.size)
+            images = operations.apply(crops.permute(0, 3, 1, 2), part.drawn["operations"], table)
+            crops = images.permute(0, 2, 3, 1).contiguous()
+        drawn = {name: choice for name, choice in part.drawn.items() if name not in BEFORE_THE_STEP}
+        return replace(part, drawn=drawn, pixels=crops)
+
+    def _resized(self, part: EpochPlan) -> Tensor:
+        """Random resized crops [B, H, W, C]: image by image on the CPU, each of another size."""
+        rows, smallest = part.permutation.tolist(), self.augmentation.resized_crop.smallest
+        crops = [
+            resized_crop(to_pil(self.source[row]), size=self.size, seed=seed, smallest=smallest)
+            for row, seed in zip(rows, part.drawn["crop_seeds"].tolist(), strict=True)
+        ]
+        crops = to_device(torch.from_numpy(np.stack(crops)), self.device).reshape(len(rows), self.size, self.size, -1)
+        return torch.where(part.flips[:, None, None, None], crops.flip(2), crops)
 
     def batch_of(self, part: EpochPlan) -> Batch:
-        """The augmented batch of all choices in `part`."""
-        index = part.permutation
-        images = self.views(index, part.offsets_y, part.offsets_x, part.flips)
-        return Batch(images, self.labels[index], index)
+        """The augmented batch of all choices in `part`, as `fetch` returns them."""
+        crops, drawn = self._cut_out(part) if part.pixels is None else part.pixels, part.drawn
+        if "cutout" in drawn:
+            crops = crops.masked_fill(is_inside(drawn["cutout"], self.size)[..., None], 0)
+        batch = Batch(self._normalise(crops), self.labels[part.permutation], part.permutation)
+        if "mix_weight" in drawn:
+            self._mix(batch, drawn["mix_weight"][0], drawn["mix_box"][:1], drawn["mix_share"][0])
+        return batch
+
+    def _mix(self, batch: Batch, weight: Tensor, box: Tensor, share: Tensor) -> None:
+        """Mixes each image with its neighbour in the batch, as torchvision does: the order is random as it is."""
+        images, others = batch.images, batch.images.roll(1, 0)
+        blended = others * (1 - weight) + images * weight
+        mixed = torch.where(is_inside(box, self.size)[:, None], others, blended)
+        batch.images = mixed.contiguous(memory_format=self._memory_format)
+        batch.partner_labels, batch.own_share = batch.labels.roll(1), share
+
+    @property
+    def size(self) -> int:
+        """Pixels per side."""
+        return self.source.shape[3]
 
     @property
     def num_views(self) -> int:
@@ -177,9 +239,13 @@ class DeviceData:
 
         Offsets [B] are in 0 .. 2 * crop_padding; flips [B] are bool, all False unless `horizontal_flip`.
         """
+        return self._normalise(self._cut_out(EpochPlan(index, offsets_y, offsets_x, flips)))
+
+    def _cut_out(self, part: EpochPlan) -> Tensor:
+        """The crops [B, H, W, C]."""
         # The mirror image of a crop is the crop of the mirror image at the same distance from the other edge.
-        left = torch.where(flips, 2 * self.crop_padding - offsets_x, offsets_x)
-        return self._normalise(self._cut(index, flips.long(), offsets_y, left))
+        left = torch.where(part.flips, 2 * self.crop_padding - part.offsets_x, part.offsets_x)
+        return self._cut(part.permutation, part.flips.long(), part.offsets_y, left)
 
     def normalised(self, images: Tensor) -> Tensor:
         """uint8 [B, C, H, W], on any device, as the images of a batch are."""
@@ -226,6 +292,14 @@ class StreamedData(DeviceData):
 
     def _whole(self, part: slice) -> Tensor:
         return self._read(part)[:, 0, self.crop_padding, self.crop_padding]
+
+
+def to_pil(image: Tensor):
+    """uint8 [C, H, W] as a picture."""
+    from PIL import Image
+
+    pixels = image.cpu().permute(1, 2, 0).numpy()
+    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

@@ -1,8 +1,12 @@
 """One image file to pixels: JPEG, PNG, WebP, BMP and TIFF of any colour mode as uint8 [C, size, size]."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # whatever their case
 FORMATS = ["JPEG", "PNG", "WEBP", "BMP", "TIFF"]
@@ -37,6 +41,16 @@ def decode(path: str | Path, *, channels: int, size: int) -> np.ndarray:
         raise BadImage(" ".join(str(error).split()) or type(error).__name__) from error
     pixels = np.asarray(image)
     return np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))
+
+
+def resized_crop(image: "Image.Image", *, size: int, seed: int, smallest: float) -> np.ndarray:
+    """torchvision's RandomResizedCrop of the picture, drawn from `seed`: uint8 [size, size] or [size, size, 3]."""
+    import torch
+    from torchvision.transforms import v2  # takes a while to import
+
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach the CUDA generators too
+        return np.asarray(v2.RandomResizedCrop(size, scale=(smallest, 1.0), antialias=True)(image))
 
 
 def _eight_bits(image):

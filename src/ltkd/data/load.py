@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ltkd.data import cifar, digits, image_folder, image_list, imagenet  # noqa: F401  importing registers the sources
 from ltkd.data.dataset import DatasetConfig, LongTailData
 from ltkd.data.groups import make_groups
 from ltkd.data.image_files import ImageFiles

@@ -1,4 +1,4 @@
-"""A teacher's logits for the batches of an epoch, computed ahead of the steps that use them.
+"""Computes a teacher's logits for the batches of an epoch ahead of the steps that use them.
 
 Where a method asks for nothing but the teacher's logits on the batch, the teacher need not run in the step. It runs in
 batches of one constant size, so that the same kernels see every image, whoever its neighbours are; what a
@@ -27,13 +27,13 @@ from ltkd.data.batches import to_device
 from ltkd.errors import UserError
 from ltkd.loop.progress import shown_as
 from ltkd.loop.teacher_cache import TeacherCache, record_type
+from ltkd.results.files import RunFiles
 
 logger = logging.getLogger(__name__)
 
 WINDOW = 4096  # images whose logits are on the device at a time
 FILL_BLOCK = 16384  # entries between two looks at what is there
 MAX_SILENCE = 60  # seconds between two lines of a fill without a bar
-FOLDER = "logits"  # in the teacher's directory
 FILL_SHARE = 0.75  # of all views: a run that needs at least these has them all computed before it starts
 
 
@@ -86,8 +86,7 @@ class TeacherLogits:
 
     def _compute(self, positions: np.ndarray) -> None:
         where = to_device(torch.from_numpy(positions), self._data.device)
-        plan = EpochPlan(*(choice[where] for choice in vars(self._plan).values()))
-        self._table[where - self._window.start] = self._forward(plan)
+        self._table[where - self._window.start] = self._forward(self._plan.take(where))
 
     def _store(self) -> None:
         """Writes what was computed in the window to the cache."""
@@ -113,13 +112,13 @@ class TeacherLogits:
         number = len(plan.permutation)
         if number < self.batch_size:
             repeat = torch.arange(self.batch_size, device=self._data.device) % number
-            plan = EpochPlan(*(choice[repeat] for choice in vars(plan).values()))
+            plan = plan.take(repeat)
         with self._autocast():
-            logits = self._model(self._data.views(*vars(plan).values())).logits
+            logits = self._model(self._data.batch_of(plan).images).logits
         return logits[:number].to(getattr(torch, self.storage)).float()
 
     def probe(self) -> tuple[str, bool]:
-        """(what the teacher's arithmetic gives here, as a hash; whether an image's logits ignore its neighbours).
+        """Return a hash of the logits that this machine computes, and True if an image's logits ignore its neighbours.
 
         The hash covers weights, precision, threads, kernels and the machine at once, as far as they change a bit of
         one batch of images from all over the data set.
@@ -186,7 +185,7 @@ class CachePlan:
 
 
 def plan_cache(settings: Cache, *, num_entries: int, num_views: int, num_classes: int, epochs: int) -> CachePlan:
-    """By arithmetic alone. How many students will come is not known, so this run decides.
+    """Decide by arithmetic alone. The number of students to come is not known, so this run decides.
 
     Computing views when they are needed never costs more than a live teacher, and what this run computes the next one
     finds. Computing all at once costs this run the views that it would not have met: at most a third more than it
@@ -225,7 +224,7 @@ def use_cache(
         return
     about = about | {"batch": logits.batch_size, "probe": fingerprint}
     try:
-        cache = TeacherCache(directory / FOLDER, about, **shape, dtype=logits.storage)
+        cache = TeacherCache(RunFiles(directory).logits, about, **shape, dtype=logits.storage)
     except UserError as error:
         logger.warning("%s; %s is computed anew in every epoch", error, label)
         return

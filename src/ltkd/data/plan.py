@@ -1,0 +1,39 @@
+"""The random choices of one epoch, drawn before its first step."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """All random choices of one epoch; entry i of each [N] tensor belongs to the i-th image in the epoch's order.
+
+    drawn: the choices of what recipe.augmentation adds to crop and flip, by name. pixels: of a part of the plan, the
+    images themselves, uint8 [B, H, W, C], cropped and augmented, where they were fetched ahead of the step.
+    """
+
+    permutation: Tensor  # row of the data set
+    offsets_y: Tensor  # top edge of the crop in the padded image, 0 .. 2 * padding; `padding` is no shift
+    offsets_x: Tensor  # left edge
+    flips: Tensor  # bool: mirror the crop
+    drawn: Mapping[str, Tensor] = field(default_factory=dict)
+    pixels: Tensor | None = None
+
+    def take(self, where: slice | Tensor) -> "EpochPlan":
+        """The choices at some positions of the epoch."""
+        choices = (self.permutation, self.offsets_y, self.offsets_x, self.flips)
+        drawn = {name: choice[where] for name, choice in self.drawn.items()}
+        return EpochPlan(*(choice[where] for choice in choices), drawn)
+
+    def tensors(self) -> list[Tensor]:
+        """All of them, always in the same order."""
+        pixels = [] if self.pixels is None else [self.pixels]
+        return [self.permutation, self.offsets_y, self.offsets_x, self.flips, *self.drawn.values(), *pixels]
+
+    def clone(self) -> "EpochPlan":
+        choices = (self.permutation, self.offsets_y, self.offsets_x, self.flips)
+        drawn = {name: choice.clone() for name, choice in self.drawn.items()}
+        pixels = None if self.pixels is None else self.pixels.clone()
+        return replace(EpochPlan(*(choice.clone() for choice in choices), drawn), pixels=pixels)
