@@ -11,7 +11,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "ltkd.data": ("LongTailSplit", "class_counts", "make_groups", "make_split"),
+    "ltkd.data": ("Batch", "LongTailSplit", "class_counts", "make_groups", "make_split"),
     "ltkd.models": ("ModelOutput", "build_model", "list_models", "load_weights"),
     "ltkd.methods": ("MethodContext", "build_method", "list_methods", "method_class"),
     "ltkd.task_losses": ("build_task_loss", "list_task_losses"),
