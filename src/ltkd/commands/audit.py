@@ -39,6 +39,7 @@ def main(options: argparse.Namespace, rest: list[str]) -> None:
     sys.stdout.write(
         f"accuracy {evaluation.all:.2f} % ({groups}), mean of the classes {findings.per_class_mean:.2f}, calibration "
         f"error {evaluation.expected_calibration_error:.2f}\n{findings.num_pairs} test images look like training ones; "
-        f"{findings.num_disagreeing} of {findings.num_tail_images} {findings.tail} labels are suspicious\n"
+        f"{findings.num_disagreeing} of {findings.num_tail_images} {findings.tail} training images are taken for "
+        f"another class\n"
         f"written: {output}\n"
     )

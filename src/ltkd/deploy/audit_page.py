@@ -150,6 +150,8 @@ def _suspects(about: Description, findings: Findings, data: LongTailData, names:
         f"{findings.num_disagreeing} of them for another class, although it was trained on them: a wrong label, an odd "
         "image, or too little training."
     )
+    if findings.num_disagreeing > findings.num_tail_images / 2:
+        note += " It disagrees with most of them: it has not learned these classes, and is no judge of their labels."
     parts.append(note_html(note))
     images = []
     for one in findings.suspects:
