@@ -11,9 +11,7 @@
 The same command again skips what is finished and resumes what is not.
 """
 
-import sys
-
 from ltkd.commands.train import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

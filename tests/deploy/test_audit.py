@@ -116,7 +116,7 @@ def test_a_file_of_weights_is_audited_with_the_data_that_is_named(example, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["device=cpu"], "audit: takes RUN"),
+        (["device=cpu"], "the following arguments are required: RUN"),
         (["/nowhere"], "/nowhere: not there"),
         (["RUN", "output=page.pdf"], "output: should be a .html file"),
         (["RUN", "recipe.epochs=1"], "recipe.epochs=1: the run's own settings are used"),

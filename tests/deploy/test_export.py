@@ -96,7 +96,7 @@ def test_without_the_libraries_the_message_says_what_to_install(example, monkeyp
     ("arguments", "message"),
     [
         (["formats=tflite"], "formats: unknown name 'tflite'"),
-        (["seconds=long"], "seconds: should be a number from 0 on"),
+        (["seconds=long"], "seconds: should be a number from 0 to 600"),
         (["threads=0"], "threads: should be a whole number from 1 on"),
         (["dataset.image_size=8"], "dataset.image_size=8: the run's own settings are used"),
         (["dataset.path=/nowhere"], "dataset.path: /nowhere is not there"),

@@ -107,7 +107,7 @@ def test_the_correction_is_logit_adjustment_and_json_lines_hold_the_same(example
         (["RUN", "/nowhere"], "/nowhere: no such file or folder"),
         (["RUN", "EMPTY"], "no images in it"),
         (["RUN", "PHOTOS", "output=x.txt"], "output: should end in .csv or .jsonl"),
-        (["RUN", "PHOTOS", "correction=tau"], "correction: invalid choice: 'tau'"),
+        (["RUN", "PHOTOS", "correction=tau"], "correction: unknown name 'tau'"),
         (["RUN", "PHOTOS", "tau=1"], "tau: has no effect without correction"),
         (["RUN", "PHOTOS", "correction=logit_adjusted", "tau=nan"], "tau: should be a number from 0 on"),
         (["RUN", "PHOTOS", "batch=0"], "batch: should be a whole number from 1 on"),

@@ -17,23 +17,22 @@ from ltkd.commands.script import Parser, command
 from ltkd.errors import UserError
 
 PARSER = Parser(__doc__)
+PARSER.add_argument("place", type=Path, metavar="RUN", help="a run's folder, or a file of weights")
 PARSER.add_argument("--output", type=Path, metavar="FILE.html", help="default: audit.html beside the weights")
 PARSER.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
 
 
 @command(PARSER, help_without_arguments=True)
-def main(options: argparse.Namespace, rest: list[str]) -> None:
+def main(options: argparse.Namespace, settings: list[str]) -> None:
     from ltkd.deploy.audit import audited_run, audited_weights, write_audit  # here: --help needs no torch
     from ltkd.machine import resolve_device
 
-    if not rest:
-        raise UserError("audit: takes RUN, a run's folder or a file of weights")
-    place = Path(rest[0])
+    place = options.place
     output = options.output or (place if place.is_dir() else place.parent) / "audit.html"
     if output.suffix != ".html":
         raise UserError(f"output: should be a .html file, got {output}")
     of = audited_run if place.is_dir() else audited_weights
-    findings = write_audit(of(place, rest[1:], resolve_device(options.device)), output)
+    findings = write_audit(of(place, settings, resolve_device(options.device)), output)
     evaluation = findings.evaluation
     groups = ", ".join(f"{name} {value:.2f}" for name, value in evaluation.per_group.items() if value is not None)
     sys.stdout.write(

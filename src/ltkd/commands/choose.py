@@ -13,11 +13,11 @@ import argparse
 import sys
 import time
 
-from ltkd.commands.script import Parser, amount, command
+from ltkd.commands.script import Parser, command, number
 from ltkd.errors import UserError
 
 PARSER = Parser(__doc__)
-PARSER.add_argument("--budget", type=amount, metavar="MINUTES", help="that all trainings together may take")
+PARSER.add_argument("--budget", type=number, metavar="MINUTES", help="that all trainings together may take")
 
 
 @command(PARSER, help_without_arguments=True)

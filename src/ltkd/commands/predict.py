@@ -5,9 +5,7 @@
     python scripts/predict.py model.onnx list.txt                   a .txt file has a path in each line
     python scripts/predict.py RUN photos/ correction=logit_adjusted     corrected for the class counts
 
-RUN is a run's folder (train.py names it last), or a .safetensors, .pt2 or .onnx file of scripts/export.py; the training
-data is not needed. tau=1 is the correction's strength: without it, what the run's validation split chose, else 1.
-batch=64 images at a time, device=auto. Files that cannot be read are named at the end and make the exit code 1.
+The training data is not needed. Files that cannot be read are named at the end and make the exit code 1.
 """
 
 import argparse
@@ -15,39 +13,52 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from ltkd.commands.script import Parser, amount, command, whole_number
-from ltkd.errors import UserError
+from ltkd.commands.script import Parser, command, number, whole_number
+from ltkd.errors import UserError, unknown_name
 
+CORRECTIONS = ("none", "logit_adjusted")
 NAMED = 10  # unreadable files
-PARSER = Parser(__doc__)
+
+
+PARSER = Parser(__doc__)  # what stands behind an option is an image too
 PARSER.epilog = "options can be written KEY=VALUE too"
+PARSER.add_argument("network", metavar="RUN", help="a run's folder (train.py names it last) or a file of export.py")
+PARSER.add_argument(
+    "images", nargs="*", metavar="IMAGES", help="files, folders, or a .txt file with a path in each line"
+)
 PARSER.add_argument("--output", type=Path, metavar="FILE", help="a .csv or .jsonl file (default: CSV on the screen)")
-PARSER.add_argument("--correction", choices=["none", "logit_adjusted"], default="none", help="default: none")
-PARSER.add_argument("--tau", type=amount, help="strength of the correction (default: see above)")
+PARSER.add_argument("--correction", default="none", metavar="NAME", help=f"{' or '.join(CORRECTIONS)} (default: none)")
+PARSER.add_argument(
+    "--tau",
+    type=number,
+    metavar="TAU",
+    help="strength of the correction (default: what validation images chose, else 1)",
+)
 PARSER.add_argument("--batch", type=whole_number, default=64, metavar="N", help="images at a time (default: 64)")
-PARSER.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+PARSER.add_argument("--device", default="auto", help="default: auto")
 
 
 @command(PARSER, help_without_arguments=True)
-def main(options: argparse.Namespace, places: list[str]) -> int:
+def main(options: argparse.Namespace, further_images: list[str]) -> int:
     from ltkd.deploy.open import open_network  # here: --help needs no torch
     from ltkd.deploy.predict import WRITERS, collecting, find_images, predict
     from ltkd.files import atomic_text_writer
     from ltkd.machine import resolve_device
 
-    if len(places) < 2:
+    places = [*options.images, *further_images]
+    if not places:
         raise UserError("predict: takes RUN IMAGES..., a network and what it is to be shown")
+    if options.correction not in CORRECTIONS:
+        raise unknown_name("correction", options.correction, CORRECTIONS)
     if options.tau is not None and options.correction == "none":
         raise UserError("tau: has no effect without correction=logit_adjusted")
     output = options.output
     if output is not None and output.suffix not in WRITERS:
         raise UserError(f"output: should end in {' or '.join(WRITERS)}, got {output}")
-    files = find_images(places[1:])
-    network = open_network(places[0], resolve_device(options.device))
+    files = find_images(places)
+    network = open_network(options.network, resolve_device(options.device))
     about = network.about
-    tau = 0.0
-    if options.correction == "logit_adjusted":
-        tau = about.tau if options.tau is None else options.tau
+    tau = (about.tau if options.tau is None else options.tau) if options.correction == "logit_adjusted" else 0.0
     if tau and about.corrects_prior:
         sys.stderr.write("warning: this network was trained to correct for the class counts; this does it twice\n")
     unreadable = []

@@ -15,13 +15,13 @@ def train(config: DictConfig) -> None:
     launch(config)
 
 
-def main() -> int | None:
+def main() -> None:
     if "--list" in sys.argv:
         from ltkd.commands.listing import show
 
-        return show()
-    return train()
+        sys.exit(show())
+    train()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -12,8 +12,8 @@ from ltkd.deploy.description import Description
 from ltkd.deploy.findings import ALIKE, NUM_EXAMPLES, ClassFinding, Findings
 from ltkd.report.drawing import Picture
 from ltkd.report.page import document, figure_html, note_html, table_html
-from ltkd.report.text import TextTable
-from ltkd.results.read import figure
+from ltkd.report.text_tables import TextTable
+from ltkd.results.read import cell_text
 
 LARGEST_IMAGE = 96  # pixels a side on the page
 STYLE = """
@@ -53,8 +53,8 @@ def _group_table(findings: Findings, data: LongTailData) -> TextTable:
         members = split.groups == group
         rows.append([
             name, str(members.sum()), str(split.class_counts[members].sum()), str((test_groups == group).sum()),
-            figure(evaluation.per_group[name], None), f"{100 * (test_groups == group).mean():.2f}",
-            f"{findings.predicted_share[name]:.2f}", figure(evaluation.group_mass[name], None),
+            cell_text(evaluation.per_group[name], None), f"{100 * (test_groups == group).mean():.2f}",
+            f"{findings.predicted_share[name]:.2f}", cell_text(evaluation.group_mass[name], None),
         ])  # fmt: skip
     total = [str(len(split.groups)), str(split.class_counts.sum()), str(len(test_groups)), f"{evaluation.all:.2f}"]
     rows.append(["all", *total, "100.00", "100.00", "100.00"])
@@ -105,7 +105,7 @@ def _correction(about: Description, findings: Findings, drawn: Mapping[str, Pict
         return [*parts, note_html("Not possible: a class has no training image.")]
     groups = data.split.group_names
     rows = [
-        [f"{tau:g}", f"{one.all:.2f}", *(figure(one.per_group[name], None) for name in groups)]
+        [f"{tau:g}", f"{one.all:.2f}", *(cell_text(one.per_group[name], None) for name in groups)]
         for tau, one in findings.corrected.items()
     ]
     roles = ["method" if tau == about.tau else "baseline" for tau in findings.corrected]

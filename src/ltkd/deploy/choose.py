@@ -29,7 +29,7 @@ from ltkd.deploy.served import ServedNetwork
 from ltkd.errors import UserError
 from ltkd.files import read_json, write_json, write_text
 from ltkd.models import build_model, count_multiply_adds
-from ltkd.results.read import figure
+from ltkd.results.read import cell_text
 from ltkd.results.statistics import student_t_interval
 from ltkd.runs.load import load_run
 from ltkd.runs.run import run_experiment
@@ -261,7 +261,7 @@ def lines_of(choice: Choice, data: LongTailData) -> list[str]:
     names = data.split.group_names
     rows = [
         [str(number), score.name, str(score.epochs), str(len(score.per_seed)), f"{score.value:.2f}"]
-        + [figure(score.per_group[name], None) for name in names]
+        + [cell_text(score.per_group[name], None) for name in names]
         for number, scores in reversed(list(enumerate(choice.rounds, 1)))
         for score in scores
     ]
