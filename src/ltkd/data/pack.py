@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from ltkd.data.dataset import DatasetConfig, LongTailData
+from ltkd.data.image_files import ImageFiles
 from ltkd.data.long_tail import LongTailSplit
 from ltkd.errors import UserError
 from ltkd.files import write_bytes
@@ -51,7 +52,9 @@ def write_pack(path: Path, data: LongTailData) -> None:
     members = {}
     for part in _PARTS:
         arrays[f"{part}_labels"] = getattr(data, f"{part}_labels")
-        for number, mosaic in enumerate(_mosaics(getattr(data, f"{part}_images"))):
+        images = getattr(data, f"{part}_images")
+        images = images.load()[0] if isinstance(images, ImageFiles) else images
+        for number, mosaic in enumerate(_mosaics(images)):
             members[f"{part}_{number}.webp"] = _encode(mosaic)
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)

@@ -83,9 +83,10 @@ class Step:
 
     def _input(self, number: int, part: slice) -> StepInput:
         second_views, batch_size = self._second_views, self.training.recipe.batch_size
+        choices = self.training.train.fetch(self._plan, number, batch_size)
         return StepInput(
-            self.training.train.fetch(self._plan, number, batch_size),
-            [logits.rows(part) for logits in self._precomputed],
+            choices,
+            [logits.rows(part, choices) for logits in self._precomputed],
             None if second_views is None else second_views.batch(number, batch_size),
         )
 
