@@ -6,7 +6,7 @@
     python src/train.py -m method=ce,kd,dkd,ltkd seed=0,1,2 dataset.imbalance_factor=10,100
     python src/train.py experiment=cifar100_lt_cpu method=kd      a preset
     python src/train.py --help                                    all choices; --cfg job shows what would run
-    python src/train.py --list                                    methods, losses and networks, with figures
+    python src/train.py --list                                    methods, losses and networks, with costs and sizes
 
 The same command again skips what is finished and resumes what is not.
 """
@@ -28,7 +28,7 @@ def main(config: DictConfig) -> None:
 
 if __name__ == "__main__":
     if "--list" in sys.argv:
-        from ltkd.commands.catalogue import show
+        from ltkd.commands.listing import show
 
-        sys.exit(show(sys.argv[1:]))
+        sys.exit(show())
     main()

@@ -22,6 +22,7 @@ FLOORS = [  # from the ground up; those of one line do not import each other
     ["sweep"],
     ["tables"],
     ["report"],
+    ["deploy"],
     ["benchmark", "commands"],
 ]
 HEIGHT = {name: height for height, names in enumerate(FLOORS) for name in names}

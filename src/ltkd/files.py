@@ -1,13 +1,14 @@
 """Writing files so that a reader finds the old one or the new one, never half of one; and their checksums."""
 
 import hashlib
+import io
 import json
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 from ltkd.errors import UserError
 
@@ -34,6 +35,16 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or error}); the old one is kept") from error
+
+
+@contextmanager
+def atomic_text_writer(path: Path) -> Iterator[TextIO]:
+    """`atomic_writer` for text in UTF-8, line ends as they are written."""
+    with atomic_writer(path) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        yield text
+        text.flush()
+        text.detach()
 
 
 def remove_partial_files(folder: Path) -> None:

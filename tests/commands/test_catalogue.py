@@ -1,10 +1,16 @@
 """The catalogue lists what is registered, with figures that are counted."""
 
+import os
+import re
+import subprocess
 import sys
 
 import pytest
 
-from ltkd.commands.catalogue import method_rows, models_table, show, task_losses_table
+from ltkd.commands import listing
+from ltkd.commands.catalogue import method_rows, models_table, task_losses_table
+from ltkd.commands.listing import page_tables, show
+from ltkd.errors import UserError
 from ltkd.methods import list_methods, method_class
 from ltkd.models import list_models
 from ltkd.task_losses import list_task_losses
@@ -45,21 +51,34 @@ def test_the_other_tables_list_the_registries():
     assert all(f"| {name} " in losses for name in list_task_losses())
 
 
-def test_the_list_counts_no_step_unless_a_pair_is_named(monkeypatch, capsys):
+def test_the_list_needs_no_torch_and_counts_for_a_pair_alone(tmp_path, monkeypatch, capsys):
+    (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{PROJECT / 'src'}"}
+    command = [sys.executable, "src/train.py", "--list"]
+    shown = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, env=environment)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    names = [line.split("|")[1].strip() for line in shown.stdout.splitlines() if line.startswith("|")]
+    assert {*list_methods(), *list_task_losses(), *list_models()} <= set(names)
+    assert "Extra parameters and cost are those of resnet32x4 -> resnet8x4" in shown.stdout
+
     counted = []
-    monkeypatch.setattr("ltkd.commands.catalogue.method_rows", lambda *pair: counted.append(pair) or [])
-    monkeypatch.setattr("ltkd.commands.catalogue._table", lambda rows, headers: str(rows))
-    assert show(["--list"]) == 0
-    assert not counted
-    text = capsys.readouterr().out
-    assert all(f"['{name}', " in text for name in list_methods())
+    monkeypatch.setattr("ltkd.commands.catalogue.methods_table", lambda *pair: counted.append(pair) or "counted")
     assert show(["--list", "student=resnet20"]) == 0
     assert counted == [("resnet32x4", "resnet20")]
+    assert capsys.readouterr().out.startswith("counted\n")
+
+
+def test_a_list_that_lacks_a_method_is_refused(tmp_path, monkeypatch):
+    page = tmp_path / "methods.md"
+    page.write_text(re.sub(r"^\| kd .*\n", "", listing.PAGE.read_text(), flags=re.MULTILINE))
+    monkeypatch.setattr(listing, "PAGE", page)
+    with pytest.raises(UserError, match=r"not up to date \(kd\); write it anew: python scripts/methods_page.py"):
+        page_tables()
 
 
 def test_wrong_arguments_are_one_message(capsys):
     assert show(["--list", "method=kd"]) == 2
-    assert "takes teacher=NAME and student=NAME" in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith("error: unknown argument 'method=kd'; options: ")
     assert show(["--list", "teacher=nothing"]) == 2
     assert "nothing" in capsys.readouterr().err
 

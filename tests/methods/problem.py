@@ -13,7 +13,7 @@ from ltkd.methods import Method, MethodContext, Networks, build_method, method_c
 from ltkd.models.output import ModelOutput
 from ltkd.task_losses import build_task_loss
 
-from ..conftest import compose_values
+from ..conftest import compose_once
 
 NUM_CLASSES, BATCH_SIZE, SIDE = 6, 8, 8
 CLASS_COUNTS = torch.tensor([100, 50, 25, 12, 6, 3])
@@ -103,7 +103,7 @@ def make_problem(name: str, *, same: bool = False, dtype: torch.dtype = torch.fl
 
 def method_of(name: str, student: nn.Module, teacher: nn.Module, **settings) -> Method:
     overrides = [f"method.{key}={'null' if value is None else value}" for key, value in settings.items()]
-    values = load_config(compose_values("device=cpu", f"method={name}", *overrides))
+    values = load_config(copy.deepcopy(compose_once("device=cpu", f"method={name}", *overrides)))
     return build_tiny_method(
         name, values.method_arguments, student, teacher, len(values.extra_teachers), values.student.task_loss
     )

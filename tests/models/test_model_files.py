@@ -7,7 +7,7 @@ from ltkd.config.compose import compose_values
 from ltkd.config.identity import student_run
 from ltkd.config.load import load_config
 from ltkd.loop.schedule import learning_rate
-from ltkd.models import build_model, count_multiply_adds, count_parameters, list_models
+from ltkd.models import build_model, list_models
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -18,20 +18,10 @@ def test_every_own_network_has_a_file(role):
     assert names == {*list_models(), "timm", "torchvision"}
 
 
-@pytest.mark.parametrize("stem", list_models())
-def test_files_name_networks_and_state_their_sizes(stem):
-    for_imagenet = stem.startswith("imagenet_") or stem == "mobilenetv1"
-    num_classes, side = (1000, 224) if for_imagenet else (100, 32)
-    model = build_model(stem, num_classes)
-    multiply_adds = count_multiply_adds(model, (3, side, side)) / 1e6
-    head = (
-        f"# {count_parameters(model):,} parameters, {multiply_adds:.1f} M multiply-adds "
-        f"({num_classes} classes, {side}x{side}); "
-    )
-    for role in ("teacher", "student"):
-        path = PROJECT / "conf" / role / f"{stem}.yaml"
-        assert OmegaConf.load(path).name == stem
-        assert path.read_text().startswith(head)
+@pytest.mark.parametrize("role", ["teacher", "student"])
+def test_files_name_their_networks(role):
+    for stem in list_models():
+        assert OmegaConf.load(PROJECT / "conf" / role / f"{stem}.yaml").name == stem
 
 
 @pytest.mark.parametrize("library", ["timm", "torchvision"])

@@ -1,9 +1,8 @@
-"""Lists all methods and all networks of our own, with figures that are counted and not typed."""
+"""Tables of all methods, task losses and networks of our own; costs and sizes are counted and not typed."""
 
 import dataclasses
 import inspect
 import logging
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,7 +16,6 @@ from ltkd.config.compose import compose_values
 from ltkd.config.identity import student_run
 from ltkd.config.load import load_config
 from ltkd.config.schema import Config
-from ltkd.errors import UserError
 from ltkd.loop.step import Step
 from ltkd.methods import list_methods, method_class
 from ltkd.models import build_model, count_multiply_adds, count_parameters, list_models
@@ -26,42 +24,12 @@ from ltkd.runs.train import make_training
 from ltkd.setup import Setup, synthetic_setup
 from ltkd.task_losses import list_task_losses, task_loss_class
 
-PAIR = ("resnet32x4", "resnet8x4")  # the field's main pair
 NUM_CLASSES = 100
 BATCH_SIZE = 4  # the convolutions' share of a step's arithmetic does not depend on it
 NEEDS = {
     "stages": "feature maps", "embedding": "pooled vector", "input_gradients": "input gradients",
     "second_view": "second view", "networks": "images of its own",
 }  # fmt: skip
-
-
-def show(arguments: list[str]) -> int:
-    """Print all tables. With teacher=NAME or student=NAME the methods' figures are counted for that pair."""
-    pair = dict(zip(("teacher", "student"), PAIR, strict=True))
-    counted = False
-    try:
-        for argument in arguments:
-            role, _, name = argument.partition("=")
-            if role in pair and name:
-                pair[role], counted = name, True
-            elif argument != "--list":
-                raise UserError(f"--list: takes teacher=NAME and student=NAME, got {argument!r}")
-        tables = [methods_table(**pair) if counted else names_table(), task_losses_table(), models_table()]
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    sys.stdout.write("\n\n".join(tables) + "\n")
-    return 0
-
-
-def names_table() -> str:
-    """The methods with what they need; counting their cost takes a training step of each."""
-    rows = [[name, *_registered(name).values()] for name in list_methods()]
-    note = (
-        "Extra parameters and cost are in docs/methods.md, or counted for a pair: python src/train.py --list "
-        f"teacher={PAIR[0]} student={PAIR[1]}"
-    )
-    return f"{_table(rows, ['method', 'paper', 'needs', 'teacher'])}\n\n{note}"
 
 
 def methods_table(teacher: str, student: str) -> str:

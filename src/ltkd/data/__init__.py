@@ -5,7 +5,7 @@ from ltkd.data.augmentation import build_augmentation, joined_choice, split_choi
 from ltkd.data.batches import Batch, DeviceData, StreamedData, device_data
 from ltkd.data.dataset import DatasetConfig, LongTailData
 from ltkd.data.groups import group_policy, make_groups
-from ltkd.data.load import complete_settings, identifying_hashes, load_data, why_unavailable
+from ltkd.data.load import complete_settings, file_names, identifying_hashes, load_data, why_unavailable
 from ltkd.data.long_tail import LongTailSplit, class_counts, make_split
 from ltkd.data.manifest import check_manifest, write_manifest
 from ltkd.data.pack import pack_dataset_config, read_pack, write_pack
@@ -32,6 +32,7 @@ __all__ = [
     "class_counts",
     "complete_settings",
     "device_data",
+    "file_names",
     "group_policy",
     "identifying_hashes",
     "joined_choice",

@@ -57,6 +57,19 @@ def load_data(
     )
 
 
+def file_names(data: LongTailData, data_root: Path) -> dict[str, list[str]]:
+    """The names CLASS/FILE of the training and test images in the order of their rows, by part.
+
+    {} where the images are not in files of their own.
+    """
+    if data.files is None:
+        return {}
+    source, split = _cut(data.config, data_root)
+    names = {"train": source.train_images.take(split.indices).names, "test": source.test_images.names}
+    skipped = {part: set(files) for part, files in data.files.get("skipped", {}).items()}
+    return {part: [name for name in there if name not in skipped.get(part, ())] for part, there in names.items()}
+
+
 def identifying_hashes(dataset: DatasetConfig, data_root: Path) -> dict[str, Any]:
     """The fields of the manifest that tell two data sets of the same settings apart, without decoding an image.
 

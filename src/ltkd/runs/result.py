@@ -37,6 +37,7 @@ def write_result(
         "accuracy": fitted.accuracy,
         **figures,
         "group_names": setup.data.split.group_names,
+        "class_names": setup.data.class_names,
         "class_counts": setup.data.split.class_counts.tolist(),
         "groups": setup.data.split.groups.tolist(),
         "split_sha256": setup.data.split.sha256,

@@ -1,0 +1,95 @@
+"""Everything that a user of a network must know beside its weights: stored in every exported file."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ltkd.errors import UserError
+from ltkd.runs.load import FinishedRun
+from ltkd.task_losses import task_loss_class
+
+FORMAT = 1  # of the description; raised when a field changes its meaning or goes
+KEY = "ltkd"  # of the description in a file's own metadata
+
+
+@dataclass(frozen=True)
+class Description:
+    """A network's classes, its input, its figures and where it is from. C classes; figures are in percent."""
+
+    architecture: dict[str, Any]  # what runs.load.build_network takes
+    dataset: str
+    method: str
+    class_names: list[str]  # [C], in the order of the logits
+    class_counts: list[int]  # [C] training images
+    groups: list[int]  # [C] positions in group_names
+    group_names: list[str]
+    image_size: int  # pixels a side
+    channels: int
+    mean: list[float]  # per channel, of pixel values in 0 .. 1
+    std: list[float]
+    accuracy: dict[str, Any]  # all, per_group: on the test part after the last epoch
+    tau: float  # of post-hoc logit adjustment: the validation split's choice, or theory's 1
+    corrects_prior: bool  # the training did already what the adjustment would do
+    parameters: int
+    multiply_adds: int
+    hash: str  # of the run
+    weights_sha256: str  # of the run's file of weights
+    licence: str
+    format: int = FORMAT
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    def group_of(self, label: int) -> str:
+        return self.group_names[self.groups[label]]
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), allow_nan=False)
+
+
+def describe_run(run: FinishedRun) -> Description:
+    """The description of a finished run's network."""
+    result, dataset = run.result, run.settings["dataset"]
+    last = result["accuracy"]["last"]
+    adjusted = (result.get("post_hoc") or {}).get("logit_adjusted") or {}
+    task_loss = run.network["task_loss"]
+    evened_out = (run.settings["recipe"] | run.network["recipe"]).get("sampling", "instance") != "instance"
+    corrects = task_loss_class(task_loss if isinstance(task_loss, str) else task_loss["name"]).corrects_prior
+    # runs of before names were recorded
+    names = result.get("class_names") or [str(label) for label in range(dataset["num_classes"])]
+    return Description(
+        architecture=run.architecture, dataset=result["dataset"], method=result["method"], class_names=names,
+        class_counts=result["class_counts"], groups=result["groups"], group_names=result["group_names"],
+        image_size=dataset["image_size"], channels=dataset["channels"], mean=dataset["mean"], std=dataset["std"],
+        accuracy={"all": last["all"], "per_group": last["per_group"]}, tau=adjusted.get("tau", 1.0),
+        corrects_prior=corrects or evened_out,
+        parameters=result["parameters"], multiply_adds=result["multiply_adds"], hash=result["hash"],
+        weights_sha256=result["weights_sha256"], licence=_licence(run),
+    )  # fmt: skip
+
+
+def _licence(run: FinishedRun) -> str:
+    begun_with = run.network["pretrained"] or any(key in run.network["arguments"] for key in ("weights", "file"))
+    sources = [f"the images of {run.result['dataset']}", *["the weights it started from"] * bool(begun_with)]
+    if run.result.get("teacher_result"):
+        sources.append(f"its teacher {run.result['teacher']}")
+    return (
+        f"The MIT licence of ltkd covers its code. These weights come from {', '.join(sources)}: their terms decide "
+        "what the weights may be used for."
+    )
+
+
+def read_description(text: str | None, path: Path) -> Description:
+    """The description in a file's metadata. UserError, naming the file, where there is none that this version reads."""
+    try:
+        values = json.loads(text or "")
+        if not isinstance(values, Mapping) or values.get("format") != FORMAT:
+            raise ValueError("another format")
+        return Description(**{field.name: values[field.name] for field in fields(Description)})
+    except (ValueError, KeyError) as error:
+        raise UserError(
+            f"{path}: does not say what its classes are; python scripts/export.py RUN writes files that do"
+        ) from error

@@ -1,0 +1,170 @@
+"""Export of a finished run: every file is written, compared with the network on the test images, timed, and told."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tabulate import tabulate
+
+from ltkd.data import LongTailData
+from ltkd.deploy.description import Description, describe_run
+from ltkd.deploy.formats import (
+    export_program,
+    require_onnx,
+    write_int8,
+    write_onnx,
+    write_safetensors,
+    write_torch_export,
+)
+from ltkd.deploy.latency import BATCHES, Timing, measure
+from ltkd.deploy.open import Classify, classify_with, open_network
+from ltkd.deploy.served import ServedNetwork
+from ltkd.errors import UserError, unknown_name
+from ltkd.files import write_json, write_text
+from ltkd.loop.evaluate import Evaluation, summarize
+from ltkd.results.read import figure
+from ltkd.runs.load import FinishedRun
+
+FORMATS = ("safetensors", "pt2", "onnx")
+INT8 = "int8"  # on request: it is another network
+CALIBRATION_IMAGES = 512  # training images at most, as many of each class as there are
+BATCH = 64
+TOLERANCE = 1e-3  # of a logit: more than rounding in another order of sums makes of it
+
+
+@dataclass(frozen=True)
+class Checked:
+    """An exported file against the network that it was made from, on all test images."""
+
+    name: str
+    path: Path
+    size: int  # bytes
+    largest_difference: float  # of a logit
+    same_class: float  # percent of the images
+    evaluation: Evaluation
+    timing: Timing | None
+
+
+def check_formats(text: str | None) -> list[str]:
+    """The formats that `text` (a,b) names, by default all but int8. UserError for another name or a missing library."""
+    chosen = list(FORMATS) if text is None else text.split(",")
+    for name in chosen:
+        if name not in (*FORMATS, INT8):
+            raise unknown_name("formats", name, (*FORMATS, INT8))
+    if {"onnx", INT8} & set(chosen):
+        require_onnx()
+    return chosen
+
+
+def export(
+    run: FinishedRun, data: LongTailData, folder: Path, formats: Sequence[str], *, seconds: float, threads: int
+) -> list[Checked]:
+    """Writes the formats into `folder`, with export.json and table.md; the first entry is the run's network itself.
+
+    seconds: of timing for each format and batch size, 0 for none. UserError where a file other than int8 does not give
+    the network's logits.
+    """
+    torch.set_num_threads(threads)
+    about = describe_run(run)
+    network = ServedNetwork(run.model, about).eval()
+    files = write_formats(folder, network, about, formats, data)
+    reference = all_logits(classify_with(network, "cpu"), data.test_images)
+    checked = []
+    for name, path in {"run": run.directory, **files}.items():
+        logits = reference if name == "run" else all_logits(open_network(path).classify, data.test_images)
+        timing = measure(path, threads=threads, seconds=seconds) if seconds else None
+        checked.append(compare(name, path, logits, reference, data, timing))
+    table = table_of(checked, data, about, threads)
+    write_json(folder / "export.json", [_plain(one) for one in checked])
+    write_text(folder / "table.md", table + "\n")
+    for one in checked:
+        if one.name != INT8 and one.largest_difference > TOLERANCE * max(1.0, float(np.abs(reference).max())):
+            raise UserError(
+                f"{one.path}: gives other logits than the network, by up to {one.largest_difference:.3g}; do not use it"
+            )
+    return checked
+
+
+def write_formats(
+    folder: Path, network: ServedNetwork, about: Description, formats: Sequence[str], data: LongTailData
+) -> dict[str, Path]:
+    """The files by format."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {}
+    if "safetensors" in formats:
+        files["safetensors"] = write_safetensors(folder, network, about)
+    if set(formats) - {"safetensors"}:
+        program = export_program(network, about)
+    if "pt2" in formats:
+        files["pt2"] = write_torch_export(folder, program, about)
+    if {"onnx", INT8} & set(formats):
+        files["onnx"] = write_onnx(folder, program, about)
+    if INT8 in formats:
+        files[INT8] = write_int8(folder, files["onnx"], about, calibration_images(data))
+    return files
+
+
+def calibration_images(data: LongTailData) -> np.ndarray:
+    """Training images, evenly over the classes: the ranges of activations are then the tail's too."""
+    random = np.random.default_rng(0)
+    order = random.permutation(len(data.train_labels))
+    rank = np.empty(len(order), dtype=np.int64)  # of each image among those of its class
+    for label in range(len(data.class_names)):
+        rows = order[data.train_labels[order] == label]
+        rank[rows] = np.arange(len(rows))
+    chosen = np.argsort(rank, kind="stable")[:CALIBRATION_IMAGES]
+    return np.ascontiguousarray(data.train_images[np.sort(chosen)])
+
+
+def all_logits(classify: Classify, images: np.ndarray) -> np.ndarray:
+    """Logits [N, C] of uint8 images [N, ...], batch by batch."""
+    parts = (np.ascontiguousarray(images[start : start + BATCH]) for start in range(0, len(images), BATCH))
+    return np.concatenate([classify(part) for part in parts])
+
+
+def compare(
+    name: str, path: Path, logits: np.ndarray, reference: np.ndarray, data: LongTailData, timing: Timing | None
+) -> Checked:
+    """The figures of one format's logits [N, C] on the test part."""
+    size = path.stat().st_size if path.is_file() else (path / "weights.safetensors").stat().st_size
+    return Checked(
+        name, path, size,
+        largest_difference=float(np.abs(logits - reference).max()),
+        same_class=100 * float((logits.argmax(1) == reference.argmax(1)).mean()),
+        evaluation=summarize(torch.from_numpy(logits), torch.from_numpy(data.test_labels), data.split),
+        timing=timing,
+    )  # fmt: skip
+
+
+def table_of(checked: Sequence[Checked], data: LongTailData, about: Description, threads: int) -> str:
+    """One row for each format, as Markdown, and what its columns mean."""
+    groups = data.split.group_names
+    timed = checked[0].timing is not None
+    headers = ["format", "largest difference", "same class, %", "all, %", *(f"{group}, %" for group in groups), "MB"]
+    if timed:
+        headers += [f"batch {batch} {what}, ms" for batch in BATCHES for what in ("p50", "p99")] + ["memory, MB"]
+    rows = []
+    for one in checked:
+        row = [one.name, f"{one.largest_difference:.1e}", f"{one.same_class:.2f}", f"{one.evaluation.all:.2f}"]
+        row += [figure(one.evaluation.per_group[group], None) for group in groups] + [f"{one.size / 1e6:.2f}"]
+        if one.timing is not None:
+            times = [f"{t[batch]:.2f}" for batch in BATCHES for t in (one.timing.p50, one.timing.p99)]
+            row += [*times, f"{one.timing.peak_memory / 1e6:.0f}"]
+        rows.append(row)
+    notes = (
+        f"{about.architecture['name']}, {about.dataset}, run {about.hash}: logits and accuracy on the "
+        f"{len(data.test_labels)} test images, against the network in float32 (`run`)."
+    )
+    if timed:
+        notes += (
+            f" Times of uint8 images of {about.image_size} pixels a side on {threads} CPU thread(s), beside whatever "
+            "else the machine does; memory is the peak of a process that loads library and file and runs both batches."
+        )
+    return f"{tabulate(rows, headers=headers, tablefmt='github', disable_numparse=True)}\n\n{notes}"
+
+
+def _plain(one: Checked) -> dict[str, Any]:
+    return asdict(one) | {"path": str(one.path)}

@@ -1,0 +1,137 @@
+"""Predictions for image files: found, decoded and classified batch by batch, with those that cannot be read named."""
+
+import csv
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from ltkd.data.decoding import ENDINGS, BadImage, decode
+from ltkd.deploy.description import Description
+from ltkd.deploy.open import DeployedNetwork
+from ltkd.errors import UserError
+from ltkd.machine import num_cores
+
+TOP = 5  # classes of an image that are named
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """An image's most probable classes, most probable first, each with its probability; or why it has none."""
+
+    file: str
+    classes: list[tuple[str, float]]
+    group: str | None = None  # of the first class
+    problem: str | None = None
+
+
+def find_images(places: Iterable[str]) -> list[Path]:
+    """The images that files, folders (with all below them, sorted) and lists (.txt, a path in each line) name.
+
+    A relative path in a list is taken from the list's folder. UserError for a place that is not there or a folder
+    without images; a named file that cannot be read is left for `predict` to say.
+    """
+    found: list[Path] = []
+    for place in map(Path, places):
+        if place.is_dir():
+            below = sorted(p for p in place.rglob("*") if p.suffix.lower() in ENDINGS and not _hidden(p, place))
+            if not below:
+                raise UserError(f"{place}: no images in it (files that end in {', '.join(ENDINGS)})")
+            found += below
+        elif place.suffix == ".txt" and place.is_file():
+            lines = place.read_text(encoding="utf-8").splitlines()
+            found += [place.parent / line.strip() for line in lines if line.strip()]
+        elif place.is_file():
+            found.append(place)
+        else:
+            raise UserError(f"{place}: no such file or folder")
+    if not found:
+        raise UserError("images: none; name files, folders or a .txt file with a path in each line")
+    return found
+
+
+def _hidden(path: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
+def predict(
+    network: DeployedNetwork, files: Sequence[Path], *, tau: float = 0.0, batch_size: int = 64
+) -> Iterator[Prediction]:
+    """A Prediction for each file, in order. tau: of post-hoc logit adjustment, 0 for none."""
+    about = network.about
+    prior = log_prior(about) if tau else 0.0
+
+    def read(path: Path) -> np.ndarray | BadImage:
+        try:
+            return decode(path, channels=about.channels, size=about.image_size)
+        except BadImage as error:
+            return error
+
+    with ThreadPoolExecutor(num_cores()) as pool:
+        for start in range(0, len(files), batch_size):
+            part = files[start : start + batch_size]
+            images = list(pool.map(read, part))
+            good = [image for image in images if isinstance(image, np.ndarray)]
+            logits = iter(network.classify(np.stack(good)) - tau * prior if good else ())
+            for path, image in zip(part, images, strict=True):
+                if isinstance(image, BadImage):
+                    yield Prediction(str(path), [], problem=str(image))
+                else:
+                    yield _prediction(str(path), next(logits), about)
+
+
+def log_prior(about: Description) -> np.ndarray:
+    """log of each class's share of the training images [C]. UserError where a class had none."""
+    counts = np.array(about.class_counts, dtype=np.float64)
+    if not counts.all():
+        name = about.class_names[int(counts.argmin())]
+        raise UserError(f"correction: needs a training image of every class, and {name} had none; leave it out")
+    return np.log(counts / counts.sum())
+
+
+def _prediction(file: str, logits: np.ndarray, about: Description) -> Prediction:
+    shifted = np.exp(np.float64(logits) - logits.max())
+    probabilities = shifted / shifted.sum()
+    order = np.argsort(-probabilities, kind="stable")[:TOP]
+    classes = [(about.class_names[label], float(probabilities[label])) for label in order]
+    return Prediction(file, classes, about.group_of(int(order[0])))
+
+
+def write_csv(predictions: Iterable[Prediction], file: TextIO, num_classes: int) -> None:
+    """A line for each image: file, class, probability, group, then the next classes. Unreadable files are left out."""
+    top = min(TOP, num_classes)
+    rest = [column for rank in range(2, top + 1) for column in (f"class_{rank}", f"probability_{rank}")]
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["file", "class", "probability", "group", *rest])
+    for one in predictions:
+        if one.problem is None:
+            (first, probability), *others = one.classes
+            later = [value for name, p in others for value in (name, f"{p:.6f}")]
+            writer.writerow([one.file, first, f"{probability:.6f}", one.group, *later])
+
+
+def write_json_lines(predictions: Iterable[Prediction], file: TextIO, num_classes: int) -> None:
+    """A JSON object in a line for each image: file, class, probability, group, top (name and probability of each)."""
+    for one in predictions:
+        if one.problem is None:
+            top: list[dict[str, Any]] = [{"class": name, "probability": round(p, 6)} for name, p in one.classes]
+            line = {"file": one.file, **top[0], "group": one.group, "top": top}
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+WRITERS = {".csv": write_csv, ".jsonl": write_json_lines}
+
+
+def collecting(predictions: Iterable[Prediction], total: int, unreadable: list[Prediction]) -> Iterator[Prediction]:
+    """The same predictions with a progress bar (on a terminal); those without a class are added to `unreadable`."""
+    from tqdm import tqdm
+
+    for one in tqdm(predictions, total=total, unit="image", leave=False, disable=None, file=sys.stderr):
+        if one.problem is not None:
+            unreadable.append(one)
+        yield one

@@ -1,0 +1,114 @@
+"""Exported files give the network's own logits, say what they are, and predict the same."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ltkd.commands.export import main
+from ltkd.commands.predict import main as predict
+from ltkd.data.decoding import decode
+from ltkd.deploy import formats
+from ltkd.deploy.open import open_network
+from tests.data.pictures import pixels
+
+
+@pytest.fixture(scope="module")
+def exported(example, tmp_path_factory):
+    """The folder with every format, exported once."""
+    for library in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(library)
+    folder = tmp_path_factory.mktemp("export")
+    chosen = "formats=safetensors,pt2,onnx,int8"
+    assert main([str(example.run), f"output={folder}", chosen, "seconds=0"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def opened(exported):
+    """The exported networks by file, opened once."""
+    return {path.name: open_network(path) for path in exported.glob("model*") if path.suffix != ".json"}
+
+
+def test_every_format_is_the_network_and_says_what_it_is(example, exported, opened):
+    rows = {row["name"]: row for row in json.loads((exported / "export.json").read_text())}
+    assert list(rows) == ["run", "safetensors", "pt2", "onnx", "int8"]
+    recorded = example.result["accuracy"]["last"]
+    for name in ("run", "safetensors", "pt2", "onnx"):
+        assert rows[name]["largest_difference"] < 1e-4
+        assert rows[name]["same_class"] == 100
+        assert rows[name]["evaluation"]["per_group"] == recorded["per_group"]
+    assert 0 < rows["int8"]["largest_difference"] < 1  # another network, near the first
+    assert rows["int8"]["size"] < 0.6 * rows["onnx"]["size"]
+    about = open_network(example.run).about
+    assert len(opened) == 4
+    assert all(network.about == about for network in opened.values())
+    assert about.class_names == ["ant", "bee", "cat", "dog"]
+    assert about.accuracy["per_group"] == recorded["per_group"]
+    assert (about.hash, about.weights_sha256) == (example.result["hash"], example.result["weights_sha256"])
+    assert "MIT" in about.licence
+    assert "teacher resnet8" in about.licence
+
+
+def test_predictions_are_those_of_the_run(example, exported, capsys):
+    tables = []
+    for network in (example.run, exported / "model.onnx"):
+        assert predict([str(network), str(example.photos / "test")]) == 0
+        tables.append(list(csv.DictReader(capsys.readouterr().out.splitlines())))
+    for one, other in zip(*tables, strict=True):
+        assert (one["file"], one["class"], one["group"]) == (other["file"], other["class"], other["group"])
+        assert float(one["probability"]) == pytest.approx(float(other["probability"]), abs=1e-5)
+
+
+@pytest.mark.parametrize(("height", "width"), [(12, 12), (31, 50), (70, 20), (9, 7)])
+def test_scaling_inside_is_that_of_reading_a_file(example, opened, tmp_path, height, width):
+    """Raw pixels of any size, one image or three, give what a scaled image gives, but for Pillow's rounding."""
+    picture = Image.fromarray(pixels(3, side=6)).resize((width, height), Image.Resampling.BICUBIC)
+    picture.save(tmp_path / "picture.png")
+    raw = np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))[None]
+    scaled = decode(tmp_path / "picture.png", channels=3, size=12)[None]
+    expected = open_network(example.run).classify(scaled)
+    for file in ("model.safetensors", "model.pt2", "model.onnx"):
+        for count in (1, 3):
+            assert np.abs(opened[file].classify(np.repeat(raw, count, 0)) - expected).max() < 0.05
+
+
+def test_without_the_libraries_the_message_says_what_to_install(example, monkeypatch, capsys):
+    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    assert main([str(example.run)]) == 2
+    assert "formats: onnx needs the library onnxruntime; pip install 'ltkd[export]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["formats=tflite"], "formats: unknown name 'tflite'"),
+        (["seconds=long"], "seconds: should be a number from 0 to 600"),
+        (["threads=0"], "threads: should be a whole number from 1 on"),
+        (["dataset.image_size=8"], "dataset.image_size=8: the run's own settings are used"),
+        (["dataset.path=/nowhere"], "dataset.path: /nowhere is not there"),
+    ],
+)
+def test_wrong_calls_are_one_line(example, arguments, message, capsys):
+    assert main([str(example.run), "formats=pt2", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert message in error
+
+
+def test_a_file_that_gives_other_logits_is_refused(example, tmp_path, monkeypatch, capsys):
+    write = formats.write_safetensors
+
+    def spoil(folder, network, about):
+        network.network.classifier.bias.data += torch.tensor([0.5, 0, 0, 0])
+        path = write(folder, network, about)
+        network.network.classifier.bias.data -= torch.tensor([0.5, 0, 0, 0])
+        return path
+
+    monkeypatch.setattr("ltkd.deploy.export.write_safetensors", spoil)
+    assert main([str(example.run), f"output={tmp_path}", "formats=safetensors", "seconds=0"]) == 2
+    assert "gives other logits than the network, by up to 0.5; do not use it" in capsys.readouterr().err

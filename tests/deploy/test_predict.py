@@ -1,0 +1,134 @@
+"""Predictions from a run's folder: the run's own network, on any files, without its data."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from ltkd.commands.predict import main
+from ltkd.config.compose import compose_values
+from ltkd.config.identity import student_run
+from ltkd.config.load import load_config
+from ltkd.deploy.data import data_of_run
+from ltkd.deploy.open import open_network
+from ltkd.loop.evaluate import summarize
+from ltkd.runs.load import load_run
+from ltkd.runs.run import run_experiment
+from tests.data.pictures import write
+
+
+def predicted(capsys, *arguments):
+    code = main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, list(csv.DictReader(captured.out.splitlines())), captured.err
+
+
+def test_the_network_is_the_runs_own(example):
+    """Its accuracy on the test part is the one that training recorded."""
+    run = load_run(example.run)
+    data, _ = data_of_run(run, [])
+    logits = open_network(example.run).classify(data.test_images)
+    found = summarize(torch.from_numpy(logits), torch.from_numpy(data.test_labels), data.split)
+    last = example.result["accuracy"]["last"]
+    assert (found.per_class, found.per_group) == (last["per_class"], last["per_group"])
+    assert found.expected_calibration_error == pytest.approx(last["expected_calibration_error"], abs=1e-3)
+
+
+def test_a_network_with_the_teachers_classifier_comes_back(example):
+    config = load_config(compose_values(*example.settings, "method=simkd", "teacher=resnet8", "recipe.epochs=1"))
+    result = run_experiment(config)
+    run = load_run(student_run(config).directory)
+    assert type(run.model).__name__ == "ReusedClassifier"
+    data, _ = data_of_run(run, [])
+    logits = open_network(run.directory).classify(data.test_images)
+    found = summarize(torch.from_numpy(logits), torch.from_numpy(data.test_labels), data.split)
+    assert found.group_mass == pytest.approx(result["accuracy"]["last"]["group_mass"], abs=1e-3)
+
+
+def test_files_folders_and_lists_without_the_training_data(example, tmp_path, capsys):
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(example.run, moved)
+    shutil.copytree(example.photos / "test" / "ant", tmp_path / "photos" / "inner")
+    large = write(tmp_path / "large.png", 7, side=40)
+    (tmp_path / "list.txt").write_text("large.png\nphotos/inner/0.png\n")
+    code, rows, _ = predicted(capsys, moved, tmp_path / "photos", large, tmp_path / "list.txt", "batch=2")
+    assert code == 0
+    names = [row["file"].removeprefix(f"{tmp_path}/") for row in rows]
+    assert names == [*(f"photos/inner/{i}.png" for i in range(3)), "large.png", "large.png", "photos/inner/0.png"]
+    assert rows[3] == rows[4]
+    about = open_network(moved).about
+    for row in rows:
+        label = about.class_names.index(row["class"])
+        assert row["group"] == about.group_names[about.groups[label]]
+        probabilities = [float(row[key]) for key in ("probability", "probability_2", "probability_3", "probability_4")]
+        assert probabilities == sorted(probabilities, reverse=True)
+        assert sum(probabilities) == pytest.approx(1, abs=1e-5)
+
+
+def test_unreadable_files_are_named_and_the_rest_goes_on(example, tmp_path, capsys):
+    good, broken = write(tmp_path / "good.png", 1), tmp_path / "broken.jpg"
+    broken.write_bytes(b"no picture")
+    code, rows, told = predicted(capsys, example.run, broken, good)
+    assert code == 1
+    assert [row["file"] for row in rows] == [str(good)]
+    assert f"unreadable: {broken} (no image of a known format)" in told
+    assert "1 of 2 images classified, 1 unreadable" in told
+
+
+def test_the_correction_is_logit_adjustment_and_json_lines_hold_the_same(example, tmp_path, capsys):
+    folder = example.photos / "test"
+    plain, corrected = tmp_path / "plain.jsonl", tmp_path / "corrected.jsonl"
+    assert main([str(example.run), str(folder), f"output={plain}"]) == 0
+    assert main([str(example.run), str(folder), f"output={corrected}", "correction=logit_adjusted", "tau=2"]) == 0
+    assert "corrected with tau 2" in capsys.readouterr().err
+    before, after = ([json.loads(line) for line in path.read_text().splitlines()] for path in (plain, corrected))
+    about = open_network(example.run).about
+    counts = dict(zip(about.class_names, about.class_counts, strict=True))
+    for one, other in zip(before, after, strict=True):
+        p = {entry["class"]: entry["probability"] for entry in one["top"]}
+        weighted = {name: value / counts[name] ** 2 for name, value in p.items()}
+        total = sum(weighted.values())
+        for entry in other["top"]:
+            assert entry["probability"] == pytest.approx(weighted[entry["class"]] / total, abs=2e-4)
+    assert [one["file"] for one in before] == [one["file"] for one in after]
+    assert not np.array_equal([one["probability"] for one in before], [one["probability"] for one in after])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["RUN"], "takes RUN IMAGES"),
+        (["/nowhere", "PHOTOS"], "/nowhere: not there"),
+        (["PHOTOS", "PHOTOS"], "has no result.json"),
+        (["LIST", "PHOTOS"], "should be a run's folder or end in .safetensors, .pt2, .onnx"),
+        (["RUN", "/nowhere"], "/nowhere: no such file or folder"),
+        (["RUN", "EMPTY"], "no images in it"),
+        (["RUN", "PHOTOS", "output=x.txt"], "output: should end in .csv or .jsonl"),
+        (["RUN", "PHOTOS", "correction=tau"], "correction: unknown name 'tau'"),
+        (["RUN", "PHOTOS", "tau=1"], "tau: has no effect without correction"),
+        (["RUN", "PHOTOS", "correction=logit_adjusted", "tau=nan"], "tau: should be a number from 0 on"),
+        (["RUN", "PHOTOS", "batch=0"], "batch: should be a whole number from 1 on"),
+        (["RUN", "PHOTOS", "device=cuda:99"], "device: 'cuda:99' is not there"),
+        (["BROKEN.onnx", "PHOTOS"], "damaged"),
+        (["BROKEN.safetensors", "PHOTOS"], "damaged"),
+        (["BROKEN.pt2", "PHOTOS"], "damaged"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_calls_are_one_line(example, tmp_path, arguments, message, capsys):
+    if "BROKEN.onnx" in arguments:
+        pytest.importorskip("onnxruntime")
+    places = {"RUN": example.run, "PHOTOS": example.photos, "EMPTY": tmp_path / "empty", "LIST": tmp_path / "a.txt"}
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "a.txt").write_text("x")
+    for name in ("BROKEN.onnx", "BROKEN.safetensors", "BROKEN.pt2"):
+        (tmp_path / name).write_bytes(b"nothing")
+        places[name] = tmp_path / name
+    assert main([str(places.get(argument, argument)) for argument in arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert message in error
