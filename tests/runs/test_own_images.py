@@ -59,7 +59,7 @@ def test_streamed_training_is_the_same_killed_or_not(make_config, monkeypatch):
 
 
 def test_decoded_and_streamed_training_are_the_same_killed_or_not(make_config, tmp_path, monkeypatch):
-    """Files in memory, streamed by one process, and by two workers with a kill in mid-epoch; mixkd draws in its step."""
+    """Files in memory, streamed by one process, and by two workers with a kill in mid-epoch; mixkd draws in it."""
     root = write_folder(tmp_path / "mine/train", {"a": 24, "b": 20, "c": 9}).parent
     write_folder(root / "test", {"a": 2, "b": 2, "c": 2}, first=100)
     settings = [
