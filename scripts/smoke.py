@@ -9,7 +9,6 @@ outputs/smoke/. What it prints are no results: nothing is learned in one epoch.
 """
 
 import dataclasses
-import json
 import logging
 import shutil
 import sys
@@ -27,6 +26,7 @@ from ltkd.config.load import load_config
 from ltkd.data import LongTailData, load_data, write_pack
 from ltkd.errors import UserError
 from ltkd.files import write_text
+from ltkd.loop.tracking import latest_metrics
 from ltkd.methods import list_methods
 from ltkd.runs.run import run_experiment
 
@@ -81,8 +81,8 @@ def row_of(name: str, overrides: list[str]) -> list[str]:
     try:
         config = load_config(compose_values(*overrides, f"method={name}"))
         run_experiment(config)
-        line = (student_run(config).directory / "metrics.jsonl").read_text().splitlines()[-1]
-        terms = {k.removeprefix("train/loss/"): v for k, v in json.loads(line).items() if k.startswith("train/loss/")}
+        metrics = latest_metrics(student_run(config).directory)
+        terms = {k.removeprefix("train/loss/"): v for k, v in metrics.items() if k.startswith("train/loss/")}
         outcome = ", ".join(f"{term} {value:.3g}" for term, value in terms.items())
     except Exception as error:  # noqa: BLE001  a method that fails is a row, and the others go on
         outcome = f"FAILED: {type(error).__name__}: {error}"

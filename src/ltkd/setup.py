@@ -19,7 +19,7 @@ from ltkd.data import (
 )
 from ltkd.loop.precision import autocast, set_backends
 from ltkd.machine import resolve_device
-from ltkd.models import ModelOutput
+from ltkd.models import ModelOutput, evaluating
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,6 @@ def describe(setup: Setup) -> str:
 
 @torch.no_grad()
 def predict(setup: Setup, model: nn.Module, images: torch.Tensor, features: bool = False) -> ModelOutput:
-    was_training = model.training
-    model.eval()
-    with autocast(setup.config.precision, setup.device):
-        output = model(images, features=features)
-    model.train(was_training)
-    return output
+    """The network's output on images [B, C, H, W] in evaluation mode, without gradients."""
+    with evaluating(model), autocast(setup.config.precision, setup.device):
+        return model(images, features=features)

@@ -30,10 +30,12 @@ def test_every_method_has_a_row_with_its_figures(rows):
     assert list(rows) == list_methods()
     for name, row in rows.items():
         assert row["paper"] == method_class(name).paper
+        assert row["fidelity"] == method_class(name).fidelity
         assert row["cost"] > 0
     assert rows["ce"]["teacher"] == "none"
     assert rows["kd"] | {"paper": ""} == {
-        "name": "kd", "paper": "", "needs": "logits", "teacher": "cached", "parameters": 0, "cost": 1.0,
+        "name": "kd", "paper": "", "fidelity": "faithful", "needs": "logits", "teacher": "cached", "parameters": 0,
+        "cost": 1.0,
     }  # fmt: skip
 
 

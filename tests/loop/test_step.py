@@ -97,9 +97,9 @@ def test_the_whole_step_never_looks_at_the_device(make_config):
     training = training_of(make_config("method=ltkd"))
     step = start(make_step(training), training)
     step.run(0)
-    given = step._input(1, training.train.step_slice(1, training.recipe.batch_size))
+    given = step.input(1)
     with Watch() as watch:
-        step._update(given)
+        step.update(given)
     assert watch.found == set()
 
 
@@ -244,9 +244,9 @@ class RecordedStep(GraphedStep):
 
     recording = False
 
-    def _update(self, given):
+    def update(self, given):
         if not RecordedStep.recording:
-            super()._update(given)
+            super().update(given)
 
 
 @pytest.fixture
@@ -256,7 +256,7 @@ def recorded_graphs(monkeypatch):
 
     class Graph:
         def replay(self):
-            Step._update(*steps[self])
+            Step.update(*steps[self])
 
         def reset(self):
             steps.pop(self)

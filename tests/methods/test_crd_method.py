@@ -69,7 +69,7 @@ def test_terms_equal_the_equation(pair):
     memories = {role: getattr(method, f"{role}_memory").clone() for role in ("student", "teacher")}
     student, teacher = pair.outputs()
     torch.manual_seed(1)
-    counts = method.negatives.draw(batch.labels, method.num_negatives)
+    counts = method.other_classes.draw(batch.labels, method.num_negatives)
     torch.manual_seed(1)
     terms = method(student, teacher, batch)
 

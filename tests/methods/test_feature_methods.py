@@ -11,7 +11,7 @@ from torch import nn
 from ltkd import losses
 from ltkd.errors import UserError
 from ltkd.methods.feature import _hint_regressor
-from ltkd.methods.features import pair_stages
+from ltkd.methods.network_features import pair_stages
 from ltkd.models import build_model, count_parameters
 from ltkd.models.classifier import CosineClassifier
 from ltkd.models.output import ModelOutput

@@ -20,7 +20,7 @@ def test_a_cycle_makes_everyone_a_partner_as_often_and_never_of_itself():
     torch.manual_seed(0)
     seen = set()
     for _ in range(20):
-        partners = draw_partners(LABELS, 2, balanced=False)
+        partners = draw_partners(LABELS, 2, "permutation")
         assert partners.shape == (8, 2)
         for column in partners.unbind(1):
             assert sorted(column.tolist()) == list(range(8))
@@ -33,15 +33,15 @@ def test_a_cycle_makes_everyone_a_partner_as_often_and_never_of_itself():
 def test_balanced_partners_are_of_every_class_alike_and_of_every_image_of_it():
     torch.manual_seed(0)
     draws = 4000
-    partners = torch.cat([draw_partners(LABELS, draws // 8, balanced=True).flatten() for _ in range(8)])
+    partners = torch.cat([draw_partners(LABELS, draws // 8, "class_balanced").flatten() for _ in range(8)])
     shares = torch.bincount(partners, minlength=8) / len(partners)
     expected = torch.tensor([1 / 3, 1 / 3, 1 / 3, 1 / 2, 1 / 2, 1, 1, 1]) / 5
     torch.testing.assert_close(shares, expected, atol=4 * 0.5 / len(partners) ** 0.5, rtol=0)
 
 
 def test_a_batch_of_one_is_its_own_partner():
-    for balanced in (False, True):
-        assert draw_partners(torch.tensor([3]), 1, balanced=balanced).tolist() == [[0]]
+    for partner in ("permutation", "class_balanced"):
+        assert draw_partners(torch.tensor([3]), 1, partner).tolist() == [[0]]
 
 
 # MixKD
@@ -51,7 +51,7 @@ def mixkd_draws(problem):
     """lam and the partners that the next step will draw, with the generator left as it was."""
     state = torch.get_rng_state()
     lam = torch.distributions.Dirichlet(problem.method._concentration).sample()[0]
-    partner = draw_partners(problem.batch.labels, 1, balanced=problem.method.balanced).squeeze(1)
+    partner = draw_partners(problem.batch.labels, 1, problem.method.partner).squeeze(1)
     torch.set_rng_state(state)
     return lam, partner
 
@@ -181,7 +181,7 @@ def test_ckd_is_the_sum_that_it_says(size, partner):
     problem = make_problem("ckd", group_size=size, partner=partner, **settings)
     problem.student.eval()
     torch.manual_seed(4)
-    others = draw_partners(LABELS, size - 1, balanced=partner == "class_balanced").tolist()
+    others = draw_partners(LABELS, size - 1, partner).tolist()
     torch.manual_seed(4)
     terms = problem.terms()
     student, teacher = (network(problem.batch.images).logits for network in (problem.student, problem.teacher))

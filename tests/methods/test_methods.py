@@ -8,7 +8,7 @@ import torch
 from ltkd import losses
 from ltkd.config.bind import bind
 from ltkd.errors import UserError
-from ltkd.methods import build_method, list_methods, method_class
+from ltkd.methods import Method, build_method, list_methods, method_class, register
 from ltkd.task_losses import build_task_loss
 
 from ..conftest import compose_values
@@ -31,9 +31,23 @@ def test_every_yaml_file_binds_to_its_class(path):
     assert errors == []
 
 
-def test_every_method_has_a_yaml_file_and_a_paper():
+def test_every_method_has_a_yaml_file():
     assert {path.stem for path in CONFIGS.glob("*.yaml")} >= set(list_methods())
-    assert all(method_class(name).paper for name in list_methods())
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"fidelity": "faithful"}, "method own: Own.paper is missing"),
+        ({"paper": "a paper"}, "method own: Own.fidelity should be one of 'faithful' .*; 'adapted' .*; 'inspired' "),
+        ({"paper": "a paper", "fidelity": "exact"}, "Own.fidelity should be one of"),
+    ],
+)
+def test_a_method_says_where_it_is_from_and_how_close_it_is(said, message):
+    for base in (Method, method_class("kd")):  # what a base says is not said of the method
+        with pytest.raises(TypeError, match=message):
+            register("own")(type("Own", (base,), said))
+    assert "own" not in list_methods()
 
 
 def test_unknown_name_lists_the_choices():

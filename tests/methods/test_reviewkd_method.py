@@ -57,8 +57,8 @@ def test_the_students_maps_may_be_those_before_the_activation():
         for maps in ("post", "pre")
     )
     student, teacher = post.outputs()
-    assert post.method.student_maps(student) is student.stages
-    assert pre.method.student_maps(student) is student.preact_stages
+    assert post.method._levels(student, teacher)[-1][0] is student.stages[0]
+    assert pre.method._levels(student, teacher)[-1][0] is student.preact_stages[0]
     pre.method.load_state_dict(post.method.state_dict())
     values = [one.method(student, teacher, one.batch)["review"].item() for one in (post, pre)]
     assert values[0] != values[1]

@@ -1,7 +1,6 @@
 """SimKD's deployed network: what it is made of, and through a whole run, a resumed one, and from its file."""
 
 import json
-import logging
 import os
 import signal
 
@@ -11,14 +10,12 @@ import torch
 from ltkd.config.identity import student_run
 from ltkd.errors import UserError
 from ltkd.loop.interrupt import Interrupted
-from ltkd.loop.state import CHECKPOINT
 from ltkd.methods.simkd import SimKD
 from ltkd.models import build_model, count_parameters, load_weights
 from ltkd.runs.build import new_method, new_model
 from ltkd.runs.run import run_experiment
 from ltkd.runs.teacher_store import find_or_train_teacher
 from ltkd.setup import prepare
-from ltkd.task_losses import build_task_loss
 
 from .real_pair import Pair
 
@@ -69,14 +66,9 @@ def test_the_students_own_classifier_is_gone_and_the_teachers_copy_carries_no_ho
     assert all(p.grad is not None for p in pair.student.parameters() if p.requires_grad)
 
 
-def test_settings_that_cannot_be_or_do_nothing(caplog):
+def test_a_projector_without_channels_is_refused():
     with pytest.raises(UserError, match=r"method.reduction: .*\(64\), got 100"):
         Pair("simkd", "resnet14", "resnet8", reduction=100)
-    pair = Pair("simkd", "resnet14", "resnet8")
-    with caplog.at_level(logging.WARNING):
-        balanced = build_task_loss("balanced_softmax", pair.context.class_counts)
-        type(pair.method)(pair.context, balanced, **pair.settings)
-    assert "student.task_loss has no effect with method.task_weight=0" in caplog.text
 
 
 def deployed(config):
@@ -123,7 +115,7 @@ def test_a_run_interrupted_within_an_epoch_ends_with_the_same_weights(make_confi
     monkeypatch.setattr(SimKD, "distill", stop_at_the_eighth)
     with pytest.raises(Interrupted):
         run_experiment(cut)
-    assert (student_run(cut).directory / CHECKPOINT).exists()
+    assert student_run(cut).files.checkpoint.exists()
     monkeypatch.undo()
     run_experiment(cut)
     weights = [(student_run(config).directory / "weights.safetensors").read_bytes() for config in (whole, cut)]

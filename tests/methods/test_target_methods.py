@@ -298,7 +298,7 @@ def test_exopd_is_the_divergence_that_it_says(divergence, reference):
 def test_the_prior_needs_an_image_of_every_class(context):
     context.class_counts = torch.tensor([100, 50, 0, 12, 6, 0])
     task_loss = build_task_loss("ce", context.class_counts)
-    with pytest.raises(UserError, match=r"method.reference: prior needs .* none of class \[2, 5\]"):
+    with pytest.raises(UserError, match=r"method.reference: prior needs .* none of class 2, 5"):
         build_method("exopd", values_of("exopd"), context, task_loss)
     build_method("exopd", values_of("exopd", "method.reference=student"), context, task_loss)
 

@@ -13,9 +13,10 @@ from ltkd.errors import UserError
 from ltkd.files import write_json
 from ltkd.loop import checkpoint
 from ltkd.loop.checkpoint import load_checkpoint, save_checkpoint
-from ltkd.loop.state import CHECKPOINT
 from ltkd.models import build_model, save_weights
-from ltkd.runs.directory import RunLocked, locked
+from ltkd.results.files import RunFiles
+from ltkd.results.read import SCHEMA_VERSION
+from ltkd.runs.directory import RunDirectory, RunLocked, locked
 from ltkd.runs.run import run_experiment
 
 
@@ -41,7 +42,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path, damage):
 
 def test_a_truncated_checkpoint_stops_the_run_and_stays(make_config):
     config = make_config("method=ce")
-    path = student_run(config).directory / CHECKPOINT
+    path = student_run(config).files.checkpoint
     path.parent.mkdir(parents=True)
     path.write_bytes(b"half of a checkp")
     with pytest.raises(UserError, match=r"last\.ckpt: damaged"):
@@ -51,8 +52,7 @@ def test_a_truncated_checkpoint_stops_the_run_and_stays(make_config):
 
 def test_a_checkpoint_of_another_configuration_is_refused(make_config):
     config = make_config("method=ce")
-    directory = student_run(config).directory
-    save_checkpoint(directory / CHECKPOINT, {"identity": "00000000"})
+    save_checkpoint(student_run(config).files.checkpoint, {"identity": "00000000"})
     with pytest.raises(UserError, match=r"last\.ckpt: belongs to another configuration"):
         run_experiment(config)
 
@@ -93,7 +93,7 @@ def test_output_that_cannot_be_written_is_named(make_config, tmp_path):
 
 def test_a_full_disk_keeps_the_last_checkpoint(make_config, monkeypatch):
     config = make_config("method=ce")
-    path = student_run(config).directory / CHECKPOINT
+    path = student_run(config).files.checkpoint
     monkeypatch.setattr(checkpoint, "SHARE_OF_THE_TIME", 1.0)  # every epoch is saved
     fsync, calls = os.fsync, []
 
@@ -115,13 +115,13 @@ def test_a_full_disk_keeps_the_last_checkpoint(make_config, monkeypatch):
 
 def test_the_second_process_leaves_a_student_and_waits_for_a_teacher(tmp_path):
     events = []
-    with locked(tmp_path, wait=False):
+    with locked(RunFiles(tmp_path), wait=False):
         # another lock object, as another process would have
-        with pytest.raises(RunLocked), locked(tmp_path, wait=False):
+        with pytest.raises(RunLocked), locked(RunFiles(tmp_path), wait=False):
             pass
 
         def wait():
-            with locked(tmp_path, wait=True):
+            with locked(RunFiles(tmp_path), wait=True):
                 events.append("second")
 
         waiting = threading.Thread(target=wait)
@@ -134,9 +134,27 @@ def test_the_second_process_leaves_a_student_and_waits_for_a_teacher(tmp_path):
 
 def test_a_run_under_way_elsewhere_is_left_alone(make_config, caplog):
     config = make_config("method=ce")
-    with locked(student_run(config).directory, wait=False):
+    with locked(student_run(config).files, wait=False):
         assert run_experiment(config) is None
     assert "another process works on" in caplog.text
+
+
+def test_an_open_directory_keeps_its_status_unless_its_run_is_finished(make_config):
+    run = student_run(make_config("method=ce"))
+    with RunDirectory(run).open(wait=False) as directory:
+        assert directory.finished is None
+        assert json.loads(directory.status.read_text())["status"] == "running"
+    with pytest.raises(UserError), RunDirectory(run).open(wait=False):
+        raise UserError("nothing works")
+    status = json.loads(run.files.status.read_text())
+    assert (status["status"], status["error"]) == ("failed", "UserError: nothing works")
+    write_json(run.files.result, {"schema_version": SCHEMA_VERSION, "identity": run.identity})
+    with RunDirectory(run).open(wait=False) as directory:
+        assert directory.finished["identity"] == json.loads(json.dumps(run.identity))
+    assert json.loads(run.files.status.read_text()) == status
+    write_json(run.files.result, {"schema_version": SCHEMA_VERSION, "identity": {}})
+    with pytest.raises(UserError, match=r"result\.json: belongs to another configuration"):
+        RunDirectory(run).finished_result()
 
 
 def test_what_killed_writers_left_goes_from_both_stages(tmp_path):
@@ -144,7 +162,7 @@ def test_what_killed_writers_left_goes_from_both_stages(tmp_path):
     left[1].parent.mkdir()
     for path in left:
         path.write_bytes(b"half")
-    with locked(tmp_path, wait=False):
+    with locked(RunFiles(tmp_path), wait=False):
         assert not any(path.exists() for path in left)
 
 

@@ -6,22 +6,17 @@ import pytest
 import torch
 
 from ltkd.config.identity import student_run
-from ltkd.loop import trainer
-from ltkd.loop.state import CHECKPOINT
-from ltkd.loop.step import Step
+from ltkd.loop.step import Step, StepInput
 from ltkd.runs.build import TrainedTeacher, new_method, new_model
 from ltkd.runs.run import run_experiment
 from ltkd.runs.train import make_training
 from ltkd.setup import prepare
 
 from ..methods.kinds import representatives
+from .killing import killed_after
 from .test_fit import metrics_of, numbers
 
 KINDS = representatives()
-
-
-class Kill(BaseException):
-    """As kill -9: nothing of the program's own runs after it, as far as a test can have that."""
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +26,7 @@ def teachers(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_run_on_digits_ends_and_resumes_to_the_same_bit(make_config, teachers, monkeypatch, name):
+def test_a_run_on_digits_ends_and_resumes_to_the_same_bit(make_config, teachers, name):
     def config(study):
         return make_config(f"method={name}", f"study={study}", f"output_root={teachers}", "recipe.batch_size=100")
 
@@ -43,20 +38,10 @@ def test_a_run_on_digits_ends_and_resumes_to_the_same_bit(make_config, teachers,
     assert len(terms) > 1 or not config("whole").needs_teacher
     assert result["parameters"] > 0
 
-    finish, calls = trainer._finish_epoch, []
-
-    def finish_and_die(*arguments):
-        finish(*arguments)
-        calls.append(1)
-        if len(calls) == 2:
-            raise Kill
-
-    monkeypatch.setattr(trainer, "_finish_epoch", finish_and_die)
-    with pytest.raises(Kill):
+    with killed_after(2):
         run_experiment(config("halved"))
-    monkeypatch.setattr(trainer, "_finish_epoch", finish)
     directory = student_run(config("halved")).directory
-    assert (directory / CHECKPOINT).exists()
+    assert student_run(config("halved")).files.checkpoint.exists()
     torch.manual_seed(98765)  # whatever happened in between
     resumed = run_experiment(config("halved"))
     assert numbers(resumed) == numbers(result)
@@ -68,10 +53,9 @@ PAIRS = {"homogeneous": ("resnet20", "resnet8"), "heterogeneous": ("wrn_16_2", "
 
 
 def one_batch(setup):
-    plan = setup.train.draw_epoch(torch.Generator().manual_seed(0))
-    batch = setup.train.batch(plan, 0, 48)
-    batch.second_view = batch.images.flip(0).flip(0)  # an augmented view would do as well
-    return batch
+    """The input of a step on 48 images; the second view is the first, an augmented one would do as well."""
+    choices = setup.train.draw_epoch(torch.Generator().manual_seed(0)).take(slice(0, 48))
+    return StepInput(choices, second_view=setup.train.batch_of(choices).images)
 
 
 def step_of(setup, teacher, further=()):
@@ -97,7 +81,7 @@ def knowing_teacher(setup, pair, knowing_teachers):
     if pair not in knowing_teachers:
         config = setup.config
         torch.manual_seed(0)
-        network, batch = new_model(setup, config.teacher, 0).train(), one_batch(setup)
+        network, batch = new_model(setup, config.teacher, 0).train(), one_batch(setup).batch(setup.train)
         optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
         for _ in range(80):
             optimizer.zero_grad()
@@ -105,7 +89,7 @@ def knowing_teacher(setup, pair, knowing_teachers):
             optimizer.step()
         assert (network.eval()(batch.images).logits.argmax(1) == batch.labels).float().mean() > 0.95
         knowing_teachers[pair] = network.requires_grad_(False)
-    return TrainedTeacher(knowing_teachers[pair], {})
+    return TrainedTeacher(knowing_teachers[pair], None)
 
 
 @pytest.mark.parametrize("pair", PAIRS)
@@ -118,7 +102,7 @@ def test_one_batch_is_learned_by_heart(make_config, knowing_teachers, name, pair
     step, batch = step_of(setup, teacher, [teacher] * len(config.extra_teachers)), one_batch(setup)
     accuracies = []
     for _ in range(120):
-        accuracies.append(step(batch)["accuracy"].item())
+        accuracies.append(step.update(batch)["accuracy"].item())
         if min(accuracies[-3:]) > 97 and len(accuracies) > 3:
             break
     assert min(accuracies[-3:]) > 90, accuracies[-10:]

@@ -1,4 +1,4 @@
-"""fit() through whole tiny runs: what a step may touch, and that an interruption changes no number."""
+"""Whole tiny runs: what a step may touch, and that an interruption changes no number."""
 
 import dataclasses
 import json
@@ -13,64 +13,53 @@ from ltkd.data import load_data, write_pack
 from ltkd.errors import UserError
 from ltkd.loop import state as state_module
 from ltkd.loop.interrupt import Interrupted
-from ltkd.loop.state import CHECKPOINT
-from ltkd.loop.step import Step
+from ltkd.loop.step import Step, StepInput
 from ltkd.methods import method_class
 from ltkd.runs import run as run_module
 from ltkd.runs.build import new_method, new_model
 from ltkd.runs.run import run_experiment
 from ltkd.runs.teacher_store import find_or_train_teacher
+from ltkd.runs.train import make_training
 from ltkd.setup import prepare
 from ltkd.sweep import Display, check_jobs, run_jobs
+
+from .killing import Kill
 
 METHODS = ["kd", "dkd", "ltkd"]
 
 
 def training_of(config):
-    """The student's Training as run_experiment would make it, stopped before its first step."""
-    captured = {}
-
-    def capture(training, directory, tracker):
-        captured["training"] = training
-        raise KeyboardInterrupt
-
+    """The student's Training as run_experiment would make it."""
     setup = prepare(config)
     teacher = find_or_train_teacher(setup) if config.needs_teacher else None
     run = student_run(config)
     model = new_model(setup, run.network, run.seed)
-    method = new_method(setup, model, teacher)
-    from ltkd.runs import train
-
-    original, train.fit = train.fit, capture
-    try:
-        train.train_network(setup, run, model, method, teacher)
-    except KeyboardInterrupt:
-        return captured["training"]
-    finally:
-        train.fit = original
-    raise AssertionError("fit was not called")
+    return make_training(setup, run, model, new_method(setup, model, teacher), teacher)
 
 
-def steps(training, num_steps, batch=None):
-    """The mean objective of each of `num_steps` steps, on one batch or along an epoch."""
+def first_batch(training):
+    """The input of a step on the first 64 images of an epoch; the teacher is live."""
+    return StepInput(training.train.draw_epoch(torch.Generator().manual_seed(0)).take(slice(0, 64)))
+
+
+def steps(training, num_steps):
+    """The mean objective of each of `num_steps` steps on one batch."""
     train_step = Step(training, torch.optim.SGD(training.model.parameters(), lr=0.05, momentum=0.9))
-    plan = training.train.draw_epoch(torch.Generator().manual_seed(0))
     training.model.train()
     training.method.train()
     training.method.start_epoch(1)
     objectives = []
     for _ in range(num_steps):
-        figures = train_step(batch or training.train.batch(plan, 0, 64))
-        objectives.append(sum(v.item() for k, v in figures.items() if k.startswith("loss/")))
+        metrics = train_step.update(first_batch(training))
+        objectives.append(sum(v.item() for k, v in metrics.items() if k.startswith("loss/")))
     return objectives
 
 
 @pytest.mark.parametrize("method", ["ce", *METHODS])
 def test_one_batch_is_overfitted(make_config, method):
     training = training_of(make_config(f"method={method}"))
-    plan = training.train.draw_epoch(torch.Generator().manual_seed(0))
-    batch = training.train.batch(plan, 0, 64)
-    objectives = steps(training, 60, batch)
+    objectives = steps(training, 60)
+    batch = first_batch(training).batch(training.train)
     assert objectives[-1] < 0.2 * objectives[0]
     predicted = training.model(batch.images).logits.argmax(1)
     wanted = predicted == batch.labels
@@ -95,10 +84,6 @@ def test_initial_weights_depend_on_the_seed_alone(make_config):
     state = ce.model.state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in ltkd.model.state_dict().items())
     assert not torch.equal(other.model.classifier.weight, ce.model.classifier.weight)
-
-
-class Kill(BaseException):
-    """A process that ends in the middle, without any of its `except Exception`."""
 
 
 @pytest.fixture
@@ -151,13 +136,13 @@ def test_resumed_equals_uninterrupted_bit_for_bit(make_config, at_call, stop, ra
     with pytest.raises(raised):
         run_experiment(halved)
     restore()
-    directory = student_run(halved).directory
-    assert (directory / CHECKPOINT).exists()
-    assert not (directory / "result.json").exists()
+    files = student_run(halved).files
+    assert files.checkpoint.exists()
+    assert not files.result.exists()
 
     assert numbers(run_experiment(halved)) == numbers(expected)
-    assert metrics_of(directory) == metrics_of(student_run(whole).directory)
-    assert len(metrics_of(directory)) == 3
+    assert metrics_of(files.folder) == metrics_of(student_run(whole).directory)
+    assert len(metrics_of(files.folder)) == 3
 
 
 def test_an_interrupted_teacher_is_resumed_too(make_config, at_call, tmp_path):

@@ -11,7 +11,7 @@ import torch
 from ltkd.config.identity import student_run, teacher_run
 from ltkd.errors import UserError
 from ltkd.loop.interrupt import Interrupted
-from ltkd.loop.step import Step
+from ltkd.loop.step import Step, StepInput
 from ltkd.methods import list_methods, method_class
 from ltkd.models import load_weights
 from ltkd.models.classifier import CosineClassifier
@@ -19,6 +19,8 @@ from ltkd.runs.build import TrainedTeacher, new_method, new_model
 from ltkd.runs.run import run_experiment
 from ltkd.runs.train import make_training
 from ltkd.setup import prepare
+
+from .killing import killed_after
 
 
 def metrics_of(config):
@@ -71,21 +73,11 @@ def test_sigmoids_in_a_distillation_are_warned_about(make_config, caplog, role):
     assert "sigmoids" not in caplog.text
 
 
-def test_an_optimizer_with_an_undecayed_bias_is_resumed(make_config, monkeypatch):
-    from ltkd.loop import trainer
-
+def test_an_optimizer_with_an_undecayed_bias_is_resumed(make_config):
     settings = ("method=ce", "student.task_loss=class_balanced_focal")
     expected = run_experiment(make_config(*settings, "study=whole"))
-    finish = trainer._finish_epoch
-
-    def stop(*arguments):
-        finish(*arguments)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(trainer, "_finish_epoch", stop)
-    with pytest.raises(KeyboardInterrupt):
+    with killed_after(1):
         run_experiment(make_config(*settings, "study=halved"))
-    monkeypatch.undo()
     assert run_experiment(make_config(*settings, "study=halved"))["weights_sha256"] == expected["weights_sha256"]
 
 
@@ -179,10 +171,10 @@ def test_every_method_combines_with_ldam_or_says_why_not(make_config, name):
         with pytest.raises(UserError, match=REFUSED[name]):
             step_of(make_config(f"method={name}", *losses))
         return
-    step, batch = step_of(make_config(f"method={name}", *losses))
+    step, given = step_of(make_config(f"method={name}", *losses))
     before = {key: tensor.clone() for key, tensor in step.training.model.state_dict().items()}
-    figures = step(batch)
-    assert all(value.isfinite().all() for key, value in figures.items() if key.startswith("loss/"))
+    metrics = step.update(given)
+    assert all(value.isfinite().all() for key, value in metrics.items() if key.startswith("loss/"))
     after = step.training.model.state_dict()
     assert isinstance(step.training.model.classifier, CosineClassifier)
     assert all(tensor.isfinite().all() for tensor in after.values())
@@ -190,11 +182,11 @@ def test_every_method_combines_with_ldam_or_says_why_not(make_config, name):
 
 
 def step_of(config):
-    """(step, batch) of the configuration with an untrained teacher; two images of every class in the batch of 20."""
+    """(step, its input) of the configuration with an untrained teacher; two images of every class of the 20."""
     setup = prepare(config)
     student = new_model(setup, config.student, config.seed)
     teacher = new_model(setup, config.teacher, 1).eval().requires_grad_(False) if config.needs_teacher else None
-    teacher = teacher and TrainedTeacher(teacher, {})
+    teacher = teacher and TrainedTeacher(teacher, None)
     further = [teacher] * len(config.extra_teachers)
     method = new_method(setup, student, teacher, len(further)).train()
     model = method.adapt_student(student).train()
@@ -203,7 +195,7 @@ def step_of(config):
     method.start_epoch(training.recipe.epochs)
     generator = torch.Generator().manual_seed(0)
     plan = setup.train.draw_epoch(generator, training.sampler.order(1, 3, generator))
-    batch = setup.train.batch(plan, 0, 20)
-    batch.second_view = batch.images
+    choices = plan.take(slice(0, 20))
+    batch = setup.train.batch_of(choices)
     assert batch.labels.bincount().tolist() == [2] * 10
-    return Step(training, optimizer), batch
+    return Step(training, optimizer), StepInput(choices, second_view=batch.images)

@@ -122,8 +122,8 @@ def test_a_class_without_training_images_has_no_prior(make_config, monkeypatch):
     run_experiment(config)
     setup, model = trained(config)
     setup.data.split.class_counts[3] = 0
-    assert post_hoc.post_hoc_figures(setup, model)["logit_adjusted"] is None
-    assert post_hoc.post_hoc_figures(setup, model)["tau_normalized"] is not None
+    assert post_hoc.post_hoc_corrections(setup, model)["logit_adjusted"] is None
+    assert post_hoc.post_hoc_corrections(setup, model)["tau_normalized"] is not None
 
 
 def test_tables_show_them_for_student_and_teacher(make_config):

@@ -12,19 +12,19 @@ from ltkd.config.identity import student_run, teacher_run
 from ltkd.config.load import load_config
 from ltkd.data import sampling
 from ltkd.errors import UserError
-from ltkd.loop import trainer
-from ltkd.loop.trainer import fit
+from ltkd.loop.trainer import Trainer
 from ltkd.methods.base import MethodContext
 from ltkd.models import build_model
 from ltkd.results.collect import collect, summary_rows
-from ltkd.runs import swag, train
+from ltkd.runs import swag
 from ltkd.runs.build import new_model
 from ltkd.runs.run import run_experiment
-from ltkd.runs.swag import STATISTICS, WeightCollector, draw_weights, refresh_batch_norm, set_weights
+from ltkd.runs.swag import WeightCollector, draw_weights, refresh_batch_norm, set_weights
 from ltkd.runs.teacher_store import find_or_train_teacher
 from ltkd.setup import prepare
 
 from ..conftest import compose_values
+from .killing import killed_after
 from .test_fit import metrics_of, numbers
 
 ENSEMBLE = ["method=bayesian", "method.samples=2"]
@@ -167,7 +167,7 @@ def collected(trajectory, rank, path):
 @pytest.mark.parametrize("rank", [2, 3, 5, 8])
 def test_swag_moments_are_those_of_the_trajectory(tmp_path, rank):
     trajectory = torch.randn(5, 10, generator=torch.Generator().manual_seed(0))
-    statistics = collected(trajectory, rank, tmp_path / STATISTICS).statistics()
+    statistics = collected(trajectory, rank, tmp_path / "swag.ckpt").statistics()
     torch.testing.assert_close(statistics["mean"], trajectory.mean(0))
     torch.testing.assert_close(statistics["variance"], trajectory.square().mean(0) - trajectory.mean(0).square())
     running = torch.stack([trajectory[i] - trajectory[: i + 1].mean(0) for i in range(5)])
@@ -179,7 +179,7 @@ def test_swag_moments_are_those_of_the_trajectory(tmp_path, rank):
 
 def test_swag_samples_have_the_gaussians_moments(tmp_path):
     trajectory = torch.randn(6, 10, generator=torch.Generator().manual_seed(0))
-    statistics = collected(trajectory, 4, tmp_path / STATISTICS).statistics()
+    statistics = collected(trajectory, 4, tmp_path / "swag.ckpt").statistics()
     generator, draws = torch.Generator().manual_seed(1), 40_000
     samples = torch.stack([draw_weights(statistics, generator) for _ in range(draws)])
     deviations = statistics["deviations"]
@@ -213,7 +213,7 @@ def test_refreshed_batch_norm_has_the_statistics_of_the_training_images(make_con
     torch.testing.assert_close(first.running_mean, maps.mean((0, 2, 3)))
     torch.testing.assert_close(first.running_var, maps.var((0, 2, 3)))
     assert first.momentum == 0.1
-    assert not any(module.training for module in model.modules())
+    assert all(module.training for module in model.modules())  # as before
 
 
 def test_swag_is_collected_once_and_its_samples_are_teachers(make_config):
@@ -264,7 +264,7 @@ def test_an_interrupted_collection_goes_on_to_the_same_samples(make_config, tmp_
     with pytest.raises(KeyboardInterrupt):
         run_experiment(config)
     monkeypatch.setattr(WeightCollector, "end_epoch", end_epoch)
-    assert not (collection_of(config).directory / STATISTICS).exists()
+    assert not collection_of(config).files.swag.exists()
     resumed = run_experiment(config)
     assert numbers(resumed) == numbers(expected)
     accuracies = [[one["accuracy"] for one in r["further_teacher_results"]] for r in (resumed, expected)]
@@ -276,7 +276,7 @@ def test_an_interrupted_collection_goes_on_to_the_same_samples(make_config, tmp_
 def test_a_damaged_posterior_is_not_drawn_from(make_config, damage):
     config = make_config(*SWAG, *TWO_EPOCHS)
     run_experiment(config)
-    path = collection_of(config).directory / STATISTICS
+    path = collection_of(config).files.swag
     if damage == "missing":
         path.unlink()
     else:
@@ -328,11 +328,12 @@ def test_a_collection_goes_on_where_the_training_ended(make_config, monkeypatch)
     betas, samplers, collected = [], [], WeightCollector.end_epoch
 
     def watched(self, model):
-        betas.append(self.task_loss.beta.item())
+        betas.append(self.task_loss.current_beta.item())
         collected(self, model)
 
     monkeypatch.setattr(WeightCollector, "end_epoch", watched)
-    monkeypatch.setattr(train, "fit", lambda training, *rest: samplers.append(training.sampler) or fit(training, *rest))
+    fit = Trainer.fit
+    monkeypatch.setattr(Trainer, "fit", lambda self: samplers.append(self.training.sampler) or fit(self))
     find_or_train_teacher(prepare(config), config.extra_teachers[0])
     assert betas == [0.99] * 3  # weights deferred to 0.8 of all epochs are in force
     assert [type(one) for one in samplers[:2]] == [sampling.Progressive, sampling.ClassBalanced]
@@ -354,20 +355,11 @@ def test_a_collection_goes_on_where_the_training_ended(make_config, monkeypatch)
     ],
     ids=" ".join,
 )
-def test_variants_end_and_resume_to_the_same_bit(make_config, monkeypatch, overrides):
+def test_variants_end_and_resume_to_the_same_bit(make_config, overrides):
     whole, halved = (make_config(*overrides, *TWO_EPOCHS, f"study={study}") for study in ("whole", "halved"))
     expected = run_experiment(whole)
-    finish, calls = trainer._finish_epoch, []
-
-    def stop_after_one(*arguments):
-        finish(*arguments)
-        calls.append(1)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(trainer, "_finish_epoch", stop_after_one)
-    with pytest.raises(KeyboardInterrupt):
+    with killed_after(1):
         run_experiment(halved)
-    monkeypatch.setattr(trainer, "_finish_epoch", finish)
     torch.manual_seed(12345)
     assert numbers(run_experiment(halved)) == numbers(expected)
     assert metrics_of(student_run(halved).directory) == metrics_of(student_run(whole).directory)

@@ -1,4 +1,4 @@
-"""fit() against a plain loop written by hand: recipe, losses, seeds and evaluation are what they say."""
+"""The training loop against a plain one written by hand: recipe, losses, seeds and evaluation are what they say."""
 
 import json
 
@@ -13,6 +13,8 @@ from ltkd.data import load_data
 from ltkd.methods import base
 from ltkd.models import build_model, load_weights
 from ltkd.runs.run import run_experiment
+
+from .killing import killed_after
 
 SETTINGS = [
     "method=dkd", "method.warmup_fraction=0.67", "method.alpha=1.5", "method.beta=2.5", "method.temperature=3",
@@ -146,22 +148,12 @@ class Dropped(nn.Module):
 
 
 def test_resume_restores_the_random_state_of_dropout(make_config, monkeypatch):
-    from ltkd.loop import trainer
     from ltkd.runs import build
 
     monkeypatch.setattr(build, "build_model", lambda *a, **k: Dropped(build_model(*a, **k)))
     whole, halved = make_config("method=ce", "study=whole"), make_config("method=ce", "study=halved")
     expected = run_experiment(whole)
-    finish, calls = trainer._finish_epoch, []
-
-    def stop_after_one(*arguments):
-        finish(*arguments)
-        calls.append(1)
-        if len(calls) == 1:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(trainer, "_finish_epoch", stop_after_one)
-    with pytest.raises(KeyboardInterrupt):
+    with killed_after(1):
         run_experiment(halved)
     torch.manual_seed(12345)
     assert run_experiment(halved)["weights_sha256"] == expected["weights_sha256"]

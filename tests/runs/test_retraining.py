@@ -10,8 +10,8 @@ import torch
 from ltkd.config.identity import student_run, teacher_run
 from ltkd.config.retraining import build_retraining
 from ltkd.errors import UserError
-from ltkd.loop import trainer
 from ltkd.loop.interrupt import Interrupted
+from ltkd.loop.trainer import Trainer
 from ltkd.models import load_weights
 from ltkd.runs.build import new_model
 from ltkd.runs.retrain import ScaledClassifier
@@ -149,7 +149,7 @@ def test_killed_after_the_second_stage_and_before_the_result(make_config, monkey
     with pytest.raises(KeyboardInterrupt):
         run_experiment(config)
     monkeypatch.undo()
-    monkeypatch.setattr(trainer, "_train_epoch", lambda *_: pytest.fail("an epoch was trained again"))
+    monkeypatch.setattr(Trainer, "train_epoch", lambda *_: pytest.fail("an epoch was trained again"))
     assert numbers(run_experiment(config)) == numbers(expected)
 
 

@@ -13,7 +13,7 @@ from ltkd.models import build_model
 from ltkd.models.output import ModelOutput
 from ltkd.results.read import run_table
 from ltkd.runs import robustness
-from ltkd.runs.robustness import RADIUS, STEP, STEPS, PixelSpace, attack, balanced_rows, robustness_figures
+from ltkd.runs.robustness import RADIUS, STEP, STEPS, PixelSpace, accuracy_under_attack, attack, balanced_rows
 from ltkd.runs.run import run_experiment
 from ltkd.setup import prepare
 from ltkd.task_losses import build_task_loss
@@ -115,7 +115,7 @@ def figures_of(config, model, method="kdiga"):
     context = MethodContext(10, torch.ones(10), torch.zeros(10, dtype=torch.int64), ["all"], 1, 1)
     watched = method_class("ce")(context, build_task_loss("ce", context.class_counts))
     watched.reports_robustness = method == "kdiga"
-    return robustness_figures(setup, watched, model, None)
+    return accuracy_under_attack(setup, watched, model, None)
 
 
 def test_figures_can_be_repeated_and_leave_the_network_alone(make_config, monkeypatch):

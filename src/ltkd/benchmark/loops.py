@@ -22,6 +22,7 @@ from ltkd.loop.teacher_logits import WINDOW
 from ltkd.loop.tracking import Tracker
 from ltkd.machine import num_cores
 from ltkd.methods import Method
+from ltkd.results.files import RunFiles
 from ltkd.runs.build import TrainedTeacher, new_method, new_model
 from ltkd.runs.train import make_training
 from ltkd.setup import Setup, prepare, synthetic_setup
@@ -101,7 +102,7 @@ class EngineLoop:
             test = evaluate(t.model, t.test, t.split, t.autocast)  # for the first time: allocations, choice of kernels
             return {
                 "evaluation": self._seconds(lambda: evaluate(t.model, t.test, t.split, t.autocast)),
-                "saving": self._seconds(lambda: save_state(t, State(), self._step, folder)),
+                "saving": self._seconds(lambda: save_state(RunFiles(folder).checkpoint, t, State(), self._step)),
                 "logging": self._seconds(log),
             }
 

@@ -16,8 +16,8 @@ from ltkd.config.compose import compose_values
 from ltkd.config.identity import student_run
 from ltkd.config.load import load_config
 from ltkd.config.schema import Config
-from ltkd.loop.step import Step
-from ltkd.methods import list_methods, method_class
+from ltkd.loop.step import Step, StepInput
+from ltkd.methods import FIDELITY, list_methods, method_class
 from ltkd.models import build_model, count_multiply_adds, count_parameters, list_models
 from ltkd.runs.build import TrainedTeacher, new_method, new_model
 from ltkd.runs.train import make_training
@@ -34,24 +34,29 @@ NEEDS = {
 
 def methods_table(teacher: str, student: str) -> str:
     rows = [
-        [row["name"], row["needs"], row["teacher"], f"{row['parameters']:,}", f"{row['cost']:.2f}", row["paper"]]
+        [
+            *(row[key] for key in ("name", "fidelity", "needs", "teacher")),
+            f"{row['parameters']:,}", f"{row['cost']:.2f}", row["paper"],
+        ]
         for row in method_rows(teacher, student)
-    ]
+    ]  # fmt: skip
+    meanings = "\n".join(f"- {kind}: {meaning}" for kind, meaning in FIDELITY.items())
     note = (
         f"Extra parameters and cost are those of {teacher} -> {student}, 32x32 images, {NUM_CLASSES} classes. "
         "Cost: multiply-adds of convolutions and matrix\nproducts in one training step with a live teacher, KD = 1. "
         "A teacher that is asked for its logits on the batch alone can be cached."
     )
-    return f"{_table(rows, ['method', 'needs', 'teacher', 'extra parameters', 'cost', 'paper'])}\n\n{note}"
+    headers = ["method", "fidelity", "needs", "teacher", "extra parameters", "cost", "paper"]
+    return f"{_table(rows, headers)}\n\nFidelity to the paper:\n\n{meanings}\n\n{note}"
 
 
 def task_losses_table() -> str:
     """The losses on the labels, for student.task_loss and teacher.task_loss."""
     rows = []
     for name in list_task_losses():
-        settings = list(inspect.signature(task_loss_class(name)).parameters)[1:]
+        settings = task_loss_class(name).settings
         rows.append([name, inspect.getdoc(task_loss_class(name)).splitlines()[0], ", ".join(settings) or "-"])
-    return _table(rows, ["task loss", "what", "settings"])
+    return _table(rows, ["task loss", "description", "settings"])
 
 
 def models_table() -> str:
@@ -107,22 +112,24 @@ def _figures(setup: Setup, teachers: dict[tuple[str, str], nn.Module]) -> dict[s
     name = setup.config.method_name
     with _no_advice():
         step, extra_parameters = _first_step(setup, teachers)
-    batch = setup.train.batch(setup.train.draw_epoch(torch.Generator()), 0, BATCH_SIZE)
-    if step.training.method.needs.second_view:
-        batch.second_view = batch.images.clone()
+    choices = setup.train.draw_epoch(torch.Generator()).take(slice(0, BATCH_SIZE))
+    needs = step.training.method.needs
+    second_view = setup.train.batch_of(choices).images if needs.second_view else None
     counter = FlopCounterMode(display=False)
     counter.mod_tracker = _WholeStep()
     with counter:
-        step(batch)
+        step.update(StepInput(choices, second_view=second_view))
     return _registered(name) | {"parameters": extra_parameters, "cost": counter.get_total_flops()}
 
 
 def _registered(name: str) -> dict[str, str]:
     """Returns what a method's class says of itself."""
-    needs = method_class(name).needs
+    method = method_class(name)
+    needs = method.needs
     words = [word for key, word in NEEDS.items() if getattr(needs, key)]
     return {
-        "paper": method_class(name).paper,
+        "paper": method.paper,
+        "fidelity": method.fidelity,
         "needs": ", ".join(words) or ("logits" if needs.teacher else "nothing"),
         "teacher": "cached" if needs.teacher_logits_only else "live" if needs.teacher else "none",
     }
@@ -152,7 +159,7 @@ def _first_step(setup: Setup, teachers: dict[tuple[str, str], nn.Module]) -> tup
             if (one.name, str(one.task_loss)) not in teachers:
                 network = new_model(setup, one, one.seed).eval().requires_grad_(False)
                 teachers[one.name, str(one.task_loss)] = network
-        teacher, *further = (TrainedTeacher(teachers[one.name, str(one.task_loss)], {}) for one in wanted)
+        teacher, *further = (TrainedTeacher(teachers[one.name, str(one.task_loss)], None) for one in wanted)
     method = new_method(setup, student, teacher, len(further)).train()
     model = method.adapt_student(student).train()
     trained = [parameter for module in (model, method) for parameter in module.parameters() if parameter.requires_grad]

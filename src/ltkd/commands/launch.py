@@ -25,7 +25,7 @@ def launch(composed: DictConfig) -> None:
     it happens and raised: Hydra goes on with the other jobs and ends with an exit code other than 0.
     """
     _log_to_console()
-    end_on_signals()  # while a network is trained fit() has an answer of its own
+    end_on_signals()  # while a network is trained, its Trainer answers
     multirun = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
         config = load_config(_plain(composed))

@@ -11,6 +11,7 @@ from ltkd.config.schema import Config, Network, Recipe, Teacher
 from ltkd.data import DatasetConfig
 from ltkd.files import file_sha256
 from ltkd.models import starting_weights
+from ltkd.results.files import RunFiles
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,10 @@ class NetworkRun:
     seed: int
     identity: dict[str, Any]  # all that its weights depend on, and nothing that they do not (device, tracking, study)
     directory: Path
+
+    @property
+    def files(self) -> RunFiles:
+        return RunFiles(self.directory)
 
     @property
     def hash(self) -> str:

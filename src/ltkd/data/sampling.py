@@ -7,14 +7,15 @@ comes twice before all came once. A class without images is not drawn.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from annotated_types import Ge
 from torch import Tensor
 
 from ltkd.errors import unknown_name
+from ltkd.ranges import NonNegative
+from ltkd.settings import Settings
 
 
 def sampling_probabilities(class_counts: Tensor, *, q: float) -> Tensor:
@@ -31,10 +32,11 @@ def progressive_sampling(class_counts: Tensor, *, epoch: int, epochs: int) -> Te
     return (1 - share) * by_image + share * by_class
 
 
-class Sampler:
+class Sampler(Settings):
     """Draws the order of an epoch's images. labels: [N], of the training images."""
 
-    def __init__(self, labels: Tensor) -> None:
+    def __init__(self, labels: Tensor, **settings: Any) -> None:
+        super().__init__(**settings)
         self.labels = labels.cpu()
         self.class_counts = self.labels.bincount()
         self._rows = self.labels.argsort(stable=True).split(self.class_counts.tolist())  # of each class
@@ -100,9 +102,7 @@ class Instance(Sampler):
 class Power(Sampler):
     """Class probabilities n_c^q."""
 
-    def __init__(self, labels: Tensor, *, q: Annotated[float, Ge(0)]) -> None:
-        super().__init__(labels)
-        self.q = q
+    q: NonNegative
 
     def probabilities(self, epoch: int, epochs: int) -> Tensor:
         return sampling_probabilities(self.class_counts, q=self.q)
@@ -111,8 +111,7 @@ class Power(Sampler):
 class SquareRoot(Power):
     """Class probabilities sqrt(n_c)."""
 
-    def __init__(self, labels: Tensor) -> None:
-        super().__init__(labels, q=0.5)
+    q: ClassVar[float] = 0.5
 
 
 class Progressive(Sampler):

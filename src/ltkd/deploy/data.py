@@ -10,7 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ltkd.config.bind import bind
 from ltkd.data import DatasetConfig, LongTailData, check_manifest, load_data
 from ltkd.errors import UserError
-from ltkd.runs.directory import MANIFEST
+from ltkd.results.files import RunFiles
 from ltkd.runs.load import FinishedRun
 
 PLACES = ("path", "train_list", "validation_list", "test_list", "class_names")  # may differ on another machine
@@ -28,7 +28,7 @@ def data_of_run(run: FinishedRun, overrides: Sequence[str]) -> tuple[LongTailDat
         raise UserError("; ".join(errors))
     root = Path(settings["data_root"])
     data = load_data(DatasetConfig(**arguments), root)
-    check_manifest(run.directory / MANIFEST, data.manifest())
+    check_manifest(RunFiles(run.directory).manifest, data.manifest())
     return data, root
 
 

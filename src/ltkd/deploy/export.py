@@ -25,6 +25,7 @@ from ltkd.deploy.served import ServedNetwork
 from ltkd.errors import UserError, unknown_name
 from ltkd.files import write_json, write_text
 from ltkd.loop.evaluate import Evaluation, summarize
+from ltkd.results.files import RunFiles
 from ltkd.results.read import figure
 from ltkd.runs.load import FinishedRun
 
@@ -129,7 +130,7 @@ def compare(
     name: str, path: Path, logits: np.ndarray, reference: np.ndarray, data: LongTailData, timing: Timing | None
 ) -> Checked:
     """The figures of one format's logits [N, C] on the test part."""
-    size = path.stat().st_size if path.is_file() else (path / "weights.safetensors").stat().st_size
+    size = path.stat().st_size if path.is_file() else RunFiles(path).weights.stat().st_size
     return Checked(
         name, path, size,
         largest_difference=float(np.abs(logits - reference).max()),

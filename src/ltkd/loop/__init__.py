@@ -1,1 +1,1 @@
-"""Training: a run from data to result, one fit() for teacher and student, evaluation, checkpoints."""
+"""The training loop, one for teacher and student: steps, evaluation, checkpoints, metrics."""

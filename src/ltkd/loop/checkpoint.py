@@ -1,4 +1,4 @@
-"""The state of an unfinished training: one file, written atomically, checksummed, read without pickled code."""
+"""The file of an unfinished training's state, written atomically, checksummed, read without pickled code."""
 
 import hashlib
 import io
@@ -31,7 +31,7 @@ class SavePace:
 
     @contextmanager
     def saving(self) -> Iterator[None]:
-        """Around a save: what it takes says when the next one is due."""
+        """Time the save in the block, which says when the next one is due."""
         start = time.monotonic()
         yield
         end = time.monotonic()
@@ -39,7 +39,7 @@ class SavePace:
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write `state` (tensors, numbers, strings, containers of them): a line with the SHA-256, then torch's format."""
+    """Write `state` (tensors, numbers, strings, containers of them) as a line with the SHA-256, then torch's format."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     payload = buffer.getbuffer()
@@ -49,7 +49,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """The state in `path`. Raises UserError, naming the file, when it is truncated, changed or no checkpoint."""
+    """Read the state in `path`. Raises UserError, naming the file, when it is truncated, changed or no checkpoint."""
     try:
         header, _, payload = Path(path).read_bytes().partition(b"\n")
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Evaluates a network on held-out images: accuracy in all, per group and per class, and where its probability goes."""
+"""Evaluates a network on held-out images, in all, per group and per class, and where its probability goes."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from ltkd.data import DeviceData, LongTailSplit
 from ltkd.errors import UserError
 from ltkd.losses import group_mass
+from ltkd.models import evaluating
 
 NUM_BINS = 15  # of the calibration error: the number that the field reports with
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All figures in percent. A group without a class, or a class without an image here, is None, never 0.
+    """A network on held-out images, in percent. A group without a class, or a class without an image, is None, never 0.
 
     group_confusion[i][j] is the share of the images of group i that are taken for a class of group j (None for an
     empty group i); group_mass is the mean probability that the network gives to a group: on a balanced test part an
@@ -41,24 +42,21 @@ class Evaluation:
 def evaluate(
     model: nn.Module, data: DeviceData, split: LongTailSplit, autocast: Callable[[], AbstractContextManager]
 ) -> Evaluation:
-    """Evaluate in eval mode, over all images once and in order; the model's mode is as before afterwards."""
+    """Evaluate in eval mode, over all images once and in order."""
     return summarize(predict_logits(model, data, autocast), data.labels.cpu(), split)
 
 
 def predict_logits(model: nn.Module, data: DeviceData, autocast: Callable[[], AbstractContextManager]) -> Tensor:
-    """Logits [N, C] of all images in their order, in eval mode, as float32 on the CPU.
+    """Predict the logits [N, C] of all images in their order, in eval mode, as float32 on the CPU.
 
     Counting is done there: one transfer, and the same code, hence the same digits, for every device. UserError where
     one is not finite.
     """
-    was_training = model.training
-    model.eval()
-    with torch.inference_mode():
-        logits = []
+    logits = []
+    with evaluating(model), torch.inference_mode():
         for batch in data.evaluation_batches():
             with autocast():
                 logits.append(model(batch.images).logits.float())
-    model.train(was_training)
     result = torch.cat(logits).cpu()
     if not result.isfinite().all():
         raise UserError(
@@ -69,7 +67,7 @@ def predict_logits(model: nn.Module, data: DeviceData, autocast: Callable[[], Ab
 
 
 def summarize(logits: Tensor, labels: Tensor, split: LongTailSplit) -> Evaluation:
-    """The Evaluation of float logits [N, C] for labels [N]."""
+    """Compare float logits [N, C] with labels [N]."""
     groups = torch.as_tensor(split.groups, device=logits.device)
     num_classes, num_groups = logits.shape[1], len(split.group_names)
     confidence, predicted = logits.softmax(1).max(1)
@@ -100,7 +98,7 @@ def _percentages(counts: Tensor, totals: Tensor) -> list[float | None]:
 
 
 def named_groups(split: LongTailSplit, values: Tensor) -> dict[str, float | None]:
-    """One value per group under the group's name; None for a group without a class."""
+    """Name one value per group by the group; None for a group without a class."""
     present = set(split.groups.tolist())
     return {
         name: value if group in present else None

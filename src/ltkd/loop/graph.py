@@ -1,4 +1,4 @@
-"""The training step as one CUDA graph, and the choice between it and the plain step."""
+"""Runs the training step as one CUDA graph, and chooses between it and the plain step."""
 
 import copy
 import functools
@@ -17,7 +17,7 @@ WARM_UP = 3  # steps before a capture: what libraries set up at their first call
 
 
 def make_step(training: Training) -> Step:
-    """The kind of step that `training.step` (the configuration's run.step) means on its device.
+    """Make the kind of step that `training.step` (the configuration's run.step) means on its device.
 
     UserError where a graph is asked for and cannot be.
     """
@@ -37,12 +37,12 @@ def make_step(training: Training) -> Step:
 
 @functools.cache
 def _capture_stream(device: torch.device) -> torch.cuda.Stream:
-    """One for all trainings of the process: cuBLAS keeps a workspace of megabytes for every stream that it meets."""
+    """One stream for all trainings of the process, since cuBLAS keeps a workspace of megabytes for every stream."""
     return torch.cuda.Stream(device)
 
 
 class GraphedStep(Step):
-    """The whole step as one CUDA graph: at these sizes a GPU waits most of the time for the next launch.
+    """The whole step as one CUDA graph, since at these sizes a GPU waits most of the time for the next launch.
 
     A step of a new batch size (there are two: the last batch of an epoch may be short) is captured when it first comes.
     What the warm-up of a capture changes is put back, so that capturing changes no number.
@@ -55,8 +55,8 @@ class GraphedStep(Step):
         self._stream = _capture_stream(training.device)
 
     def run(self, number: int) -> int:
-        part = self.training.train.step_slice(number, self.training.recipe.batch_size)
-        given, size = self._input(number, part), part.stop - part.start
+        given = self.input(number)
+        size = len(given.choices.permutation)
         if size not in self._graphs:
             self._graphs[size] = self._capture(given)
         buffers, graph = self._graphs[size]
@@ -74,7 +74,7 @@ class GraphedStep(Step):
         super().close()
 
     def _capture(self, given: StepInput) -> tuple[StepInput, torch.cuda.CUDAGraph]:
-        """(the step's input buffers, its graph). Nothing is changed but the buffers."""
+        """Capture a step and return its input buffers and graph. Nothing else is changed."""
         device, buffers = self.training.device, given.clone()
         self._make_momentum()
         changing = self._changing_tensors()
@@ -83,7 +83,7 @@ class GraphedStep(Step):
         self._stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(self._stream):
             for _ in range(WARM_UP):
-                self._update(buffers)
+                self.update(buffers)
         torch.cuda.current_stream(device).wait_stream(self._stream)
 
         with torch.no_grad():
@@ -109,13 +109,13 @@ class GraphedStep(Step):
         try:
             # thread_local: what other threads (trackers) ask of the driver meanwhile is none of the graph's business
             with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
-                self._update(buffers)
+                self.update(buffers)
         finally:
             torch.cuda.set_stream(stream)  # a capture that fails leaves its own behind
         return graph
 
     def _make_momentum(self) -> None:
-        """Momentum buffers of 0, with which the first step is as without any: they must exist before a capture."""
+        """Make momentum buffers of 0, which leave the first step as it is: they must exist before a capture."""
         for group in self.optimizer.param_groups:
             for parameter in group["params"]:
                 state = self.optimizer.state[parameter]
@@ -123,7 +123,7 @@ class GraphedStep(Step):
                     state["momentum_buffer"] = torch.zeros_like(parameter)
 
     def _changing_tensors(self) -> list[Tensor]:
-        """All tensors, but the totals, that outlive a step and that it may change."""
+        """Collect all tensors, but the totals, that outlive a step and that it may change."""
         modules = (self.training.model, self.training.method)
         tensors = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
         tensors += [

@@ -1,4 +1,4 @@
-"""SIGTERM (SLURM, kill) and Ctrl-C: an exception anywhere, a request between two steps while a network is trained."""
+"""SIGTERM (SLURM, kill) and Ctrl-C raise an exception, or request a stop between two steps of a training."""
 
 import signal
 import threading
@@ -18,7 +18,7 @@ class Interrupted(SystemExit):
 
 
 def end_on_signals() -> None:
-    """From now on SIGTERM raises Interrupted and Ctrl-C KeyboardInterrupt, outside of a StopRequest.
+    """Have SIGTERM raise Interrupted and Ctrl-C KeyboardInterrupt from now on, outside of a StopRequest.
 
     Python drops what is raised while it cleans up, which it also does between two imports: a signal of that moment
     would be lost. So it is remembered, and a StopRequest that is entered all the same begins with it.
@@ -37,7 +37,7 @@ def _end(signal_number: int, frame: FrameType | None) -> NoReturn:
 
 
 class StopRequest:
-    """In the `with` block a first signal is only noted in `.signal`; a second Ctrl-C is a KeyboardInterrupt."""
+    """Notes a first signal in `.signal` during its `with` block; a second Ctrl-C is a KeyboardInterrupt."""
 
     def __enter__(self) -> "StopRequest":
         self.signal = _arrived
@@ -55,5 +55,5 @@ class StopRequest:
 
 
 def _in_main_thread() -> bool:
-    """Python allows handlers there only; elsewhere (some launchers) the defaults stay."""
+    """Handlers are allowed there only; elsewhere (some launchers) the defaults stay."""
     return threading.current_thread() is threading.main_thread()

@@ -1,4 +1,4 @@
-"""Number formats of a run: what is computed in which, and deterministic kernels so that a run can be repeated."""
+"""Sets the number formats of a run, and deterministic kernels so that it can be repeated."""
 
 import warnings
 

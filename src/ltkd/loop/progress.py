@@ -1,4 +1,4 @@
-"""Shows how a training goes: a bar on a terminal, plain lines elsewhere and in the log file."""
+"""Shows how a training goes, as a bar on a terminal, as plain lines elsewhere and in the log file."""
 
 import logging
 import sys
@@ -16,7 +16,7 @@ BAR = "{desc} {percentage:3.0f}%|{bar:8}| {remaining} left{postfix}"  # fits 80 
 
 
 def shown_as(mode: str) -> str:
-    """Resolves run.progress for this output: bar, lines or none."""
+    """Resolves run.progress to bar, lines or none."""
     if mode == "auto":
         return "bar" if sys.stderr.isatty() else "lines"
     return mode
@@ -43,7 +43,7 @@ class Progress:
         self.evaluation: Evaluation | None = None
 
     def step(self) -> bool:
-        """One step is done. True when the bar was redrawn: the moment to give it a fresh loss."""
+        """Count one step. Returns True when the bar was redrawn, the moment to give it a fresh loss."""
         return bool(self.bar.update(1))
 
     def show(self, loss: float) -> None:

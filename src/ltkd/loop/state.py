@@ -1,4 +1,4 @@
-"""The state of a training: kept while it runs, saved to last.ckpt, resumed from there."""
+"""Keeps the state of a training while it runs, saves it to a checkpoint, resumes from there."""
 
 import logging
 from dataclasses import dataclass, field
@@ -12,10 +12,9 @@ from ltkd.errors import UserError
 from ltkd.loop.checkpoint import load_checkpoint, save_checkpoint
 from ltkd.loop.step import Step
 from ltkd.loop.training import Training
+from ltkd.results.result import EpochRecord
 
 logger = logging.getLogger(__name__)
-
-CHECKPOINT = "last.ckpt"
 
 
 @dataclass
@@ -27,31 +26,39 @@ class State:
     images: int = 0  # seen in the epoch under way
     generator: Tensor | None = None  # state at the start of the epoch under way
     history: list[dict[str, Any]] = field(default_factory=list)  # one dictionary of metrics per epoch
-    last: dict[str, Any] | None = None  # the latest evaluation
-    best: dict[str, Any] | None = None  # highest test accuracy: for comparison with papers that report it
-    selected: dict[str, Any] | None = None  # highest validation accuracy, with its test figures
+    last: EpochRecord | None = None  # the latest evaluation
+    best: EpochRecord | None = None  # highest test accuracy: for comparison with papers that report it
+    selected: EpochRecord | None = None  # highest validation accuracy
     seconds: float = 0.0  # of training steps, over all sessions
     repeats: dict[int, float] = field(default_factory=dict)  # by group, of the epoch under way; as Sampler.repeats
 
+    def steps(self, t: Training) -> int:
+        """Counts the completed steps of all epochs."""
+        return self.epoch * t.steps_per_epoch + self.step
 
-def save_state(t: Training, state: State, train_step: Step, directory: Path) -> None:
-    """Write <directory>/last.ckpt: all that a training goes on from."""
+
+def save_state(path: Path, t: Training, state: State, step: Step) -> None:
+    """Write all that a training goes on from."""
     cuda = t.device.type == "cuda"
     save_checkpoint(
-        directory / CHECKPOINT,
+        path,
         {
             "identity": t.identity,
             "evaluate_every": t.evaluate_every,
             "model": t.model.state_dict(),
             "method": t.method.state_dict(),
-            **train_step.state_dict(),
+            **step.state_dict(),
             "random": {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state(t.device) if cuda else None},
             "state": vars(state),
         },
     )
 
 
-def resume(t: Training, path: Path, train_step: Step) -> State:
+def resume(t: Training, path: Path, step: Step) -> State:
+    """Put training and step into the state that `path` holds; where there is no such file they stay as they are.
+
+    UserError when it is damaged, or of another configuration or rhythm of evaluation.
+    """
     if not path.exists():
         return State()
     saved = load_checkpoint(path)
@@ -67,7 +74,7 @@ def resume(t: Training, path: Path, train_step: Step) -> State:
         )
     t.model.load_state_dict(saved["model"])
     t.method.load_state_dict(saved["method"])
-    train_step.load_state_dict(saved)
+    step.load_state_dict(saved)
     torch.set_rng_state(saved["random"]["cpu"])
     if t.device.type == "cuda" and saved["random"]["cuda"] is not None:
         torch.cuda.set_rng_state(saved["random"]["cuda"], t.device)

@@ -1,4 +1,4 @@
-"""A teacher's logits on disk: one file for every view of every training image, shared by all processes.
+"""Keeps a teacher's logits on disk, one file for every view of every training image, shared by all processes.
 
 A record is an entry's logits and a checksum of them and of its place. An entry is there when the two agree: that is the
 whole protocol. A killed writer leaves a record that does not agree, a damaged one is computed again, and two processes
@@ -60,7 +60,7 @@ class TeacherCache:
         write_json(self.folder / ABOUT, read_json(self.folder / ABOUT) | {"complete": True})
 
     def read(self, entries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(logits [K, C], which are there [K]) of the entries [K]; the logits of the others mean nothing."""
+        """Read the entries [K] as (logits [K, C], which are there [K]); the logits of the others mean nothing."""
         records = self._records[entries]
         return records["logits"], records["checksum"] == self._checksum(entries, records["logits"])
 
@@ -75,7 +75,7 @@ class TeacherCache:
             os.pwrite(self._file.fileno(), some.tobytes(), int(entries[positions[0]]) * self._record.itemsize)
 
     def _checksum(self, entries: np.ndarray, logits: np.ndarray) -> np.ndarray:
-        """[K] uint64: a multilinear hash of each row and its place, vectorised; never 0, so that a hole is no entry."""
+        """Hash each row and its place to a uint64 [K], multilinear, vectorised; never 0, so that a hole is no entry."""
         halves = np.ascontiguousarray(logits).view(np.uint16).astype(np.uint64)
         place = entries.astype(np.uint64) * self._factors[-1]
         return (halves * self._factors[:-1]).sum(axis=1, dtype=np.uint64) + place | np.uint64(1)

@@ -1,4 +1,4 @@
-"""A teacher's logits for the batches of an epoch, computed ahead of the steps that use them.
+"""Computes a teacher's logits for the batches of an epoch ahead of the steps that use them.
 
 Where a method asks for nothing but the teacher's logits on the batch, the teacher need not run in the step. It runs in
 batches of one constant size, so that the same kernels see every image, whoever its neighbours are; what a
@@ -27,13 +27,13 @@ from ltkd.data.batches import to_device
 from ltkd.errors import UserError
 from ltkd.loop.progress import shown_as
 from ltkd.loop.teacher_cache import TeacherCache, record_type
+from ltkd.results.files import RunFiles
 
 logger = logging.getLogger(__name__)
 
 WINDOW = 4096  # images whose logits are on the device at a time
 FILL_BLOCK = 16384  # entries between two looks at what is there
 MAX_SILENCE = 60  # seconds between two lines of a fill without a bar
-FOLDER = "logits"  # in the teacher's directory
 FILL_SHARE = 0.75  # of all views: a run that needs at least these has them all computed before it starts
 
 
@@ -124,7 +124,7 @@ class TeacherLogits:
         return logits[:number].to(getattr(torch, self.storage)).float()
 
     def probe(self) -> tuple[str, bool]:
-        """(what the teacher's arithmetic gives here, as a hash; whether an image's logits ignore its neighbours).
+        """Return a hash of the logits that this machine computes, and True if an image's logits ignore its neighbours.
 
         The hash covers weights, precision, threads, kernels and the machine at once, as far as they change a bit of
         one batch of images from all over the data set.
@@ -191,7 +191,7 @@ class CachePlan:
 
 
 def plan_cache(settings: Cache, *, num_entries: int, num_views: int, num_classes: int, epochs: int) -> CachePlan:
-    """By arithmetic alone. How many students will come is not known, so this run decides.
+    """Decide by arithmetic alone. The number of students to come is not known, so this run decides.
 
     Computing views when they are needed never costs more than a live teacher, and what this run computes the next one
     finds. Computing all at once costs this run the views that it would not have met: at most a third more than it
@@ -230,7 +230,7 @@ def use_cache(
         return
     about = about | {"batch": logits.batch_size, "probe": fingerprint}
     try:
-        cache = TeacherCache(directory / FOLDER, about, **shape, dtype=logits.storage)
+        cache = TeacherCache(RunFiles(directory).logits, about, **shape, dtype=logits.storage)
     except UserError as error:
         logger.warning("%s; %s is computed anew in every epoch", error, label)
         return

@@ -1,4 +1,4 @@
-"""Records the numbers of a training: metrics.jsonl is the truth, Weights & Biases mirrors it.
+"""Records the metrics of a training in metrics.jsonl, which Weights & Biases mirrors.
 
 Nothing that W&B does can end a training: a failure is said once, in full, and the training goes on without it.
 """
@@ -18,20 +18,19 @@ from urllib.parse import urlparse
 from ltkd.config.schema import Wandb
 from ltkd.errors import UserError
 from ltkd.files import write_text
+from ltkd.results.files import RunFiles
 
 logger = logging.getLogger(__name__)
 
-METRICS = "metrics.jsonl"
-
 
 class Tracker:
-    """Context manager around one training: one metrics file, at most one W&B run."""
+    """Context manager around one training, with one metrics file and at most one W&B run."""
 
     def __init__(
         self, directory: Path, settings: Wandb, *, name: str, group: str, job_type: str, tags: list[str],
         config: dict[str, Any], run_id: str,
     ) -> None:  # fmt: skip
-        self.path = Path(directory) / METRICS
+        self.path = RunFiles(directory).metrics
         self.settings = settings
         self.arguments = {
             "dir": str(directory), "project": settings.project, "entity": settings.entity, "name": name, "group": group,
@@ -40,11 +39,13 @@ class Tracker:
         self.run = None
         self.prefix = ""  # of the names in W&B
 
-    def stage(self, name: str) -> "Tracker":
-        """For a further stage of the same training: a metrics file in the folder `name`, and the same W&B run, where
-        its figures are called name/..."""
-        stage = copy.copy(self)
-        stage.path, stage.prefix = self.path.parent / name / METRICS, f"{name}/"
+    def stage(self, files: RunFiles) -> "Tracker":
+        """Return the tracker of a further stage of the same training, which has a folder of its own.
+
+        Its metrics go there and to the same W&B run, where their names begin with the folder's.
+        """
+        stage, name = copy.copy(self), files.folder.name
+        stage.path, stage.prefix = files.metrics, f"{name}/"
         if self.run is not None:
             run = self.run
             stage._mirror(lambda: run.define_metric(f"{name}/*", step_metric=f"{name}/epoch"))
@@ -63,11 +64,11 @@ class Tracker:
             self._mirror(lambda: run.finish(exit_code=exit_code))
 
     def restart(self, history: list[dict[str, Any]]) -> None:
-        """The metrics file holds exactly `history`: what came after a checkpoint is computed and logged again."""
+        """Cut the metrics file back to `history`; what came after a checkpoint is computed and logged again."""
         write_text(self.path, "".join(_line(metrics) for metrics in history))
 
     def log(self, metrics: dict[str, Any]) -> None:
-        """One epoch's metrics: a line of the file, and W&B."""
+        """Write one epoch's metrics to the file, as a line, and to W&B."""
         try:
             with open(self.path, "a") as file:
                 file.write(_line(metrics))
@@ -81,7 +82,7 @@ class Tracker:
             self._mirror(lambda: run.log(named))  # no step=: the x axis is the epoch, see _start
 
     def summarize(self, values: dict[str, Any]) -> None:
-        """The final numbers, under the names that result.json has."""
+        """Send W&B the final numbers, under the names that result.json has."""
         if self.run is not None:
             run = self.run
             self._mirror(lambda: run.summary.update(values))
@@ -105,7 +106,7 @@ class Tracker:
         self.run.define_metric("*", step_metric="epoch")
 
     def _mode(self, server: str) -> str:
-        """online, offline or disabled. Never online without a login: that would ask for one in the middle of a run."""
+        """Choose online, offline or disabled; online only with a login, or W&B asks for one in the middle of a run."""
         mode = self.settings.mode
         if mode == "auto":
             mode = os.environ.get("WANDB_MODE", "online")
@@ -130,7 +131,7 @@ class Tracker:
 
 
 def _has_login(server: str) -> bool:
-    """A key in the environment or, for that server, in the netrc file where `wandb login` puts it; never a prompt."""
+    """True with a key in the environment or, for that server, in the netrc file where `wandb login` puts it."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     servers = {urlparse(url).hostname for url in (os.environ.get("WANDB_BASE_URL", server), "https://api.wandb.ai")}
@@ -145,9 +146,9 @@ def _line(metrics: dict[str, Any]) -> str:
 
 
 def latest_metrics(directory: Path) -> dict[str, Any] | None:
-    """The last whole line of the metrics file; None where there is none yet."""
+    """Read the last whole line of the metrics file; None where there is none yet."""
     with contextlib.suppress(OSError):
-        for line in reversed((directory / METRICS).read_text().splitlines()):
+        for line in reversed(RunFiles(directory).metrics.read_text().splitlines()):
             with contextlib.suppress(ValueError):  # a line that is just being written
                 return json.loads(line)
     return None

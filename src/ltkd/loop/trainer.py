@@ -1,6 +1,6 @@
-"""fit(): train one network on one method's objective. Teacher and student go through it alike.
+"""Trains one network on one method's objective. Teacher and student go through it alike.
 
-Resume order, when <directory>/last.ckpt exists:
+Resume order, where there is a checkpoint:
     1. model, method (its parameters and buffers), optimizer
     2. the epoch's plan, drawn again from the generator state at the epoch's start
     3. random state of torch (dropout and the like)
@@ -12,207 +12,186 @@ import logging
 import math
 import time
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from ltkd.errors import UserError
 from ltkd.loop.checkpoint import SavePace
-from ltkd.loop.evaluate import Evaluation, evaluate, named_groups
+from ltkd.loop.evaluate import Evaluation, evaluate
 from ltkd.loop.graph import make_step
 from ltkd.loop.interrupt import Interrupted, StopRequest
 from ltkd.loop.progress import Progress
 from ltkd.loop.schedule import learning_rate
-from ltkd.loop.state import CHECKPOINT, State, resume, save_state
-from ltkd.loop.step import Step
-from ltkd.loop.totals import Totals
+from ltkd.loop.state import resume, save_state
 from ltkd.loop.tracking import Tracker
 from ltkd.loop.training import Training
 from ltkd.models.weights import save_weights
+from ltkd.results.files import RunFiles
+from ltkd.results.result import Accuracy
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """`last`, `best` and `selected` are {"epoch": ..., **Evaluation on the test part}.
+    """Accuracy and speed of a finished training."""
 
-    With a validation split they have its Evaluation under "validation"; without one, `selected` is None.
-    """
-
-    last: dict[str, Any]
-    best: dict[str, Any]
-    selected: dict[str, Any] | None
+    accuracy: Accuracy
     train_seconds: float
     images_per_second: float | None
 
-    @property
-    def accuracy(self) -> dict[str, Any]:
-        """As result.json has it."""
-        return {
-            "last": self.last,  # the headline
-            "best": self.best,  # best epoch ON THE TEST PART: only for comparison with papers that report it
-            "selected": self.selected,  # best epoch on the validation split, where there is one
-        }
-
     def followed_by(self, second: "FitResult") -> "FitResult":
-        """Joins both stages of a two-stage training: the second's figures, the seconds of both, the first's speed."""
+        """Join both stages of a two-stage training (accuracy of the second, seconds of both, speed of the first)."""
         seconds = self.train_seconds + second.train_seconds
         return replace(second, train_seconds=seconds, images_per_second=self.images_per_second)
 
 
-def fit(training: Training, directory: Path, tracker: Tracker) -> FitResult:
-    """Train to the recipe's last epoch, from <directory>/last.ckpt where there is one.
+class Trainer:
+    """One training; `Trainer(training, files, tracker).fit()` carries it out.
 
-    Raises Interrupted after SIGTERM or Ctrl-C, with everything saved, and UserError when a loss term is not finite.
+    Of the run's files it reads and writes the checkpoint and the selected weights; the tracker has the metrics.
     """
-    t = training
-    torch.manual_seed(t.seed)  # dropout and the like; order, crops and flips have a generator of their own
-    generator = torch.Generator().manual_seed(t.seed)  # on the CPU: the same plan on every device
-    train_step = make_step(t)
-    state = resume(t, directory / CHECKPOINT, train_step)
-    tracker.restart(state.history)
-    steps_per_epoch = t.train.num_batches(t.recipe.batch_size)
-    progress = Progress(
-        t.label, t.recipe.epochs, steps_per_epoch, state.epoch * steps_per_epoch + state.step, t.progress,
-        part="test" if t.validation is None else "validation",
-    )  # fmt: skip
-    pace = SavePace()
-    try:
-        with StopRequest() as stop:
-            while state.epoch < t.recipe.epochs:
-                _train_epoch(t, state, train_step, generator, directory, stop, progress)
-                _finish_epoch(t, state, train_step, directory, tracker, progress, pace)
-        # here, where a signal raises again: none falls between the two
-        if stop.signal is not None:  # it came after the last step: all is saved, but what follows is not wanted
-            raise Interrupted(stop.signal)
-    finally:
-        progress.close()
-        train_step.close()
-    if state.last is None:  # no epoch at all: a pretrained network used as it is
-        _evaluate(t, state, directory)
-    return FitResult(state.last, state.best, state.selected, state.seconds, _images_per_second(t, state))
 
+    def __init__(self, training: Training, files: RunFiles, tracker: Tracker) -> None:
+        self.training, self.files, self.tracker = training, files, tracker
+        self.step = make_step(training)
+        self.generator = torch.Generator()  # on the CPU: the same plan on every device
+        self.stop = StopRequest()
+        self.pace = SavePace()
 
-def _train_epoch(
-    t: Training, state: State, train_step: Step, generator: torch.Generator, directory: Path, stop: StopRequest,
-    progress: Progress,
-) -> None:  # fmt: skip
-    """The steps of one epoch that are not done yet."""
-    epoch = state.epoch + 1
-    if state.generator is None:
-        state.generator = generator.get_state()
-    generator.set_state(state.generator)
-    order = t.sampler.order(epoch, t.recipe.epochs, generator)
-    plan = t.train.draw_epoch(generator, order)
-    state.repeats = t.sampler.repeats(order, t.split.groups)
-    t.model.train(not t.frozen_features)
-    t.method.train()
-    t.method.start_epoch(epoch)
-    train_step.start_epoch(epoch, plan, learning_rate(t.recipe, epoch))
-    if state.step == 0:
-        train_step.totals.start_epoch()
+    def fit(self) -> FitResult:
+        """Train to the recipe's last epoch, from the folder's checkpoint where there is one.
 
-    start, seconds_before = time.perf_counter(), state.seconds
-    for step in range(state.step, t.train.num_batches(t.recipe.batch_size)):
-        if stop.signal is not None:
-            state.seconds = seconds_before + time.perf_counter() - start
-            try:
-                _loss(state, train_step.totals, epoch, t)  # nothing broken is saved
-                save_state(t, state, train_step, directory)
-            except UserError as error:  # then the last checkpoint has to do; the request to stop holds
-                logger.warning("%s", error)
-            logger.warning("%s: stopped in epoch %d; the same command resumes it", t.label, epoch)
-            raise Interrupted(stop.signal)
-        state.images += train_step.run(step)
-        state.step = step + 1
-        if progress.step():
-            progress.show(_loss(state, train_step.totals, epoch, t))
+        Raises Interrupted after SIGTERM or Ctrl-C, with everything saved, and UserError when a loss term is not finite.
+        """
+        t = self.training
+        torch.manual_seed(t.seed)  # dropout and the like; order, crops and flips have a generator of their own
+        self.generator.manual_seed(t.seed)
+        self.state = resume(t, self.files.checkpoint, self.step)
+        self.tracker.restart(self.state.history)
+        self.progress = Progress(
+            t.label, t.recipe.epochs, t.steps_per_epoch, self.state.steps(t), t.progress, part=list(t.held_out)[-1]
+        )
+        try:
+            with self.stop:
+                while self.state.epoch < t.recipe.epochs:
+                    self.train_epoch()
+                    self.finish_epoch()
+            # here, where a signal raises again: none falls between the two
+            if self.stop.signal is not None:  # it came after the last step: all is saved, but nothing more is wanted
+                raise Interrupted(self.stop.signal)
+        finally:
+            self.progress.close()
+            self.step.close()
+        state = self.state
+        if state.last is None:  # no epoch at all: a pretrained network used as it is
+            self.evaluate()
+        accuracy: Accuracy = {"last": state.last, "best": state.best, "selected": state.selected}
+        return FitResult(accuracy, state.seconds, self.images_per_second())
 
-    _loss(state, train_step.totals, epoch, t)  # before anything of this epoch is kept; also waits for the device
-    if not torch.stack([parameter.isfinite().all() for parameter in t.model.parameters()]).all():
-        raise UserError(_diverged(t, epoch, "the weights became infinite or nan"))
-    state.seconds = seconds_before + time.perf_counter() - start
-    state.epoch, state.step, state.generator = epoch, 0, generator.get_state()
+    def train_epoch(self) -> None:
+        """Carry out the steps of one epoch that are not done yet."""
+        t, state = self.training, self.state
+        epoch = state.epoch + 1
+        self._start_epoch(epoch)
+        start, seconds_before = time.perf_counter(), state.seconds
+        for number in range(state.step, t.steps_per_epoch):
+            if self.stop.signal is not None:
+                state.seconds = seconds_before + time.perf_counter() - start
+                self._save_and_stop(epoch)
+            state.images += self.step.run(number)
+            state.step = number + 1
+            if self.progress.step():
+                self.progress.show(self.check_finite(epoch))
 
+        self.check_finite(epoch, weights=True)  # before anything of this epoch is kept; also waits for the device
+        state.seconds = seconds_before + time.perf_counter() - start
+        state.epoch, state.step, state.generator = epoch, 0, self.generator.get_state()
 
-def _loss(state: State, totals: Totals, epoch: int, t: Training) -> float:
-    """The mean objective of the epoch so far. UserError, naming epoch and term, if a term is not finite."""
-    if not state.images:
-        return 0.0
-    sums = totals.sums_on_cpu()
-    terms = {name: value.item() / state.images for name, value in sums.items() if name.startswith("loss/")}
-    if not all(map(math.isfinite, terms.values())):
-        # one broken term breaks the weights and with them all terms of the next step: the first one is the cause
-        broken_at = totals.broken_at()
-        steps = {name: broken_at[name] for name in terms}
-        broken = [name for name in terms if steps[name] == min(steps.values())]
-        names = " and ".join(repr(name.removeprefix("loss/")) for name in broken)
-        what = f"loss term {names} became {terms[broken[0]]} at step {int(min(steps.values())) + 1}"
-        raise UserError(_diverged(t, epoch, what))
-    return sum(terms.values())
+    def _start_epoch(self, epoch: int) -> None:
+        t, state = self.training, self.state
+        if state.generator is None:
+            state.generator = self.generator.get_state()
+        self.generator.set_state(state.generator)
+        order = t.sampler.order(epoch, t.recipe.epochs, self.generator)
+        plan = t.train.draw_epoch(self.generator, order)
+        state.repeats = t.sampler.repeats(order, t.split.groups)
+        t.model.train(not t.frozen_features)
+        t.method.train()
+        t.method.start_epoch(epoch)
+        self.step.start_epoch(epoch, plan, learning_rate(t.recipe, epoch))
+        if state.step == 0:
+            self.step.totals.start_epoch()
 
+    def _save_and_stop(self, epoch: int) -> None:
+        try:
+            self.check_finite(epoch)  # nothing broken is saved
+            save_state(self.files.checkpoint, self.training, self.state, self.step)
+        except UserError as error:  # then the last checkpoint has to do; the request to stop holds
+            logger.warning("%s", error)
+        logger.warning("%s: stopped in epoch %d; the same command resumes it", self.training.label, epoch)
+        raise Interrupted(self.stop.signal)
 
-def _diverged(t: Training, epoch: int, what: str) -> str:
-    return (
-        f"{t.label}: {what} in epoch {epoch} (learning rate {learning_rate(t.recipe, epoch):g}); the last checkpoint "
-        "is kept. Lower the learning rate or the term's weight, or lengthen the warm-up"
-    )
+    def check_finite(self, epoch: int, *, weights: bool = False) -> float:
+        """Return the mean objective of the epoch so far.
 
+        UserError, naming epoch and term, when a loss term is not finite; with `weights`, when a parameter is not.
+        """
+        t = self.training
+        terms = self.step.totals.loss_terms(self.state.images)
+        broken = None
+        if not all(map(math.isfinite, terms.values())):
+            names, step = self.step.totals.first_broken(terms)
+            broken = f"loss term {' and '.join(map(repr, names))} became {terms[names[0]]} at step {step + 1}"
+        elif weights and not torch.stack([parameter.isfinite().all() for parameter in t.model.parameters()]).all():
+            broken = "the weights became infinite or nan"
+        if broken is not None:
+            raise UserError(
+                f"{t.label}: {broken} in epoch {epoch} (learning rate {learning_rate(t.recipe, epoch):g}); the last "
+                "checkpoint is kept. Lower the learning rate or the term's weight, or lengthen the warm-up"
+            )
+        return sum(terms.values())
 
-def _finish_epoch(
-    t: Training, state: State, train_step: Step, directory: Path, tracker: Tracker, progress: Progress,
-    pace: SavePace,
-) -> None:  # fmt: skip
-    """Evaluate where it is due, log, save where it is due."""
-    epoch, last = state.epoch, state.epoch == t.recipe.epochs
-    t.method.end_epoch(t.model)
-    metrics: dict[str, Any] = {"epoch": epoch, "learning_rate": learning_rate(t.recipe, epoch)}
-    means = {name: value / state.images for name, value in train_step.totals.sums_on_cpu().items()}
-    for name, mean in means.items():
-        if mean.ndim == 2:  # a method's figure: sum over the images of each group, and their number
-            totals, counts = mean.unbind(1)
-            metrics[f"train/{name}"] = (totals.sum() / counts.sum()).item()
-            mean = totals / counts  # nan for a group of which no image was seen
-        if mean.ndim:
-            by_group = named_groups(t.split, mean).items()
-            metrics |= {f"train/{name}/{key}": v for key, v in by_group if v is not None and math.isfinite(v)}
-        else:
-            metrics[f"train/{name}"] = mean.item()
-    metrics |= {f"train/repeats/{t.split.group_names[group]}": value for group, value in state.repeats.items()}
-    loss = metrics["train/loss"] = sum(mean.item() for name, mean in means.items() if name.startswith("loss/"))
+    def finish_epoch(self) -> None:
+        """Evaluate where it is due, log, save where it is due."""
+        t, state = self.training, self.state
+        epoch, last = state.epoch, state.epoch == t.recipe.epochs
+        t.method.end_epoch(t.model)
+        metrics: dict[str, Any] = {"epoch": epoch, "learning_rate": learning_rate(t.recipe, epoch)}
+        metrics |= self.step.totals.metrics(state.images, t.split)
+        metrics |= {f"train/repeats/{t.split.group_names[group]}": value for group, value in state.repeats.items()}
 
-    shown = None  # the last: validation where there is one, who tunes should not look at the test part
-    if last or epoch % t.evaluate_every == 0:
-        for part, evaluation in _evaluate(t, state, directory).items():
-            metrics |= evaluation.metrics(part)
-            shown = evaluation
-    metrics["images_per_second"] = _images_per_second(t, state)
-    state.history.append(metrics)
-    state.images = 0
-    if last or pace.is_due():
-        with pace.saving():
-            save_state(t, state, train_step, directory)
-    tracker.log(metrics)
-    progress.epoch_done(epoch, loss, shown)
+        shown = None  # the last: validation where there is one, who tunes should not look at the test part
+        if last or epoch % t.evaluate_every == 0:
+            for part, evaluation in self.evaluate().items():
+                metrics |= evaluation.metrics(part)
+                shown = evaluation
+        metrics["images_per_second"] = self.images_per_second()
+        state.history.append(metrics)
+        state.images = 0
+        if last or self.pace.is_due():
+            with self.pace.saving():
+                save_state(self.files.checkpoint, t, state, self.step)
+        self.tracker.log(metrics)
+        self.progress.epoch_done(epoch, metrics["train/loss"], shown)
 
+    def evaluate(self) -> dict[str, Evaluation]:
+        """Evaluate the network as it is now on the parts held out, in their order, and note it in the state."""
+        t, state = self.training, self.state
+        evaluations = {name: evaluate(t.model, part, t.split, t.autocast) for name, part in t.held_out.items()}
+        test, validation = evaluations["test"], evaluations.get("validation")
+        record = state.last = {"epoch": state.epoch, **asdict(test)}
+        if state.best is None or test.all > state.best["all"]:
+            state.best = record
+        if validation is not None:
+            record["validation"] = asdict(validation)
+            if state.selected is None or validation.all > state.selected["validation"]["all"]:
+                state.selected = record
+                save_weights(t.model, self.files.selected, {"epoch": str(state.epoch)})
+        return evaluations
 
-def _evaluate(t: Training, state: State, directory: Path) -> dict[str, Evaluation]:
-    """The network as it is now, on the test part and then the validation split where there is one; noted in `state`."""
-    parts = {"test": t.test} | ({} if t.validation is None else {"validation": t.validation})
-    evaluations = {name: evaluate(t.model, part, t.split, t.autocast) for name, part in parts.items()}
-    test, validation = evaluations["test"], evaluations.get("validation")
-    record = state.last = {"epoch": state.epoch, **asdict(test)}
-    if state.best is None or test.all > state.best["all"]:
-        state.best = record
-    if validation is not None:
-        record["validation"] = asdict(validation)
-        if state.selected is None or validation.all > state.selected["validation"]["all"]:
-            state.selected = record
-            save_weights(t.model, directory / "selected.safetensors", {"epoch": str(state.epoch)})
-    return evaluations
-
-
-def _images_per_second(t: Training, state: State) -> float | None:
-    return state.epoch * len(t.train) / state.seconds if state.seconds else None
+    def images_per_second(self) -> float | None:
+        """Speed of the finished epochs' steps."""
+        state = self.state
+        return state.epoch * len(self.training.train) / state.seconds if state.seconds else None

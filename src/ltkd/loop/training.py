@@ -1,4 +1,4 @@
-"""A training: the network, its objective, the data and how to optimise."""
+"""A training's network, objective, data and recipe."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -16,7 +16,7 @@ from ltkd.methods import Method
 
 @dataclass(frozen=True)
 class Training:
-    """All that fit() needs: the network, its objective, the data and how to optimise. Modules are on `device`."""
+    """All that a Trainer needs. Modules are on `device`."""
 
     label: str  # "teacher resnet20": what the user sees
     identity: str  # hash; a checkpoint of another identity is refused
@@ -40,3 +40,16 @@ class Training:
     progress: str
     step: str = "auto"  # run.step of the configuration
     frozen_features: bool = False  # the network stays in eval mode; what of it is trained has requires_grad
+
+    @property
+    def held_out(self) -> dict[str, DeviceData]:
+        """The test part and then, where there is one, the validation split."""
+        return {"test": self.test} | ({} if self.validation is None else {"validation": self.validation})
+
+    @property
+    def precomputed_logits(self) -> list[TeacherLogits]:
+        return [*([] if self.teacher_logits is None else [self.teacher_logits]), *self.extra_logits]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.train.num_batches(self.recipe.batch_size)

@@ -1,41 +1,15 @@
 """The distillation methods, by name."""
 
+import importlib
+import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
-from ltkd.methods import (  # noqa: F401  importing a file registers its methods
-    attention,
-    bayesian,
-    comparative,
-    contrastive,
-    correlation,
-    cross_domain,
-    curriculum_temperature,
-    divergence,
-    extrapolation,
-    feature,
-    generalized_kl,
-    gradient,
-    hard_label,
-    logit,
-    ltkd,
-    mixup,
-    mlkd,
-    online,
-    prior_correction,
-    relation,
-    review,
-    reweighted,
-    simkd,
-    speculative,
-    standardized,
-    trust,
-    two_heads,
-)
-from ltkd.methods.base import Method, MethodContext, Needs, Networks, list_methods, method_class, register
+from ltkd.methods.base import FIDELITY, Method, MethodContext, Needs, Networks, list_methods, method_class, register
 from ltkd.task_losses import TaskLoss
 
 __all__ = [
+    "FIDELITY",
     "Method",
     "MethodContext",
     "Needs",
@@ -45,6 +19,9 @@ __all__ = [
     "method_class",
     "register",
 ]
+
+for _file in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_file.name}")  # importing a file of this folder registers its methods
 
 
 def build_method(name: str, arguments: Mapping[str, Any], context: MethodContext, task_loss: TaskLoss) -> Method:

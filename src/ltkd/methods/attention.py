@@ -8,10 +8,9 @@ from torch import Tensor, nn
 from ltkd import losses
 from ltkd.data.batches import Batch
 from ltkd.methods.base import Method, MethodContext, Needs, register
-from ltkd.methods.features import check_classifier_on_last_map, check_stages
+from ltkd.methods.network_features import check_classifier_on_last_map, check_stages
 from ltkd.models.output import ModelOutput
 from ltkd.ranges import NonNegative
-from ltkd.task_losses import TaskLoss
 
 
 @register("catkd")
@@ -24,24 +23,16 @@ class CATKD(Method):
     """
 
     paper = "Guo et al.: Class Attention Transfer Based Knowledge Distillation, arXiv:2304.12777 (CVPR 2023)"
+    fidelity = "faithful"
     needs = Needs(stages=True)
 
-    def __init__(
-        self,
-        context: MethodContext,
-        task_loss: TaskLoss,
-        *,
-        task_weight: NonNegative,
-        weight: NonNegative,
-        resolution: Annotated[int, Ge(1)],
-        normalise: bool,
-    ) -> None:
-        super().__init__(context, task_loss, task_weight=task_weight)
+    weight: NonNegative
+    resolution: Annotated[int, Ge(1)]
+    normalise: bool
+
+    def build(self, context: MethodContext) -> None:
         check_stages(self.name, context, last_only=True)
         check_classifier_on_last_map(self.name, context, roles=("student", "teacher"))
-        self.weight = weight
-        self.resolution = resolution
-        self.normalise = normalise
         self.networks = context.networks  # no module: the classifiers stay their networks' own
 
     def adapt_student(self, model: nn.Module) -> nn.Module:

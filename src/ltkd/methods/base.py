@@ -1,8 +1,9 @@
 """A method: named loss terms, and what it needs from teacher and student.
 
-A further method is a class below `Method` under `@register("name")`. Its keyword-only constructor parameters are its
-YAML keys (conf/method/NAME.yaml), checked against their annotations; its `distill` is its equation. Parameters and
-buffers of its own join the optimizer and the checkpoint because it is a module.
+A new method is a class below `Method` under `@register("name")`. Its annotated attributes are its settings, the keys of
+conf/method/NAME.yaml (see `ltkd.settings`); `build` makes its parameters and buffers and checks that it fits the data
+and the networks; `distill` is its equation. Parameters and buffers join the optimizer and the checkpoint because it is
+a module.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,8 +16,15 @@ from torch import Tensor, nn
 from ltkd.data.batches import Batch
 from ltkd.errors import unknown_name
 from ltkd.models.output import ModelOutput
-from ltkd.ranges import Fraction, NonNegative
+from ltkd.ranges import NonNegative
+from ltkd.settings import Settings
 from ltkd.task_losses import TaskLoss
+
+FIDELITY = {  # of a method to its paper; every method states one
+    "faithful": "equation and settings of the paper or its code",
+    "adapted": "carried over from language models or another task, or with changes or settings of our own",
+    "inspired": "made from an abstract or a note; what they leave open is our choice",
+}
 
 _METHODS: dict[str, type["Method"]] = {}
 
@@ -77,34 +85,42 @@ class MethodContext:
     teacher_name: str = "teacher"
 
 
-class Method(nn.Module):
+class Method(Settings, nn.Module):
     """The objective: task loss and distillation terms, each already weighted; the engine minimises their sum."""
 
     name: ClassVar[str]  # in the registry
     paper: ClassVar[str]
+    fidelity: ClassVar[str]  # a key of FIDELITY
     needs: ClassVar[Needs] = Needs()
     made_for_task_losses: ClassVar[Mapping[str, str]] = {}  # {"teacher": name}; compatibility.py warns of another
     reads_labels: ClassVar[bool] = False  # beside the task loss: each image's one label or row, which a mixture lacks
     keeps_classifier: ClassVar[bool] = True  # the student is deployed with its own, whatever `adapt_student` does
-    needs_teacher_statistics: bool = False  # `prepare` wants the teacher's logits on the whole training set
+    needs_teacher_statistics = False  # `prepare` wants the teacher's logits on the whole training set
     # Every step gives the device the same work: no value is read from it, no choice and no shape depends on one, and
     # what changes from epoch to epoch is in buffers, changed in place. Then a GPU runs the step as one captured graph.
     capturable: ClassVar[bool] = True
     reports_robustness: ClassVar[bool] = False  # the accuracy under attack belongs to its result
 
-    def __init__(
-        self, context: MethodContext, task_loss: TaskLoss, *, task_weight: NonNegative, warmup_fraction: Fraction = 0.0
-    ) -> None:
-        super().__init__()
+    task_weight: NonNegative
+    warmup_fraction = 0.0  # a method with a warm-up makes it a setting: `warmup_fraction: Fraction`
+
+    def __init__(self, context: MethodContext, task_loss: TaskLoss, **settings: Any) -> None:
+        super().__init__(**settings)
         self.task_loss = task_loss
-        self.task_weight = task_weight
         self.epochs = context.epochs
-        self.warmup_epochs = round(warmup_fraction * context.epochs)
+        self.warmup_epochs = round(self.warmup_fraction * context.epochs)
         # On the device, so that a captured training step sees each epoch's value; not saved: the epoch determines it.
         self.register_buffer("warmup", torch.tensor(self._warmup_at(1)), persistent=False)
         self.register_buffer("_group_of_class", context.groups.clone(), persistent=False)
         self._num_groups = len(context.group_names)
         self.figures: dict[str, Tensor] = {}  # of the latest batch, see `record`
+        self.build(context)
+
+    def build(self, context: MethodContext) -> None:
+        """Make the method's own parameters and buffers; the settings and `self.task_loss` are set already.
+
+        UserError where the method cannot work with these data, networks or settings.
+        """
 
     def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         """The weighted distillation terms by name, before the warm-up."""
@@ -170,9 +186,14 @@ class Method(nn.Module):
 
 
 def register(name: str) -> Callable[[type[Method]], type[Method]]:
-    """Class decorator: makes the class the method `name`."""
+    """Class decorator: makes the class the method `name`. TypeError unless the class itself has paper and fidelity."""
 
     def add(method: type[Method]) -> type[Method]:
+        if not vars(method).get("paper"):
+            raise TypeError(f"method {name}: {method.__name__}.paper is missing; it says where the method is from")
+        if vars(method).get("fidelity") not in FIDELITY:
+            choices = "; ".join(f"{key!r} ({meaning})" for key, meaning in FIDELITY.items())
+            raise TypeError(f"method {name}: {method.__name__}.fidelity should be one of {choices}")
         _METHODS[name] = method
         method.name = name
         return method

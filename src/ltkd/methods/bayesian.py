@@ -15,7 +15,6 @@ from ltkd.errors import UserError
 from ltkd.methods.base import Method, MethodContext, Needs, register
 from ltkd.models.output import ModelOutput
 from ltkd.ranges import NonNegative, Positive, PositiveInt
-from ltkd.task_losses import TaskLoss
 
 logger = logging.getLogger(__name__)
 
@@ -44,36 +43,24 @@ class BayesianTeacher(Method):
         "Morad, Shlezinger, Eldar: SGD-Based Knowledge Distillation with Bayesian Teachers: Theory and Guidelines, "
         "arXiv:2601.01484 (ICLR 2026)"
     )
+    fidelity = "adapted"
 
-    def __init__(
-        self,
-        context: MethodContext,
-        task_loss: TaskLoss,
-        *,
-        task_weight: NonNegative,
-        weight: NonNegative,
-        teacher_temperature: Positive,
-        student_temperature: Positive,
-        posterior: Literal["ensemble", "mc_dropout", "swag"],
-        samples: PositiveInt,
-        dropout: Annotated[float, Gt(0), Lt(1)] | None,
-        swag_epochs: Annotated[int, Ge(2)] | None,
-        swag_learning_rate: Positive | None,
-        swag_rank: Annotated[int, Ge(2)] | None,
-    ) -> None:
-        super().__init__(context, task_loss, task_weight=task_weight)
-        self.weight = weight
-        self.teacher_temperature = teacher_temperature
-        self.student_temperature = student_temperature
-        self.posterior = posterior
-        self.samples = samples
-        self.dropout = dropout
-        given = {"dropout": dropout, "swag_epochs": swag_epochs, "swag_learning_rate": swag_learning_rate,
-                 "swag_rank": swag_rank}  # fmt: skip
-        for key, value in given.items():
-            if value is not None and key not in SETTINGS_OF_POSTERIOR.get(posterior, ()):
-                logger.warning("method.%s has no effect with method.posterior=%s", key, posterior)
-        if posterior == "mc_dropout":
+    weight: NonNegative
+    teacher_temperature: Positive
+    student_temperature: Positive
+    posterior: Literal["ensemble", "mc_dropout", "swag"]
+    samples: PositiveInt
+    dropout: Annotated[float, Gt(0), Lt(1)] | None
+    swag_epochs: Annotated[int, Ge(2)] | None
+    swag_learning_rate: Positive | None
+    swag_rank: Annotated[int, Ge(2)] | None
+
+    def build(self, context: MethodContext) -> None:
+        for posterior, settings in SETTINGS_OF_POSTERIOR.items():
+            for key in settings:
+                if posterior != self.posterior and getattr(self, key) is not None:
+                    logger.warning("method.%s has no effect with method.posterior=%s", key, self.posterior)
+        if self.posterior == "mc_dropout":
             self.needs = Needs(embedding=True)
             classifier = context.networks.teacher_classifier
             if classifier is None or context.teacher.embedding is None or isinstance(classifier, nn.Conv2d):

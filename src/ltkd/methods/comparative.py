@@ -8,11 +8,10 @@ from torch import Tensor
 
 from ltkd import losses
 from ltkd.data.batches import Batch
-from ltkd.methods.base import Method, MethodContext, register
+from ltkd.methods.base import Method, register
 from ltkd.methods.partners import Partner, draw_partners
 from ltkd.models.output import ModelOutput
 from ltkd.ranges import NonNegative
-from ltkd.task_losses import TaskLoss
 
 
 @register("ckd")
@@ -32,26 +31,15 @@ class ComparativeKD(Method):
 
     reads_labels = True
     paper = "Wilf et al.: Comparative Knowledge Distillation, arXiv:2311.02253 (WACV 2025)"
+    fidelity = "adapted"
 
-    def __init__(
-        self,
-        context: MethodContext,
-        task_loss: TaskLoss,
-        *,
-        task_weight: NonNegative,
-        weight: NonNegative,
-        label_weight: NonNegative,
-        group_size: Annotated[int, Ge(2)],
-        partner: Partner,
-    ) -> None:
-        super().__init__(context, task_loss, task_weight=task_weight)
-        self.weight = weight
-        self.label_weight = label_weight
-        self.group_size = group_size
-        self.balanced = partner == "class_balanced"
+    weight: NonNegative
+    label_weight: NonNegative
+    group_size: Annotated[int, Ge(2)]
+    partner: Partner
 
     def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
-        partners = draw_partners(batch.labels, self.group_size - 1, balanced=self.balanced)
+        partners = draw_partners(batch.labels, self.group_size - 1, self.partner)
         own = torch.arange(len(partners), device=partners.device).unsqueeze(1)
         positive, negative = torch.cat((own, partners), dim=1).tensor_split(2, dim=1)  # the first half is the larger
         compared = [logits[part] for logits in (student.logits, teacher.logits) for part in (positive, negative)]

@@ -10,10 +10,9 @@ from ltkd import losses
 from ltkd.data.batches import Batch
 from ltkd.errors import UserError
 from ltkd.methods.base import Method, MethodContext, Needs, register
-from ltkd.methods.features import check_embeddings
+from ltkd.methods.network_features import check_embeddings
 from ltkd.models.output import ModelOutput
 from ltkd.ranges import NonNegative, Positive
-from ltkd.task_losses import TaskLoss
 
 
 @register("crd")
@@ -31,44 +30,34 @@ class CRD(Method):
 
     reads_labels = True
     paper = "Tian, Krishnan, Isola: Contrastive Representation Distillation, arXiv:1910.10699"
+    fidelity = "faithful"
     needs = Needs(embedding=True)
 
-    def __init__(
-        self,
-        context: MethodContext,
-        task_loss: TaskLoss,
-        *,
-        task_weight: NonNegative,
-        weight: NonNegative,
-        kd_weight: NonNegative,
-        kd_temperature: Positive,
-        dimensions: Annotated[int, Ge(1)],
-        negatives: Annotated[int, Ge(1)],
-        temperature: Annotated[float, Ge(0.02)],  # below, exp(1 / temperature) leaves float32
-        momentum: Annotated[float, Ge(0), Lt(1)],
-    ) -> None:
-        super().__init__(context, task_loss, task_weight=task_weight)
+    weight: NonNegative
+    kd_weight: NonNegative
+    kd_temperature: Positive
+    dimensions: Annotated[int, Ge(1)]
+    negatives: Annotated[int, Ge(1)]
+    temperature: Annotated[float, Ge(0.02)]  # below, exp(1 / temperature) leaves float32
+    momentum: Annotated[float, Ge(0), Lt(1)]
+
+    def build(self, context: MethodContext) -> None:
         check_embeddings(self.name, context)
-        self.weight = weight
-        self.kd_weight = kd_weight
-        self.kd_temperature = kd_temperature
-        self.temperature = temperature
-        self.momentum = momentum
-        self.student_embedding = nn.Linear(context.student.embedding.shape[1], dimensions)
-        self.teacher_embedding = nn.Linear(context.teacher.embedding.shape[1], dimensions)
-        self.negatives = ClassNegatives(context.train_labels, context.num_classes)
+        self.student_embedding = nn.Linear(context.student.embedding.shape[1], self.dimensions)
+        self.teacher_embedding = nn.Linear(context.teacher.embedding.shape[1], self.dimensions)
+        self.other_classes = ClassNegatives(context.train_labels, context.num_classes)
         self.num_data = len(context.train_labels)
-        self.num_negatives = min(negatives, self.negatives.fewest)
-        bound = (3 / dimensions) ** 0.5  # about unit norm
+        self.num_negatives = min(self.negatives, self.other_classes.fewest)
+        bound = (3 / self.dimensions) ** 0.5  # about unit norm
         for role in ("student", "teacher"):
-            memory = torch.empty(self.num_data, dimensions).uniform_(-bound, bound)
+            memory = torch.empty(self.num_data, self.dimensions).uniform_(-bound, bound)
             self.register_buffer(f"{role}_memory", memory)
             self.register_buffer(f"{role}_constant", torch.zeros(()))  # Z; 0: no batch yet
 
     def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         of_student = self.student_embedding(student.embedding)
         of_teacher = self.teacher_embedding(teacher.embedding.detach())
-        counts = self.negatives.draw(batch.labels, self.num_negatives)
+        counts = self.other_classes.draw(batch.labels, self.num_negatives)
         sides = {
             "crd_student": (of_student, self.teacher_memory, self.student_constant),
             "crd_teacher": (of_teacher, self.student_memory, self.teacher_constant),

@@ -8,10 +8,9 @@ from torch import Tensor
 
 from ltkd import losses
 from ltkd.data.batches import Batch
-from ltkd.methods.base import Method, MethodContext, register
+from ltkd.methods.base import Method, register
 from ltkd.models.output import ModelOutput
 from ltkd.ranges import Fraction, NonNegative, Positive
-from ltkd.task_losses import TaskLoss
 
 
 @register("dist")
@@ -19,28 +18,19 @@ class DIST(Method):
     """task_weight * task + T^2 * (beta * (1 - correlation over classes) + gamma * (1 - correlation over the batch))."""
 
     paper = "Huang et al.: Knowledge Distillation from A Stronger Teacher, arXiv:2205.10536"
+    fidelity = "faithful"
 
-    def __init__(
-        self,
-        context: MethodContext,
-        task_loss: TaskLoss,
-        *,
-        task_weight: NonNegative,
-        beta: NonNegative,
-        gamma: NonNegative,
-        temperature: Positive,
-        scale_free: bool,
-    ) -> None:
-        super().__init__(context, task_loss, task_weight=task_weight)
-        self.beta = beta
-        self.gamma = gamma
-        self.settings = {"temperature": temperature, "scale_free": scale_free}
+    beta: NonNegative
+    gamma: NonNegative
+    temperature: Positive
+    scale_free: bool
 
     def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         logits = (student.logits, teacher.logits)
+        options = {"temperature": self.temperature, "scale_free": self.scale_free}
         return {
-            "dist_inter": losses.dist(*logits, beta=self.beta, gamma=0.0, **self.settings),
-            "dist_intra": losses.dist(*logits, beta=0.0, gamma=self.gamma, **self.settings),
+            "dist_inter": losses.dist(*logits, beta=self.beta, gamma=0.0, **options),
+            "dist_intra": losses.dist(*logits, beta=0.0, gamma=self.gamma, **options),
         }
 
 
@@ -59,23 +49,12 @@ class CMKD(Method):
         "Niu et al.: Efficient and Robust Knowledge Distillation from A Stronger Teacher Based on Correlation "
         "Matching, arXiv:2410.06561"
     )
+    fidelity = "inspired"
 
-    def __init__(
-        self,
-        context: MethodContext,
-        task_loss: TaskLoss,
-        *,
-        task_weight: NonNegative,
-        weight: NonNegative,
-        temperature: Positive,
-        difficulty: Fraction | Literal["entropy"],
-        rank_strength: Positive,
-    ) -> None:
-        super().__init__(context, task_loss, task_weight=task_weight)
-        self.weight = weight
-        self.temperature = temperature
-        self.difficulty = difficulty
-        self.rank_strength = rank_strength
+    weight: NonNegative
+    temperature: Positive
+    difficulty: Fraction | Literal["entropy"]
+    rank_strength: Positive
 
     def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         difficulty = losses.normalized_entropy(teacher.logits, temperature=self.temperature)
@@ -101,27 +80,14 @@ class RLKD(Method):
         "Peng, Zhang: Enhancing Knowledge Distillation of Large Language Models through Efficient Multi-Modal "
         "Distribution Alignment, arXiv:2409.12545"
     )
+    fidelity = "adapted"
 
-    def __init__(
-        self,
-        context: MethodContext,
-        task_loss: TaskLoss,
-        *,
-        task_weight: NonNegative,
-        rank_weight: NonNegative,
-        kd_weight: NonNegative,
-        k: Annotated[int, Ge(2)],
-        strength: Positive,
-        temperature: Positive,
-        dynamic: bool,
-    ) -> None:
-        super().__init__(context, task_loss, task_weight=task_weight)
-        self.rank_weight = rank_weight
-        self.kd_weight = kd_weight
-        self.k = k
-        self.strength = strength
-        self.temperature = temperature
-        self.dynamic = dynamic
+    rank_weight: NonNegative
+    kd_weight: NonNegative
+    k: Annotated[int, Ge(2)]
+    strength: Positive
+    temperature: Positive
+    dynamic: bool
 
     def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         logits = (student.logits, teacher.logits)

@@ -11,7 +11,6 @@ from ltkd.losses import kd_per_image
 from ltkd.methods.base import Method, MethodContext, register
 from ltkd.models.output import ModelOutput
 from ltkd.ranges import Fraction, NonNegative, Positive
-from ltkd.task_losses import TaskLoss
 
 HIDDEN_UNITS = 128  # of the network that gives each image its temperature
 
@@ -29,30 +28,22 @@ class CTKD(Method):
     """
 
     paper = "Li et al.: Curriculum Temperature for Knowledge Distillation, arXiv:2211.16231"
+    fidelity = "faithful"
 
-    def __init__(
-        self,
-        context: MethodContext,
-        task_loss: TaskLoss,
-        *,
-        task_weight: NonNegative,
-        weight: NonNegative,
-        start: Positive,
-        span: NonNegative,
-        initial_theta: float,
-        curriculum_fraction: Fraction,
-        theta_of: Literal["all", "image"],
-    ) -> None:
-        super().__init__(context, task_loss, task_weight=task_weight)
-        self.weight = weight
-        self.start = start
-        self.span = span
-        self.curriculum_epochs = round(curriculum_fraction * context.epochs)
-        if theta_of == "all":
-            self.theta = nn.Parameter(torch.tensor([float(initial_theta)]))
+    weight: NonNegative
+    start: Positive
+    span: NonNegative
+    initial_theta: float
+    curriculum_fraction: Fraction
+    theta_of: Literal["all", "image"]
+
+    def build(self, context: MethodContext) -> None:
+        self.curriculum_epochs = round(self.curriculum_fraction * context.epochs)
+        if self.theta_of == "all":
+            self.theta = nn.Parameter(torch.tensor([float(self.initial_theta)]))
         else:
             last = nn.Linear(HIDDEN_UNITS, 1)
-            nn.init.constant_(last.bias, initial_theta)
+            nn.init.constant_(last.bias, self.initial_theta)
             self.theta = nn.Sequential(nn.Linear(2 * context.num_classes, HIDDEN_UNITS), nn.ReLU(), last)
         self.register_buffer("reversal", torch.tensor(self.reversal_at(1)), persistent=False)
 

@@ -4,10 +4,9 @@ from torch import Tensor
 
 from ltkd import losses
 from ltkd.data.batches import Batch
-from ltkd.methods.base import Method, MethodContext, register
+from ltkd.methods.base import Method, register
 from ltkd.models.output import ModelOutput
 from ltkd.ranges import NonNegative, Positive
-from ltkd.task_losses import TaskLoss
 
 
 @register("abkd")
@@ -21,29 +20,22 @@ class ABKD(Method):
         "Wang et al.: ABKD: Pursuing a Proper Allocation of the Probability Mass in Knowledge Distillation via "
         "alpha-beta-Divergence, arXiv:2505.04560"
     )
+    fidelity = "faithful"
 
-    def __init__(
-        self,
-        context: MethodContext,
-        task_loss: TaskLoss,
-        *,
-        task_weight: NonNegative,
-        weight: NonNegative,
-        alpha: float,
-        beta: float,
-        temperature: Positive,
-        standardized: bool,
-    ) -> None:
-        super().__init__(context, task_loss, task_weight=task_weight)
-        self.weight = weight
-        self.divergence = {"alpha": alpha, "beta": beta, "temperature": temperature}
-        self.standardized = standardized
+    weight: NonNegative
+    alpha: float
+    beta: float
+    temperature: Positive
+    standardized: bool
 
     def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         logits = (student.logits, teacher.logits)
         if self.standardized:
             logits = map(losses.standardize, logits)
-        return {"abkd": self.weight * losses.alpha_beta_divergence(*logits, **self.divergence)}
+        divergence = losses.alpha_beta_divergence(
+            *logits, alpha=self.alpha, beta=self.beta, temperature=self.temperature
+        )
+        return {"abkd": self.weight * divergence}
 
 
 @register("redistill")
@@ -61,22 +53,16 @@ class REDistill(Method):
         "Tybl, Neumann: REDistill: Robust Estimator Distillation for Balancing Robustness and Efficiency, "
         "arXiv:2602.04677"
     )
+    fidelity = "inspired"
 
-    def __init__(
-        self,
-        context: MethodContext,
-        task_loss: TaskLoss,
-        *,
-        task_weight: NonNegative,
-        weight: NonNegative,
-        power: float,
-        teacher_first: bool,
-        temperature: Positive,
-    ) -> None:
-        super().__init__(context, task_loss, task_weight=task_weight)
-        self.weight = weight * temperature**2
-        self.divergence = {"power": power, "teacher_first": teacher_first, "temperature": temperature}
+    weight: NonNegative
+    power: float
+    teacher_first: bool
+    temperature: Positive
 
     def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
-        divergence = losses.power_divergence(student.logits, teacher.logits, **self.divergence)
-        return {"redistill": self.weight * divergence}
+        divergence = losses.power_divergence(
+            student.logits, teacher.logits, power=self.power, teacher_first=self.teacher_first,
+            temperature=self.temperature,
+        )  # fmt: skip
+        return {"redistill": self.weight * self.temperature**2 * divergence}

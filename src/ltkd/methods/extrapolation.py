@@ -12,7 +12,7 @@ from ltkd.methods.base import Method, MethodContext, register
 from ltkd.models import model_factory
 from ltkd.models.output import ModelOutput
 from ltkd.ranges import NonNegative, Positive
-from ltkd.task_losses import TaskLoss
+from ltkd.task_losses.class_counts import check_every_class
 
 
 @register("exopd")
@@ -39,32 +39,17 @@ class RewardExtrapolation(Method):
         "Yang et al.: Learning beyond Teacher: Generalized On-Policy Distillation with Reward Extrapolation, "
         "arXiv:2602.12125"
     )
+    fidelity = "adapted"
 
-    def __init__(
-        self,
-        context: MethodContext,
-        task_loss: TaskLoss,
-        *,
-        task_weight: NonNegative,
-        weight: NonNegative,
-        temperature: Positive,
-        reward_scale: Positive,
-        divergence: Literal["reverse", "forward"],
-        reference: str,
-    ) -> None:
-        super().__init__(context, task_loss, task_weight=task_weight)
-        self.weight = weight
-        self.temperature = temperature
-        self.reward_scale = reward_scale
-        self.divergence = losses.reverse_kl_to_target if divergence == "reverse" else losses.forward_kl_to_target
-        self.reference = reference
-        if reference == "prior":
-            empty = (context.class_counts == 0).nonzero().flatten().tolist()
-            if empty:
-                raise UserError(
-                    f"method.reference: prior needs a training image of every class; none of class {empty}. Choose "
-                    "reference=student or another split"
-                )
+    weight: NonNegative
+    temperature: Positive
+    reward_scale: Positive
+    divergence: Literal["reverse", "forward"]
+    reference: str
+
+    def build(self, context: MethodContext) -> None:
+        if self.reference == "prior":
+            check_every_class("method.reference: prior", context.class_counts, remedy="reference=student")
             log_prior = (context.class_counts / context.class_counts.sum()).log()
             self.register_buffer("log_prior", log_prior, persistent=False)
 
@@ -90,7 +75,8 @@ class RewardExtrapolation(Method):
 
     def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         reference = self.log_prior if self.reference == "prior" else batch.extra_logits[0]
-        loss = self.divergence(
+        divergence = losses.reverse_kl_to_target if self.divergence == "reverse" else losses.forward_kl_to_target
+        loss = divergence(
             student.logits, teacher.logits, reference, reward_scale=self.reward_scale, temperature=self.temperature
         )
         return {"extrapolation": self.weight * loss}

@@ -14,10 +14,9 @@ from ltkd import losses
 from ltkd.data.batches import Batch
 from ltkd.errors import UserError
 from ltkd.methods.base import Method, MethodContext, Needs, register
-from ltkd.methods.features import before_activation, check_stages, pair_stages
+from ltkd.methods.network_features import before_activation, check_stages, pair_stages
 from ltkd.models.output import ModelOutput
 from ltkd.ranges import NonNegative, Positive
-from ltkd.task_losses import TaskLoss
 
 
 @register("fitnet")
@@ -32,24 +31,18 @@ class FitNet(Method):
     """
 
     paper = "Romero et al.: FitNets: Hints for Thin Deep Nets, arXiv:1412.6550"
+    fidelity = "adapted"
     needs = Needs(stages=True)
 
-    def __init__(
-        self,
-        context: MethodContext,
-        task_loss: TaskLoss,
-        *,
-        task_weight: NonNegative,
-        weight: NonNegative,
-        stage: Annotated[int, Ge(1)] | Literal["middle"],
-    ) -> None:
-        super().__init__(context, task_loss, task_weight=task_weight)
+    weight: NonNegative
+    stage: Annotated[int, Ge(1)] | Literal["middle"]
+
+    def build(self, context: MethodContext) -> None:
         check_stages(self.name, context)
-        self.weight = weight
         pairs = pair_stages(context.student.stages, context.teacher.stages)
-        if stage != "middle" and stage > len(pairs):
-            raise UserError(f"method.stage: should be at most {len(pairs)} (the paired stages), got {stage}")
-        self.index = (len(pairs) - 1) // 2 if stage == "middle" else stage - 1
+        if self.stage != "middle" and self.stage > len(pairs):
+            raise UserError(f"method.stage: should be at most {len(pairs)} (the paired stages), got {self.stage}")
+        self.index = (len(pairs) - 1) // 2 if self.stage == "middle" else self.stage - 1
         self.regressor = _hint_regressor(*pairs[self.index])
 
     def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
@@ -76,21 +69,14 @@ class AttentionTransfer(Method):
     """task_weight * task + weight * sum over the stages of `losses.attention_transfer`, after their activations."""
 
     paper = "Zagoruyko, Komodakis: Paying More Attention to Attention, arXiv:1612.03928"
+    fidelity = "faithful"
     needs = Needs(stages=True)
 
-    def __init__(
-        self,
-        context: MethodContext,
-        task_loss: TaskLoss,
-        *,
-        task_weight: NonNegative,
-        weight: NonNegative,
-        p: Annotated[float, Ge(1)],
-    ) -> None:
-        super().__init__(context, task_loss, task_weight=task_weight)
+    weight: NonNegative
+    p: Annotated[float, Ge(1)]
+
+    def build(self, context: MethodContext) -> None:
         check_stages(self.name, context)
-        self.weight = weight
-        self.p = p
 
     def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         pairs = pair_stages(student.stages, teacher.stages)
@@ -102,14 +88,13 @@ class NST(Method):
     """task_weight * task + weight * sum over the stages of `losses.nst`, after their activations."""
 
     paper = "Huang, Wang: Like What You Like: Knowledge Distill via Neuron Selectivity Transfer, arXiv:1707.01219"
+    fidelity = "faithful"
     needs = Needs(stages=True)
 
-    def __init__(
-        self, context: MethodContext, task_loss: TaskLoss, *, task_weight: NonNegative, weight: NonNegative
-    ) -> None:
-        super().__init__(context, task_loss, task_weight=task_weight)
+    weight: NonNegative
+
+    def build(self, context: MethodContext) -> None:
         check_stages(self.name, context)
-        self.weight = weight
 
     def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         pairs = pair_stages(student.stages, teacher.stages)
@@ -125,27 +110,22 @@ class VID(Method):
     """
 
     paper = "Ahn et al.: Variational Information Distillation for Knowledge Transfer, arXiv:1904.05835"
+    fidelity = "faithful"
     needs = Needs(stages=True)
 
-    def __init__(
-        self,
-        context: MethodContext,
-        task_loss: TaskLoss,
-        *,
-        task_weight: NonNegative,
-        weight: NonNegative,
-        init_variance: Positive,
-        eps: Positive,
-    ) -> None:
-        super().__init__(context, task_loss, task_weight=task_weight)
+    weight: NonNegative
+    init_variance: Positive
+    eps: Positive
+
+    def build(self, context: MethodContext) -> None:
         check_stages(self.name, context)
-        if init_variance <= eps:
-            raise UserError(f"method.init_variance: should be greater than method.eps ({eps}), got {init_variance}")
-        self.weight = weight
-        self.eps = eps
+        if self.init_variance <= self.eps:
+            raise UserError(
+                f"method.init_variance: should be greater than method.eps ({self.eps}), got {self.init_variance}"
+            )
         channels = [(s.shape[1], t.shape[1]) for s, t in pair_stages(context.student.stages, context.teacher.stages)]
         self.regressors = nn.ModuleList(_mean_regressor(*one) for one in channels)
-        start = losses.vid_initial_log_scale(init_variance, eps)
+        start = losses.vid_initial_log_scale(self.init_variance, self.eps)
         self.log_scales = nn.ParameterList(torch.full((outputs,), start) for _, outputs in channels)
 
     def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
@@ -180,19 +160,13 @@ class OFD(Method):
     """
 
     paper = "Heo et al.: A Comprehensive Overhaul of Feature Distillation, arXiv:1904.01866"
+    fidelity = "faithful"
     needs = Needs(stages=True)
 
-    def __init__(
-        self,
-        context: MethodContext,
-        task_loss: TaskLoss,
-        *,
-        task_weight: NonNegative,
-        weight: NonNegative,
-    ) -> None:
-        super().__init__(context, task_loss, task_weight=task_weight)
+    weight: NonNegative
+
+    def build(self, context: MethodContext) -> None:
         check_stages(self.name, context, preact=("student", "teacher"))
-        self.weight = weight
         pairs = pair_stages(before_activation(context.student), before_activation(context.teacher))
         self.connectors = nn.ModuleList(_connector(s.shape[1], t.shape[1]) for s, t in pairs)
         # A norm says what lies before the activation: it is of no use where the maps are those after it.

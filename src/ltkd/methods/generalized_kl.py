@@ -8,7 +8,6 @@ from ltkd.data.batches import Batch
 from ltkd.methods.base import Method, MethodContext, register
 from ltkd.models.output import ModelOutput
 from ltkd.ranges import Fraction, NonNegative, Positive
-from ltkd.task_losses import TaskLoss
 
 
 class _ClassInformation(Method):
@@ -18,26 +17,15 @@ class _ClassInformation(Method):
     `class_information` every image's own prediction gives the weights. Means and running sums are in the checkpoint.
     """
 
-    def __init__(
-        self,
-        context: MethodContext,
-        task_loss: TaskLoss,
-        *,
-        task_weight: NonNegative,
-        alpha: NonNegative,
-        beta: NonNegative,
-        temperature: Positive,
-        weight_temperature: Positive,
-        class_information: bool,
-        warmup_fraction: Fraction,
-    ) -> None:
-        super().__init__(context, task_loss, task_weight=task_weight, warmup_fraction=warmup_fraction)
-        self.alpha = alpha
-        self.beta = beta
-        self.temperature = temperature
-        self.weight_temperature = weight_temperature
-        self.class_information = class_information
-        if class_information:
+    alpha: NonNegative
+    beta: NonNegative
+    temperature: Positive
+    weight_temperature: Positive
+    class_information: bool
+    warmup_fraction: Fraction
+
+    def build(self, context: MethodContext) -> None:
+        if self.class_information:
             classes = context.num_classes
             self.register_buffer("class_means", torch.full((classes, classes), 1 / classes))
             self.register_buffer("sums", torch.zeros(classes, classes))
@@ -67,7 +55,7 @@ class _ClassInformation(Method):
 
 @register("gkl")
 class GKL(_ClassInformation):
-    """task_weight * task + warm-up * (alpha * softCE + beta * wMSE), without a factor T^2. Faithful to the public code.
+    """task_weight * task + warm-up * (alpha * softCE + beta * wMSE), without a factor T^2, as the public code.
 
         softCE = -mean_b sum_c p_c log q_c at T
         wMSE = 1/4 sum_b sum_ij u_i u_j ((t_i - t_j) - (s_i - s_j))^2 / sum_b sum_ij u_i u_j on the raw logits
@@ -80,29 +68,10 @@ class GKL(_ClassInformation):
 
     reads_labels = True
     paper = "Cui et al.: Generalized Kullback-Leibler Divergence Loss, arXiv:2503.08038"
+    fidelity = "faithful"
 
-    def __init__(
-        self,
-        context: MethodContext,
-        task_loss: TaskLoss,
-        *,
-        task_weight: NonNegative,
-        alpha: NonNegative,
-        beta: NonNegative,
-        gamma: NonNegative,
-        temperature: Positive,
-        weight_temperature: Positive,
-        class_information: bool,
-        normalise_images: bool,
-        warmup_fraction: Fraction,
-    ) -> None:
-        super().__init__(
-            context, task_loss, task_weight=task_weight, alpha=alpha, beta=beta, temperature=temperature,
-            weight_temperature=weight_temperature, class_information=class_information,
-            warmup_fraction=warmup_fraction,
-        )  # fmt: skip
-        self.gamma = gamma
-        self.normalise_images = normalise_images
+    gamma: NonNegative
+    normalise_images: bool
 
     def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         means = self.means_of_classes(teacher, batch)
@@ -116,7 +85,7 @@ class GKL(_ClassInformation):
 
 @register("ikl")
 class IKL(_ClassInformation):
-    """task_weight * task + warm-up * (alpha * softCE + beta * wMSE): GKL with gamma 1. Faithful to the public code.
+    """task_weight * task + warm-up * (alpha * softCE + beta * wMSE): GKL with gamma 1, as the public code.
 
     The sum over pairs of classes is divided by the batch size; at the default weight_temperature of 100 the weights are
     nearly uniform, each pair's 1 / C^2.
@@ -124,6 +93,7 @@ class IKL(_ClassInformation):
 
     reads_labels = True
     paper = "Cui et al.: Decoupled Kullback-Leibler Divergence Loss, arXiv:2305.13948 (NeurIPS 2024)"
+    fidelity = "faithful"
 
     def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         means = self.means_of_classes(teacher, batch)

@@ -6,10 +6,9 @@ from torch import Tensor
 
 from ltkd import losses
 from ltkd.data.batches import Batch
-from ltkd.methods.base import Method, MethodContext, Needs, register
+from ltkd.methods.base import Method, Needs, register
 from ltkd.models.output import ModelOutput
 from ltkd.ranges import NonNegative, Positive
-from ltkd.task_losses import TaskLoss
 
 
 @register("kdiga")
@@ -30,29 +29,18 @@ class KDIGA(Method):
         "Shao, Yi, Chen, Hsieh: How and When Adversarial Robustness Transfers in Knowledge Distillation?, "
         "arXiv:2110.12072"
     )
+    fidelity = "inspired"
     needs = Needs(input_gradients=True)
     reports_robustness = True
 
-    def __init__(
-        self,
-        context: MethodContext,
-        task_loss: TaskLoss,
-        *,
-        task_weight: NonNegative,
-        kd_weight: NonNegative,
-        temperature: Positive,
-        gradient_weight: NonNegative,
-        norm: Literal["l2", "squared"],
-    ) -> None:
-        super().__init__(context, task_loss, task_weight=task_weight)
-        self.kd_weight = kd_weight
-        self.temperature = temperature
-        self.gradient_weight = gradient_weight
-        self.squared = norm == "squared"
+    kd_weight: NonNegative
+    temperature: Positive
+    gradient_weight: NonNegative
+    norm: Literal["l2", "squared"]
 
     def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         alignment = losses.input_gradient_alignment(
-            student.logits, teacher.logits, batch.labels, batch.images, squared=self.squared
+            student.logits, teacher.logits, batch.labels, batch.images, squared=self.norm == "squared"
         )
         return {
             "kd": self.kd_weight * losses.kd(student.logits, teacher.logits, temperature=self.temperature),

@@ -1,13 +1,14 @@
 """Methods that need logits only, sample by sample."""
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from ltkd import losses
 from ltkd.data.batches import Batch
-from ltkd.methods.base import Method, MethodContext, Needs, register
+from ltkd.methods.base import Method, Needs, register
 from ltkd.models.output import ModelOutput
 from ltkd.ranges import Fraction, NonNegative, Positive
-from ltkd.task_losses import TaskLoss
 
 
 @register("ce")
@@ -15,10 +16,10 @@ class NoDistillation(Method):
     """The task loss alone, and no teacher: how teachers are trained, and the student's own baseline."""
 
     paper = "none: training on the labels"
+    fidelity = "faithful"
     needs = Needs(teacher=False)
 
-    def __init__(self, context: MethodContext, task_loss: TaskLoss) -> None:
-        super().__init__(context, task_loss, task_weight=1.0)
+    task_weight: ClassVar[float] = 1.0
 
 
 @register("kd")
@@ -26,19 +27,10 @@ class KD(Method):
     """task_weight * task + weight * KD."""
 
     paper = "Hinton et al.: Distilling the Knowledge in a Neural Network, arXiv:1503.02531"
+    fidelity = "faithful"
 
-    def __init__(
-        self,
-        context: MethodContext,
-        task_loss: TaskLoss,
-        *,
-        task_weight: NonNegative,
-        weight: NonNegative,
-        temperature: Positive,
-    ) -> None:
-        super().__init__(context, task_loss, task_weight=task_weight)
-        self.weight = weight
-        self.temperature = temperature
+    weight: NonNegative
+    temperature: Positive
 
     def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         return {"kd": self.weight * losses.kd(student.logits, teacher.logits, temperature=self.temperature)}
@@ -50,22 +42,12 @@ class DKD(Method):
 
     reads_labels = True
     paper = "Zhao et al.: Decoupled Knowledge Distillation, arXiv:2203.08679"
+    fidelity = "faithful"
 
-    def __init__(
-        self,
-        context: MethodContext,
-        task_loss: TaskLoss,
-        *,
-        task_weight: NonNegative,
-        alpha: NonNegative,
-        beta: NonNegative,
-        temperature: Positive,
-        warmup_fraction: Fraction,
-    ) -> None:
-        super().__init__(context, task_loss, task_weight=task_weight, warmup_fraction=warmup_fraction)
-        self.alpha = alpha
-        self.beta = beta
-        self.temperature = temperature
+    alpha: NonNegative
+    beta: NonNegative
+    temperature: Positive
+    warmup_fraction: Fraction
 
     def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         target, nontarget = losses.dkd_terms(student.logits, teacher.logits, batch.labels, temperature=self.temperature)
@@ -81,19 +63,10 @@ class NKD(Method):
         "Yang et al.: From Knowledge Distillation to Self-Knowledge Distillation: A Unified Approach with Normalized "
         "Loss and Customized Soft Labels, arXiv:2303.13005"
     )
+    fidelity = "faithful"
 
-    def __init__(
-        self,
-        context: MethodContext,
-        task_loss: TaskLoss,
-        *,
-        task_weight: NonNegative,
-        gamma: NonNegative,
-        temperature: Positive,
-    ) -> None:
-        super().__init__(context, task_loss, task_weight=task_weight)
-        self.gamma = gamma
-        self.temperature = temperature
+    gamma: NonNegative
+    temperature: Positive
 
     def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         loss = losses.nkd(student.logits, teacher.logits, batch.labels, gamma=self.gamma, temperature=self.temperature)
@@ -113,19 +86,10 @@ class WeightedSoftLabels(Method):
         "Zhou et al.: Rethinking Soft Labels for Knowledge Distillation: A Bias-Variance Tradeoff Perspective, "
         "arXiv:2102.00650"
     )
+    fidelity = "faithful"
 
-    def __init__(
-        self,
-        context: MethodContext,
-        task_loss: TaskLoss,
-        *,
-        task_weight: NonNegative,
-        weight: NonNegative,
-        temperature: Positive,
-    ) -> None:
-        super().__init__(context, task_loss, task_weight=task_weight)
-        self.weight = weight
-        self.temperature = temperature
+    weight: NonNegative
+    temperature: Positive
 
     def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         logits = (student.logits, teacher.logits, batch.labels)

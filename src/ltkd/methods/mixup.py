@@ -14,7 +14,6 @@ from ltkd.methods.base import Method, MethodContext, Needs, register
 from ltkd.methods.partners import Partner, draw_partners
 from ltkd.models.output import ModelOutput
 from ltkd.ranges import NonNegative, Positive
-from ltkd.task_losses import TaskLoss
 
 logger = logging.getLogger(__name__)
 
@@ -37,32 +36,21 @@ class MixKD(Method):
 
     reads_labels = True
     paper = "Liang et al.: MixKD: Towards Efficient Distillation of Large-scale Language Models, arXiv:2011.00593"
+    fidelity = "adapted"
     needs = Needs(networks=True)
 
-    def __init__(
-        self,
-        context: MethodContext,
-        task_loss: TaskLoss,
-        *,
-        task_weight: NonNegative,
-        student_mixup_weight: NonNegative,
-        teacher_mixup_weight: NonNegative,
-        kd_weight: NonNegative,
-        mixup_alpha: Annotated[float, Ge(0.05)],  # below, float32 samples of Beta are 0 or 1
-        distance: Literal["mse", "kl"],
-        temperature: Positive,
-        partner: Partner,
-    ) -> None:
-        super().__init__(context, task_loss, task_weight=task_weight)
-        self.student_mixup_weight = student_mixup_weight
-        self.teacher_mixup_weight = teacher_mixup_weight
-        self.kd_weight = kd_weight
-        self.distance = distance
-        self.temperature = temperature
-        self.balanced = partner == "class_balanced"
+    student_mixup_weight: NonNegative
+    teacher_mixup_weight: NonNegative
+    kd_weight: NonNegative
+    mixup_alpha: Annotated[float, Ge(0.05)]  # below, float32 samples of Beta are 0 or 1
+    distance: Literal["mse", "kl"]
+    temperature: Positive
+    partner: Partner
+
+    def build(self, context: MethodContext) -> None:
         self.networks = context.networks
-        self.register_buffer("_concentration", torch.full((2,), mixup_alpha), persistent=False)
-        if not student_mixup_weight and not teacher_mixup_weight:
+        self.register_buffer("_concentration", torch.full((2,), self.mixup_alpha), persistent=False)
+        if not self.student_mixup_weight and not self.teacher_mixup_weight:
             logger.warning("method mixkd: both mixup weights are 0, so no image is mixed")
 
     def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
@@ -72,7 +60,7 @@ class MixKD(Method):
         if not self.student_mixup_weight and not self.teacher_mixup_weight:
             return terms
         lam = Dirichlet(self._concentration, validate_args=False).sample()[0]  # a check would wait for the device
-        partner = draw_partners(batch.labels, 1, balanced=self.balanced).squeeze(1)
+        partner = draw_partners(batch.labels, 1, self.partner).squeeze(1)
         mixed = lam * batch.images + (1 - lam) * batch.images[partner]
         logits = self.networks.student(mixed).logits
         if self.student_mixup_weight:

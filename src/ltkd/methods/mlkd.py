@@ -12,7 +12,6 @@ from ltkd.errors import UserError
 from ltkd.methods.base import Method, MethodContext, Needs, register
 from ltkd.models.output import ModelOutput
 from ltkd.ranges import NonNegative, Positive
-from ltkd.task_losses import TaskLoss
 
 
 @register("mlkd")
@@ -30,31 +29,22 @@ class MLKD(Method):
 
     reads_labels = True
     paper = "Jin, Wang, Lin: Multi-Level Logit Distillation, CVPR 2023"
+    fidelity = "faithful"
     needs = Needs(second_view=True, networks=True)
 
-    def __init__(
-        self,
-        context: MethodContext,
-        task_loss: TaskLoss,
-        *,
-        task_weight: NonNegative,
-        instance_weight: NonNegative,
-        batch_weight: NonNegative,
-        class_weight: NonNegative,
-        temperatures: Annotated[list[Positive], MinLen(1)],
-        public_code: bool,
-    ) -> None:
-        super().__init__(context, task_loss, task_weight=task_weight)
-        if public_code and len(temperatures) < 2:
+    instance_weight: NonNegative
+    batch_weight: NonNegative
+    class_weight: NonNegative
+    temperatures: Annotated[list[Positive], MinLen(1)]
+    public_code: bool
+
+    def build(self, context: MethodContext) -> None:
+        if self.public_code and len(self.temperatures) < 2:
             raise UserError(
                 "method.temperatures: should have at least 2 entries with method.public_code=true, which treats the "
-                f"lowest and the highest apart; got {temperatures}"
+                f"lowest and the highest apart; got {self.temperatures}"
             )
-        self.instance_weight = instance_weight
-        self.batch_weight = batch_weight
-        self.class_weight = class_weight
-        self.temperatures = sorted(temperatures)
-        self.public_code = public_code
+        self.temperatures = sorted(self.temperatures)
         self._networks = context.networks
 
     def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:

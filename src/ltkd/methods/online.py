@@ -10,7 +10,6 @@ from ltkd.errors import UserError
 from ltkd.methods.base import Method, MethodContext, Needs, register
 from ltkd.models.output import ModelOutput
 from ltkd.ranges import NonNegative, Positive, PositiveInt
-from ltkd.task_losses import TaskLoss
 
 
 class LowRank(nn.Module):
@@ -50,34 +49,22 @@ class OKD(Method):
         "Rao et al.: Exploring and Enhancing the Transfer of Distribution in Knowledge Distillation for Autoregressive "
         "Language Models, arXiv:2409.12512"
     )
+    fidelity = "inspired"
     needs = Needs(embedding=True)
 
-    def __init__(
-        self,
-        context: MethodContext,
-        task_loss: TaskLoss,
-        *,
-        task_weight: NonNegative,
-        weight: NonNegative,
-        temperature: Positive,
-        rank: PositiveInt,
-        module_task_weight: NonNegative,
-        module_student_weight: NonNegative,
-        module_anchor_weight: NonNegative,
-        module_learning_rate_factor: Positive,
-        module_weight_decay: NonNegative,
-    ) -> None:
-        super().__init__(context, task_loss, task_weight=task_weight)
-        self.weight = weight
-        self.temperature = temperature
-        self.module_task_weight = module_task_weight
-        self.module_student_weight = module_student_weight
-        self.module_anchor_weight = module_anchor_weight
-        self.module_learning_rate_factor = module_learning_rate_factor
-        self.module_weight_decay = module_weight_decay
+    weight: NonNegative
+    temperature: Positive
+    rank: PositiveInt
+    module_task_weight: NonNegative
+    module_student_weight: NonNegative
+    module_anchor_weight: NonNegative
+    module_learning_rate_factor: Positive
+    module_weight_decay: NonNegative
+
+    def build(self, context: MethodContext) -> None:
         if context.teacher.embedding is None:
             raise UserError("method.name: okd needs the pooled vector that the teacher's classifier sees; it has none")
-        self.module = LowRank(context.teacher.embedding.shape[1], rank, context.num_classes)
+        self.module = LowRank(context.teacher.embedding.shape[1], self.rank, context.num_classes)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         module = list(self.module.parameters())

@@ -9,15 +9,15 @@ from torch import Tensor
 Partner = Literal["permutation", "class_balanced"]
 
 
-def draw_partners(labels: Tensor, number: int, *, balanced: bool) -> Tensor:
+def draw_partners(labels: Tensor, number: int, partner: Partner) -> Tensor:
     """Positions in the batch [B, number] of each image's partners; labels [B].
 
-    balanced=False: a random cycle through the batch; an image's partners are the next ones on it. So each is the
+    permutation: a random cycle through the batch; an image's partners are the next ones on it. So each is the
     partner of `number` others, and none is its own while the batch is larger than `number`.
-    balanced=True: drawn with replacement, first a class of those in the batch, all alike, then one of its images. A
+    class_balanced: drawn with replacement, first a class of those in the batch, all alike, then one of its images. A
     class that the batch lacks cannot be drawn: how often the tail is there still depends on the batch size.
     """
-    if balanced:
+    if partner == "class_balanced":
         images_of_class = (labels.unsqueeze(1) == labels).sum(dim=1)
         upper_edges = (1 / images_of_class).cumsum(dim=0)
         draws = torch.rand(len(labels), number, device=labels.device) * upper_edges[-1]

@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from ltkd import losses
 from ltkd.data.batches import Batch
 from ltkd.methods.base import Method, MethodContext, Needs, register
-from ltkd.methods.features import check_embeddings, check_stages
+from ltkd.methods.network_features import check_embeddings, check_stages
 from ltkd.models.output import ModelOutput
 from ltkd.ranges import NonNegative, Positive
-from ltkd.task_losses import TaskLoss
 
 
 @register("sp")
@@ -22,14 +21,13 @@ class SimilarityPreserving(Method):
     """task_weight * task + weight * `losses.similarity_preserving` of the last stage's maps, after the activation."""
 
     paper = "Tung, Mori: Similarity-Preserving Knowledge Distillation, arXiv:1907.09682"
+    fidelity = "faithful"
     needs = Needs(stages=True)
 
-    def __init__(
-        self, context: MethodContext, task_loss: TaskLoss, *, task_weight: NonNegative, weight: NonNegative
-    ) -> None:
-        super().__init__(context, task_loss, task_weight=task_weight)
+    weight: NonNegative
+
+    def build(self, context: MethodContext) -> None:
         check_stages(self.name, context, last_only=True)
-        self.weight = weight
 
     def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         return {"similarity": self.weight * losses.similarity_preserving(student.stages[-1], teacher.stages[-1])}
@@ -40,21 +38,14 @@ class RKD(Method):
     """task_weight * task + distance_weight * distance + angle_weight * angle of `losses.relational_terms`."""
 
     paper = "Park et al.: Relational Knowledge Distillation, arXiv:1904.05068"
+    fidelity = "faithful"
     needs = Needs(embedding=True)
 
-    def __init__(
-        self,
-        context: MethodContext,
-        task_loss: TaskLoss,
-        *,
-        task_weight: NonNegative,
-        distance_weight: NonNegative,
-        angle_weight: NonNegative,
-    ) -> None:
-        super().__init__(context, task_loss, task_weight=task_weight)
+    distance_weight: NonNegative
+    angle_weight: NonNegative
+
+    def build(self, context: MethodContext) -> None:
         check_embeddings(self.name, context)
-        self.distance_weight = distance_weight
-        self.angle_weight = angle_weight
 
     def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         distance, angle = losses.relational_terms(student.embedding, teacher.embedding)
@@ -66,14 +57,13 @@ class PKT(Method):
     """task_weight * task + weight * `losses.pkt` of the pooled vectors."""
 
     paper = "Passalis, Tefas: Learning Deep Representations with Probabilistic Knowledge Transfer, arXiv:1803.10837"
+    fidelity = "faithful"
     needs = Needs(embedding=True)
 
-    def __init__(
-        self, context: MethodContext, task_loss: TaskLoss, *, task_weight: NonNegative, weight: NonNegative
-    ) -> None:
-        super().__init__(context, task_loss, task_weight=task_weight)
+    weight: NonNegative
+
+    def build(self, context: MethodContext) -> None:
         check_embeddings(self.name, context)
-        self.weight = weight
 
     def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         return {"pkt": self.weight * losses.pkt(student.embedding, teacher.embedding)}
@@ -90,28 +80,19 @@ class CorrelationCongruence(Method):
     """
 
     paper = "Peng et al.: Correlation Congruence for Knowledge Distillation, arXiv:1904.01802"
+    fidelity = "faithful"
     needs = Needs(embedding=True)
 
-    def __init__(
-        self,
-        context: MethodContext,
-        task_loss: TaskLoss,
-        *,
-        task_weight: NonNegative,
-        weight: NonNegative,
-        dimensions: Annotated[int, Ge(1)],
-        form: Literal["neighbours", "kernel"],
-        gamma: Positive,
-        order: Annotated[int, Ge(1)],
-    ) -> None:
-        super().__init__(context, task_loss, task_weight=task_weight)
+    weight: NonNegative
+    dimensions: Annotated[int, Ge(1)]
+    form: Literal["neighbours", "kernel"]
+    gamma: Positive
+    order: Annotated[int, Ge(1)]
+
+    def build(self, context: MethodContext) -> None:
         check_embeddings(self.name, context)
-        self.weight = weight
-        self.form = form
-        self.gamma = gamma
-        self.order = order
-        self.student_embedding = nn.Linear(context.student.embedding.shape[1], dimensions)
-        self.teacher_embedding = nn.Linear(context.teacher.embedding.shape[1], dimensions)
+        self.student_embedding = nn.Linear(context.student.embedding.shape[1], self.dimensions)
+        self.teacher_embedding = nn.Linear(context.teacher.embedding.shape[1], self.dimensions)
 
     def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         embeddings = self.student_embedding(student.embedding), self.teacher_embedding(teacher.embedding.detach())

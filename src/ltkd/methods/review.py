@@ -9,10 +9,9 @@ from torch.nn import functional as F
 from ltkd import losses
 from ltkd.data.batches import Batch
 from ltkd.methods.base import Method, MethodContext, Needs, register
-from ltkd.methods.features import activated, before_activation, check_embeddings, check_stages, pair_stages
+from ltkd.methods.network_features import before_activation, check_embeddings, check_stages, pair_stages
 from ltkd.models.output import ModelOutput
 from ltkd.ranges import Fraction, NonNegative
-from ltkd.task_losses import TaskLoss
 
 
 @register("reviewkd")
@@ -26,26 +25,19 @@ class ReviewKD(Method):
     """
 
     paper = "Chen et al.: Distilling Knowledge via Knowledge Review, arXiv:2104.09044"
+    fidelity = "faithful"
     needs = Needs(stages=True, embedding=True)
 
-    def __init__(
-        self,
-        context: MethodContext,
-        task_loss: TaskLoss,
-        *,
-        task_weight: NonNegative,
-        weight: NonNegative,
-        warmup_fraction: Fraction,
-        max_mid_channels: Annotated[int, Ge(1)],
-        student_maps: Literal["post", "pre"],
-    ) -> None:
-        super().__init__(context, task_loss, task_weight=task_weight, warmup_fraction=warmup_fraction)
-        check_stages(self.name, context, preact=("teacher",) if student_maps == "post" else ("student", "teacher"))
+    weight: NonNegative
+    warmup_fraction: Fraction
+    max_mid_channels: Annotated[int, Ge(1)]
+    student_maps: Literal["post", "pre"]
+
+    def build(self, context: MethodContext) -> None:
+        check_stages(self.name, context, preact=("teacher",) if self.student_maps == "post" else ("student", "teacher"))
         check_embeddings(self.name, context)
-        self.weight = weight
-        self.student_maps = activated if student_maps == "post" else before_activation
         levels = self._levels(context.student, context.teacher)
-        mid_channels = min(max_mid_channels, context.student.embedding.shape[1])
+        mid_channels = min(self.max_mid_channels, context.student.embedding.shape[1])
         self.fusions = nn.ModuleList(
             Fusion(student.shape[1], mid_channels, teacher.shape[1], fuse=depth > 0)
             for depth, (student, teacher) in enumerate(levels)
@@ -61,7 +53,8 @@ class ReviewKD(Method):
     def _levels(self, student: ModelOutput, teacher: ModelOutput) -> list[tuple[Tensor, Tensor]]:
         """(student's, teacher's) maps, deepest first."""
         pooled = student.embedding[:, :, None, None], teacher.embedding[:, :, None, None]
-        return [pooled, *reversed(pair_stages(self.student_maps(student), before_activation(teacher)))]
+        student_maps = student.stages if self.student_maps == "post" else before_activation(student)
+        return [pooled, *reversed(pair_stages(student_maps, before_activation(teacher)))]
 
 
 class Fusion(nn.Module):

@@ -8,15 +8,37 @@ from torch import Tensor
 
 from ltkd import losses
 from ltkd.data.batches import Batch
-from ltkd.errors import UserError
 from ltkd.methods.base import Method, MethodContext, register
 from ltkd.models.output import ModelOutput
 from ltkd.ranges import Fraction, NonNegative, Positive
-from ltkd.task_losses import TaskLoss
+from ltkd.task_losses.class_counts import check_every_class
+
+
+class DeferredReweighting(Method):
+    """A method with class weights by effective numbers of images, which are 1 for the first `deferral_fraction` of the
+    epochs. `distill` finds the counts in `class_counts` and the effective number's beta of the epoch in `beta`.
+    """
+
+    effective_number_beta: Annotated[float, Ge(0), Lt(1)]  # 1: weights of 0 / 0
+    deferral_fraction: Fraction
+
+    def build(self, context: MethodContext) -> None:
+        check_every_class(f"method.name: {self.name}", context.class_counts, remedy="another method")
+        self.deferred_epochs = round(self.deferral_fraction * context.epochs)
+        self.register_buffer("class_counts", context.class_counts.clone(), persistent=False)
+        # On the device, so that a captured training step sees each epoch's value; 0 makes all weights 1.
+        self.register_buffer("beta", torch.tensor(self._beta_at(1), dtype=torch.float64), persistent=False)
+
+    def start_epoch(self, epoch: int) -> None:
+        super().start_epoch(epoch)
+        self.beta.fill_(self._beta_at(epoch))
+
+    def _beta_at(self, epoch: int) -> float:
+        return 0.0 if epoch <= self.deferred_epochs else self.effective_number_beta
 
 
 @register("bkd")
-class BKD(Method):
+class BKD(DeferredReweighting):
     """task_weight * task + weight * T^2 * KL(teacher's probabilities times class weights, renormalised || student).
 
     The class weights are those of the effective number of images; until the end of the first `deferral_fraction` of
@@ -24,32 +46,10 @@ class BKD(Method):
     """
 
     paper = "Zhang et al.: Balanced Knowledge Distillation for Long-tailed Learning, arXiv:2104.10510"
+    fidelity = "faithful"
 
-    def __init__(
-        self,
-        context: MethodContext,
-        task_loss: TaskLoss,
-        *,
-        task_weight: NonNegative,
-        weight: NonNegative,
-        temperature: Positive,
-        effective_number_beta: Annotated[float, Ge(0), Lt(1)],  # 1: weights of 0 / 0
-        deferral_fraction: Fraction,
-    ) -> None:
-        super().__init__(context, task_loss, task_weight=task_weight)
-        empty = (context.class_counts == 0).nonzero().flatten().tolist()
-        if empty:
-            raise UserError(
-                f"method.name: bkd weighs classes by their training images and there is none of class {empty[0]}"
-                f"{' and others' if len(empty) > 1 else ''}. Choose another method or another split"
-            )
-        self.weight = weight
-        self.temperature = temperature
-        self.effective_number_beta = effective_number_beta
-        self.deferred_epochs = round(deferral_fraction * context.epochs)
-        self.register_buffer("class_counts", context.class_counts.clone(), persistent=False)
-        # On the device, so that a captured training step sees each epoch's value; 0 makes all weights 1.
-        self.register_buffer("beta", torch.tensor(self._beta_at(1), dtype=torch.float64), persistent=False)
+    weight: NonNegative
+    temperature: Positive
 
     def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         loss = losses.balanced_kd(
@@ -61,13 +61,6 @@ class BKD(Method):
         )
         return {"balanced_kd": self.weight * loss}
 
-    def start_epoch(self, epoch: int) -> None:
-        super().start_epoch(epoch)
-        self.beta.fill_(self._beta_at(epoch))
-
-    def _beta_at(self, epoch: int) -> float:
-        return 0.0 if epoch <= self.deferred_epochs else self.effective_number_beta
-
 
 @register("dive")
 class DiVE(Method):
@@ -78,22 +71,12 @@ class DiVE(Method):
     """
 
     paper = "He, Wu, Wei: Distilling Virtual Examples for Long-tailed Recognition, arXiv:2103.15042"
+    fidelity = "faithful"
     made_for_task_losses: ClassVar = {"teacher": "balanced_softmax", "student": "balanced_softmax"}
 
-    def __init__(
-        self,
-        context: MethodContext,
-        task_loss: TaskLoss,
-        *,
-        task_weight: NonNegative,
-        weight: NonNegative,
-        temperature: Positive,
-        power: Positive,
-    ) -> None:
-        super().__init__(context, task_loss, task_weight=task_weight)
-        self.weight = weight
-        self.temperature = temperature
-        self.power = power
+    weight: NonNegative
+    temperature: Positive
+    power: Positive
 
     def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         loss = losses.dive(student.logits, teacher.logits, temperature=self.temperature, power=self.power)

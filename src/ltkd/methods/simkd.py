@@ -1,7 +1,6 @@
 """SimKD: the student learns the teacher's last map and is deployed with the teacher's classifier."""
 
 import copy
-import logging
 from typing import Annotated
 
 from annotated_types import Ge
@@ -12,13 +11,9 @@ from ltkd import losses
 from ltkd.data.batches import Batch
 from ltkd.errors import UserError
 from ltkd.methods.base import Method, MethodContext, Needs, register
-from ltkd.methods.features import check_classifier_on_last_map, check_stages
+from ltkd.methods.network_features import check_classifier_on_last_map, check_stages
 from ltkd.models.output import ModelOutput
 from ltkd.ranges import NonNegative
-from ltkd.task_losses import TaskLoss
-from ltkd.task_losses.base import CrossEntropy
-
-logger = logging.getLogger(__name__)
 
 
 @register("simkd")
@@ -32,30 +27,22 @@ class SimKD(Method):
     """
 
     paper = "Chen et al.: Knowledge Distillation with the Reused Teacher Classifier, arXiv:2203.14001"
+    fidelity = "faithful"
     needs = Needs(stages=True)
     keeps_classifier = False
 
-    def __init__(
-        self,
-        context: MethodContext,
-        task_loss: TaskLoss,
-        *,
-        task_weight: NonNegative,
-        weight: NonNegative,
-        reduction: Annotated[int, Ge(1)],
-    ) -> None:
-        super().__init__(context, task_loss, task_weight=task_weight)
+    weight: NonNegative
+    reduction: Annotated[int, Ge(1)]
+
+    def build(self, context: MethodContext) -> None:
         check_stages(self.name, context, last_only=True)
         check_classifier_on_last_map(self.name, context, roles=("teacher",), linear=False)
-        if task_weight == 0 and not isinstance(task_loss, CrossEntropy):
-            logger.warning("student.task_loss has no effect with method.task_weight=0")
-        self.weight = weight
         student_map, teacher_map = context.student.stages[-1], context.teacher.stages[-1]
         self.shapes = student_map.shape[1], *teacher_map.shape[1:]
-        self.mid_channels = teacher_map.shape[1] // reduction
+        self.mid_channels = teacher_map.shape[1] // self.reduction
         if self.mid_channels == 0:
             message = f"should be at most the channels of the teacher's last map ({teacher_map.shape[1]})"
-            raise UserError(f"method.reduction: {message}, got {reduction}")
+            raise UserError(f"method.reduction: {message}, got {self.reduction}")
         self.networks = context.networks  # no module: the classifier stays the teacher's own
 
     def adapt_student(self, model: nn.Module) -> nn.Module:

@@ -10,7 +10,6 @@ from ltkd.errors import UserError
 from ltkd.methods.base import Method, MethodContext, register
 from ltkd.models.output import ModelOutput
 from ltkd.ranges import NonNegative, Positive, PositiveInt
-from ltkd.task_losses import TaskLoss
 
 
 @register("skd")
@@ -38,33 +37,21 @@ class SpeculativeKD(Method):
         "Xu et al.: Speculative Knowledge Distillation: Bridging the Teacher-Student Gap Through Interleaved Sampling, "
         "arXiv:2410.11325 (ICLR 2025)"
     )
+    fidelity = "adapted"
 
-    def __init__(
-        self,
-        context: MethodContext,
-        task_loss: TaskLoss,
-        *,
-        task_weight: NonNegative,
-        weight: NonNegative,
-        temperature: Positive,
-        k: PositiveInt,
-        variant: Literal["keep", "curriculum"],
-        proposal: Literal["argmax", "sampled"],
-        student_temperature: Positive,
-        teacher_temperature: Positive,
-    ) -> None:
-        super().__init__(context, task_loss, task_weight=task_weight)
-        self.weight = weight
-        self.temperature = temperature
-        self.k = k
-        self.variant = variant
-        self.proposal = proposal
-        self.student_temperature = student_temperature
-        self.teacher_temperature = teacher_temperature
-        if k >= context.num_classes:
+    weight: NonNegative
+    temperature: Positive
+    k: PositiveInt
+    variant: Literal["keep", "curriculum"]
+    proposal: Literal["argmax", "sampled"]
+    student_temperature: Positive
+    teacher_temperature: Positive
+
+    def build(self, context: MethodContext) -> None:
+        if self.k >= context.num_classes:
             raise UserError(
                 f"method.k: should be less than the number of classes ({context.num_classes}), or every proposal is "
-                f"accepted; got {k}"
+                f"accepted; got {self.k}"
             )
 
     def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:

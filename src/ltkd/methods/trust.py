@@ -11,12 +11,11 @@ from ltkd.data.batches import Batch
 from ltkd.methods.base import Method, MethodContext, register
 from ltkd.models.output import ModelOutput
 from ltkd.ranges import NonNegative, Positive
-from ltkd.task_losses import TaskLoss
 
 
 @register("tcl")
 class TrustGatedKD(Method):
-    """task_weight * task + weight * T^2 * mean_b 1[teacher right] w_y KL(teacher || student). Inspired.
+    """task_weight * task + weight * T^2 * mean_b 1[teacher right] w_y KL(teacher || student).
 
     w_c = sqrt(1 - a_c), scaled to mean 1; a_c is the student's accuracy on the augmented training images of class c, an
     exponential average over the epochs with `momentum`, 0 before the first epoch (all w are 1). Part of the checkpoint.
@@ -29,21 +28,13 @@ class TrustGatedKD(Method):
 
     reads_labels = True
     paper = "TCL, trust-gated mutual distillation between experts, CVPR 2026 (a note on it)"
+    fidelity = "inspired"
 
-    def __init__(
-        self,
-        context: MethodContext,
-        task_loss: TaskLoss,
-        *,
-        task_weight: NonNegative,
-        weight: NonNegative,
-        temperature: Positive,
-        momentum: Annotated[float, Ge(0), Lt(1)],
-    ) -> None:
-        super().__init__(context, task_loss, task_weight=task_weight)
-        self.weight = weight
-        self.temperature = temperature
-        self.momentum = momentum
+    weight: NonNegative
+    temperature: Positive
+    momentum: Annotated[float, Ge(0), Lt(1)]
+
+    def build(self, context: MethodContext) -> None:
         for name in ("class_accuracy", "correct", "seen"):
             self.register_buffer(name, torch.zeros(context.num_classes))
 

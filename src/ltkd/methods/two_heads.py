@@ -8,12 +8,11 @@ from ltkd.errors import UserError
 from ltkd.methods.base import Method, MethodContext, register
 from ltkd.models.output import ModelOutput
 from ltkd.ranges import NonNegative, Positive
-from ltkd.task_losses import TaskLoss
 
 
 @register("ssd")
 class TwoHeads(Method):
-    """task_weight * task of the hard head + weight * KD of the soft head, both on the student's pooled vector. Adapted.
+    """task_weight * task of the hard head + weight * KD of the soft head, both on the student's pooled vector.
 
     The soft head is the student's own classifier: it sees no label and is deployed. The hard head is a linear layer of
     the method's, gone after training; its accuracy on the training images is logged as hard_head_accuracy, by group.
@@ -24,29 +23,22 @@ class TwoHeads(Method):
 
     reads_labels = True
     paper = "Li, Wang, Wu: Self Supervision to Distillation for Long-Tailed Visual Recognition, arXiv:2109.04075"
+    fidelity = "adapted"
 
-    def __init__(
-        self,
-        context: MethodContext,
-        task_loss: TaskLoss,
-        *,
-        task_weight: NonNegative,
-        weight: NonNegative,
-        temperature: Positive,
-    ) -> None:
-        super().__init__(context, task_loss, task_weight=task_weight)
-        if task_loss.replaces_classifier:
+    weight: NonNegative
+    temperature: Positive
+
+    def build(self, context: MethodContext) -> None:
+        if self.task_loss.replaces_classifier:
             raise UserError(
-                f"student.task_loss: {type(task_loss).__name__} is made for a classifier of another kind; the hard "
-                "head of method ssd is linear. Choose another task loss or method"
+                f"student.task_loss: {type(self.task_loss).__name__} is made for a classifier of another kind; the "
+                "hard head of method ssd is linear. Choose another task loss or method"
             )
         if context.student.embedding is None:
             raise UserError(
                 f"method ssd: needs the pooled vector that the classifier sees, but student {context.student_name} "
                 "has none"
             )
-        self.weight = weight
-        self.temperature = temperature
         self.hard_head = nn.Linear(context.student.embedding.shape[1], context.num_classes)
 
     def forward(self, student: ModelOutput, teacher: ModelOutput | None, batch: Batch) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ over all of its channels. Its last stage is always the map whose global average 
 """
 
 from ltkd.models.complexity import count_multiply_adds, count_parameters
+from ltkd.models.mode import evaluating
 from ltkd.models.output import ModelOutput
 from ltkd.models.plausibility import check_predictions
 from ltkd.models.registry import build_model, list_models, model_factory
@@ -23,6 +24,7 @@ __all__ = [
     "check_predictions",
     "count_multiply_adds",
     "count_parameters",
+    "evaluating",
     "list_models",
     "load_weights",
     "model_factory",

@@ -4,6 +4,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ltkd.models.mode import evaluating
+
 
 def count_parameters(model: nn.Module) -> int:
     """Number of parameters, trainable or not; a shared one counts once."""
@@ -18,12 +20,6 @@ def count_multiply_adds(model: nn.Module, image_shape: tuple[int, int, int]) -> 
     """
     parameter = next(model.parameters())
     image = torch.zeros(1, *image_shape, device=parameter.device, dtype=parameter.dtype)
-    training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            model(image)
-    finally:
-        for module, mode in training.items():
-            module.training = mode
+    with evaluating(model), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(image)
     return counter.get_total_flops() // 2

@@ -8,7 +8,7 @@ from statistics import mean
 from typing import Any
 
 from ltkd.errors import UserError
-from ltkd.loop.tracking import METRICS
+from ltkd.results.files import RunFiles
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Curve:
 
 def read_metrics(directory: Path | None) -> list[dict[str, Any]]:
     """One dictionary per epoch; empty where there is no such file. UserError, naming it, when it is damaged."""
-    path = directory / METRICS if directory else None
+    path = RunFiles(directory).metrics if directory else None
     if path is None or not path.exists():
         return []
     try:

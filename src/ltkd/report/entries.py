@@ -10,7 +10,6 @@ from ltkd.config.identity import without_seeds
 from ltkd.errors import UserError
 from ltkd.report.curves import read_metrics
 from ltkd.results.read import POST_HOC, flatten, how_it_ended
-from ltkd.runs.directory import STATUS
 from ltkd.tables.table import Cell, Table, TableRun
 
 
@@ -44,7 +43,7 @@ def _entry(run: TableRun) -> Entry:
         result = run.result()
         if result is not None:
             return replace(entry, result=result)
-        status = student.directory / STATUS
+        status = student.files.status
         ended = how_it_ended(status) if status.exists() else "not started"
     except UserError as error:
         ended = str(error)

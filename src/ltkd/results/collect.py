@@ -14,12 +14,12 @@ from typing import Any
 from tabulate import tabulate
 
 from ltkd.errors import UserError
+from ltkd.results.files import RunFiles
 from ltkd.results.read import (
     KINDS,
     POST_HOC,
     accuracy,
     figure,
-    files_below,
     flatten,
     how_it_ended,
     read_result,
@@ -63,12 +63,12 @@ def collect(folders: Iterable[Path]) -> Collection:
     runs: dict[str, dict[str, Any]] = {}
     unfinished = []
     for folder in folders:
-        for path in files_below(folder, "status.json"):
-            if not path.with_name("result.json").exists():
-                unfinished.append(how_it_ended(path))
-        for path in files_below(folder, "result.json"):
+        for files in RunFiles.below(folder):
+            if not files.result.exists():
+                unfinished.append(how_it_ended(files.status))
+                continue
             try:
-                run = read_result(path)
+                run = read_result(files.result)
             except UserError as error:
                 unfinished.append(f"unreadable: {error}")
             else:

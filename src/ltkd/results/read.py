@@ -7,6 +7,7 @@ from tabulate import tabulate
 
 from ltkd.errors import UserError
 from ltkd.files import read_json
+from ltkd.results.result import Attacked, Evaluated, Result, TeacherResult, UnderAttack
 
 KINDS = {
     "last": "accuracy on the test part after the last epoch, in %",
@@ -21,26 +22,20 @@ NOT_AVAILABLE = "n/a"
 SCHEMA_VERSION = 1  # of result.json; raised when a key changes its meaning or goes
 
 
-def accuracy_record(run: dict[str, Any], kind: str) -> dict[str, Any] | None:
-    """The figures of that kind (KINDS) in a result; None where it has none."""
+def accuracy_record(run: Result | TeacherResult, kind: str) -> Evaluated | None:
+    """Return the accuracies of that kind (KINDS) in a result; None where it has none."""
     if kind in POST_HOC:
-        figures = (run.get("post_hoc") or {}).get(kind)
-        return figures and figures["test"]
+        corrected = (run.get("post_hoc") or {}).get(kind)
+        return corrected and corrected["test"]
     return run["accuracy"]["last"].get("validation") if kind == "validation" else run["accuracy"][kind]
 
 
-def accuracy(run: dict[str, Any], kind: str, group: str | None) -> float | None:
+def accuracy(run: Result | TeacherResult, kind: str, group: str | None) -> float | None:
     """Over all classes (group None) or in a group, in %; None where the run has no such figure."""
     record = accuracy_record(run, kind)
     if record is None:
         return None
     return record["all"] if group is None else record["per_group"].get(group)
-
-
-def files_below(folder: Path, name: str) -> list[Path]:
-    """Finds files of that name, sorted; not in hidden folders, where trial runs are."""
-    found = sorted(Path(folder).rglob(name))
-    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
 
 
 def how_it_ended(path: Path) -> str:
@@ -54,15 +49,15 @@ def how_it_ended(path: Path) -> str:
         return f"unreadable: {path} ({error})"
 
 
-def read_result(path: Path) -> dict[str, Any]:
-    """UserError, naming the file, when it is damaged or not of the kind that this version writes."""
+def read_result(path: Path) -> Result:
+    """Read a result. UserError, naming the file, when it is damaged or not of the kind that this version writes."""
     result = read_json(path)
     if not isinstance(result, dict) or result.get("schema_version") != SCHEMA_VERSION:
         raise UserError(f"{path}: no result.json of schema version {SCHEMA_VERSION}; remove it and run again")
     return result
 
 
-def teacher_of(run: dict[str, Any]) -> dict[str, Any]:
+def teacher_of(run: Result) -> dict[str, Any]:
     """The teacher as a run of its own, as far as a table needs it, from what its student's result says of it."""
     names = {"dataset": run["dataset"], "teacher": run["teacher"], "student": None, "method": "teacher"}
     return run["teacher_result"] | names | {"group_names": run["group_names"], "identity": run["identity"]["teacher"]}
@@ -82,7 +77,7 @@ def figure(value: float | None, deviation: float | None) -> str:
     return f"{value:.2f}" if deviation is None else f"{value:.2f} ± {deviation:.2f}"
 
 
-def run_table(result: dict[str, Any]) -> str:
+def run_table(result: Result) -> str:
     """Summarises a finished run: teacher and student, all and per group, and where the results lie."""
     groups = result["group_names"]
     attacked = result.get("robustness") or {}
@@ -99,7 +94,7 @@ def run_table(result: dict[str, Any]) -> str:
     return f"\n{table}\n\nresult: {result['directory']}"
 
 
-def _records(result: dict[str, Any], attacked: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
+def _records(result: Result | TeacherResult, attacked: UnderAttack | None) -> dict[str, Evaluated | Attacked]:
     """Accuracies on the test part, before a second stage too, on a validation split, under attack: what is there."""
     last, before = result["accuracy"]["last"], result.get("before_retraining")
     records = {"": last} | ({", before retraining": before["last"]} if before else {})
@@ -107,7 +102,7 @@ def _records(result: dict[str, Any], attacked: dict[str, Any] | None) -> dict[st
     return records | {f", under {kind.upper()}": attacked[kind] for kind in ("fgsm", "pgd") if attacked}
 
 
-def _rows(name: str, method: str, records: dict[str, dict[str, Any]], groups: list[str]) -> list[list[str]]:
+def _rows(name: str, method: str, records: dict[str, Evaluated | Attacked], groups: list[str]) -> list[list[str]]:
     return [
         [f"{name}{what}", method, figure(record["all"], None)]
         + [figure(record["per_group"][group], None) for group in groups]

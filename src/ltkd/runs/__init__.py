@@ -1,1 +1,1 @@
-"""A run from configuration to result: teacher, student, what is computed of the finished network."""
+"""Runs from configuration to result, with teacher, student and what is computed of the finished network."""

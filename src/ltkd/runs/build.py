@@ -1,9 +1,8 @@
-"""One network of a run: built from its seed, and given its objective."""
+"""Builds a network from its seed, and its objective."""
 
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -13,6 +12,7 @@ from ltkd.errors import UserError
 from ltkd.methods import Method, MethodContext, Networks, build_method, method_class
 from ltkd.models import build_model, load_weights
 from ltkd.models.classifier import order_classes
+from ltkd.results.result import Result
 from ltkd.runs.retrain import check_retraining
 from ltkd.setup import Setup, predict
 from ltkd.task_losses import build_task_loss
@@ -21,12 +21,12 @@ from ltkd.task_losses import build_task_loss
 @dataclasses.dataclass(frozen=True)
 class TrainedTeacher:
     model: nn.Module  # in eval mode, without gradients
-    result: dict[str, Any]
+    result: Result | None  # None: not trained
     directory: Path | None = None  # where it is stored
 
 
 def new_model(setup: Setup, network: Network, seed: int) -> nn.Module:
-    """The network with its initial weights: a function of the seed alone, whatever the method adds later."""
+    """Build the network with its initial weights, which depend on the seed alone, whatever the method adds later."""
     torch.manual_seed(seed)
     dataset = setup.config.dataset
     model = build_model(
@@ -54,7 +54,7 @@ def new_model(setup: Setup, network: Network, seed: int) -> nn.Module:
 
 
 def new_method(setup: Setup, model: nn.Module, teacher: TrainedTeacher | None, num_extra_teachers: int = 0) -> Method:
-    """The student's objective: the configured method with the student's task loss, ready to train with.
+    """Build the student's objective, the configured method with the student's task loss, ready to train with.
 
     Parameters of its own start from the student's seed, whether the teacher was trained just now or found.
     """
@@ -67,7 +67,7 @@ def new_method(setup: Setup, model: nn.Module, teacher: TrainedTeacher | None, n
 
 
 def make_method(setup: Setup, model: nn.Module, teacher: TrainedTeacher | None, num_extra_teachers: int = 0) -> Method:
-    """The method of `new_method`, not prepared. UserError where method and networks do not go together."""
+    """Build the method of `new_method`, not prepared. UserError where method and networks do not go together."""
     config = setup.config
     torch.manual_seed(config.seed)
     context = _context(setup, config.student, model, teacher, num_extra_teachers)
@@ -77,7 +77,7 @@ def make_method(setup: Setup, model: nn.Module, teacher: TrainedTeacher | None, 
 
 
 def task_only(setup: Setup, network: Network, kind: Callable[..., Method] | None = None) -> Method:
-    """A teacher's objective: its task loss. `kind` makes it from a context and a task loss where it is not plain."""
+    """Build a teacher's objective, its task loss. `kind` makes one that is not plain from a context and a task loss."""
     context = _context(setup, network, None, None)
     task_loss = build_task_loss(network.task_loss, context.class_counts)
     return (kind or method_class("ce"))(context, task_loss).to(setup.device)
@@ -119,5 +119,5 @@ def _networks(student: nn.Module, teacher: nn.Module) -> Networks:
 
 
 def given_weights(network: Network) -> str | None:
-    """The file of a teacher that is not trained here."""
+    """The file of a teacher that is not trained here, or None."""
     return network.checkpoint if isinstance(network, Teacher) else None

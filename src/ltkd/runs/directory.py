@@ -1,5 +1,6 @@
-"""One run's directory: its files' names, its lock, its status, its log, the data that it belongs to."""
+"""Opens the folder of a run for the one process that works in it, and keeps its lock, status, log and manifest."""
 
+import contextlib
 import json
 import logging
 import os
@@ -13,45 +14,91 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ltkd.config.schema import Config
+from ltkd.config.identity import NetworkRun
 from ltkd.data import LongTailData, check_manifest, identifying_hashes, write_manifest
 from ltkd.errors import UserError
 from ltkd.files import read_json, remove_partial_files, write_json
 from ltkd.loop.interrupt import Interrupted
+from ltkd.results.files import RunFiles
+from ltkd.results.read import read_result
+from ltkd.results.result import Result
 
 logger = logging.getLogger(__name__)
 
-RESULT = "result.json"
-STATUS = "status.json"
-WEIGHTS = "weights.safetensors"
-MANIFEST = "manifest.json"
-RETRAINING = "retraining"  # folder of the second stage, if there is one
-
 
 class RunLocked(Exception):
-    """Another process works in the directory."""
+    """Another process works in the folder."""
+
+
+class RunDirectory(RunFiles):
+    """The folder of one run.
+
+        with RunDirectory(run).open(wait=False) as directory:
+            if directory.finished is None:
+                directory.check_data(data)
+                ...  # train, and write directory.weights and directory.result
+
+    finished: the run's result where it finished before it was opened, else None.
+    """
+
+    def __init__(self, run: NetworkRun) -> None:
+        super().__init__(run.directory)
+        self.run = run
+        self.finished: Result | None = None
+
+    @contextmanager
+    def open(self, *, wait: bool) -> Iterator["RunDirectory"]:
+        """Hold the folder's lock and, unless the run finished before, keep its status and log.
+
+        A lock that another process holds is waited for, or raises RunLocked. UserError when the folder cannot be made,
+        or its result is damaged or of another configuration.
+        """
+        with locked(self, wait=wait):
+            self.finished = self.finished_result()
+            with contextlib.nullcontext() if self.finished is not None else recorded(self, self.run.names):
+                yield self
+
+    def finished_result(self) -> Result | None:
+        """Read the result; None where there is none. UserError when it is damaged or of another configuration."""
+        if not self.result.exists():
+            return None
+        result = read_result(self.result)
+        if result.get("identity") != json.loads(json.dumps(self.run.identity)):
+            raise UserError(f"{self.result}: belongs to another configuration; move the directory away")
+        return result
+
+    def check_data(self, data: LongTailData) -> None:
+        """Note the data that the run is trained on, or refuse the folder of an earlier training on other data."""
+        manifest = data.manifest()
+        if self.manifest.exists():
+            check_manifest(self.manifest, manifest)
+        else:
+            write_manifest(self.manifest, manifest)
+
+    def check_source(self) -> None:
+        """Refuse a finished run of other images: two packs or folders may have the same settings. Decodes none."""
+        dataset, root = self.run.config.dataset, Path(self.run.config.data_root)
+        if self.manifest.exists() and (hashes := identifying_hashes(dataset, root)):
+            check_manifest(self.manifest, read_json(self.manifest) | hashes)
 
 
 @contextmanager
-def locked(directory: Path, *, wait: bool) -> Iterator[None]:
-    """Hold the directory's lock, which the system frees when the process ends, however it ends.
-
-    A lock that another process holds is waited for, or raises RunLocked. UserError when the directory cannot be made.
-    """
+def locked(files: RunFiles, *, wait: bool) -> Iterator[None]:
+    """Hold the folder's lock, which the system frees when the process ends, however it ends."""
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(directory / "lock")
+        files.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(files.lock)
         try:
             lock.acquire(timeout=0)
         except Timeout:
             if not wait:
-                raise RunLocked(str(directory)) from None
-            logger.info("waiting: another process works on %s", directory)
+                raise RunLocked(str(files.folder)) from None
+            logger.info("waiting: another process works on %s", files.folder)
             lock.acquire()
-        for folder in (directory, directory / RETRAINING):
+        for folder in (files.folder, files.retraining.folder):
             remove_partial_files(folder)
     except OSError as error:
-        raise UserError(f"{directory}: cannot be written ({error.strerror}); choose another output_root") from error
+        raise UserError(f"{files.folder}: cannot be written ({error.strerror}); choose another output_root") from error
     try:
         yield
     finally:
@@ -59,13 +106,13 @@ def locked(directory: Path, *, wait: bool) -> Iterator[None]:
 
 
 @contextmanager
-def recorded(directory: Path, info: dict[str, Any]) -> Iterator[None]:
-    """status.json says running, then finished, interrupted or failed and why; log.txt gets every message meanwhile."""
+def recorded(files: RunFiles, info: dict[str, Any]) -> Iterator[None]:
+    """Write into the status: running, then finished, interrupted or failed and why; the log gets every message."""
     started = datetime.now(UTC).isoformat(timespec="seconds")
     about = info | {"started": started, "host": socket.gethostname(), "process": os.getpid()}
 
     def write(status: str, error: str | None = None) -> None:
-        write_json(directory / STATUS, about | {"status": status, "error": error})
+        write_json(files.status, about | {"status": status, "error": error})
 
     def try_to_write(status: str, error: str | None = None) -> None:
         # on a full disk this fails as well: how the run ended matters more than that it cannot be noted
@@ -74,7 +121,7 @@ def recorded(directory: Path, info: dict[str, Any]) -> Iterator[None]:
         except UserError as failure:
             logger.warning("%s", failure)
 
-    handler = _log_file(directory / "log.txt")  # first: where it cannot be opened nothing is "running"
+    handler = _log_file(files.log)  # first: where it cannot be opened nothing is "running"
     logging.getLogger().addHandler(handler)
     try:
         write("running")
@@ -101,29 +148,3 @@ def _log_file(path: Path) -> logging.FileHandler:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     return handler
-
-
-def finished_result(directory: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
-    """The result of a finished run, None where there is none. UserError when it is damaged or of another identity."""
-    if not (directory / RESULT).exists():
-        return None
-    result = read_json(directory / RESULT)
-    if result.get("identity") != json.loads(json.dumps(identity)):
-        raise UserError(f"{directory / RESULT}: belongs to another configuration; move the directory away")
-    return result
-
-
-def agree_on_data(directory: Path, data: LongTailData) -> None:
-    """Refuses a directory whose earlier training was on other data."""
-    path, manifest = directory / MANIFEST, data.manifest()
-    if path.exists():
-        check_manifest(path, manifest)
-    else:
-        write_manifest(path, manifest)
-
-
-def agree_on_source(directory: Path, config: Config) -> None:
-    """Refuses a finished run of other images: two packs or folders may have the same settings. No image is decoded."""
-    path = directory / MANIFEST
-    if path.exists() and (hashes := identifying_hashes(config.dataset, Path(config.data_root))):
-        check_manifest(path, read_json(path) | hashes)

@@ -12,8 +12,9 @@ from ltkd.errors import UserError
 from ltkd.files import file_sha256, read_json
 from ltkd.methods import MethodContext, Networks, build_method, method_class
 from ltkd.models import build_model, load_weights
+from ltkd.results.files import RunFiles
 from ltkd.results.read import read_result
-from ltkd.runs.directory import RESULT, WEIGHTS
+from ltkd.results.result import Result
 from ltkd.task_losses import build_task_loss
 
 STARTING_POINT = ("checkpoint_path", "weights", "new_classifier")  # arguments about weights that training began with
@@ -26,7 +27,7 @@ class FinishedRun:
     directory: Path
     model: nn.Module
     settings: dict[str, Any]
-    result: dict[str, Any]
+    result: Result
     architecture: dict[str, Any]  # as `build_network` takes it
 
     @property
@@ -37,24 +38,25 @@ class FinishedRun:
 
 def load_run(directory: Path) -> FinishedRun:
     """Reads a finished run's folder. UserError where it is none, is not finished, or has other weights than it says."""
-    directory = Path(directory)
+    directory, files = Path(directory), RunFiles(directory)
     if not directory.is_dir():
         raise UserError(f"{directory}: no such folder; a run's folder is what train.py names last")
-    if not (directory / RESULT).is_file():
-        unfinished = (directory / "config.json").is_file()
+    if not files.result.is_file():
+        unfinished = files.config.is_file()
         hint = "the run has not finished; repeat its command" if unfinished else "a run's folder has one"
-        raise UserError(f"{directory}: has no {RESULT}; {hint}")
-    result, settings = read_result(directory / RESULT), read_json(directory / "config.json")
-    weights = directory / WEIGHTS
-    if file_sha256(weights) != result["weights_sha256"]:
-        raise UserError(f"{weights}: not the weights that {RESULT} speaks of; run it again in another study")
+        raise UserError(f"{directory}: has no {files.result.name}; {hint}")
+    result, settings = read_result(files.result), read_json(files.config)
+    if file_sha256(files.weights) != result["weights_sha256"]:
+        raise UserError(
+            f"{files.weights}: not the weights that {files.result.name} speaks of; run it again in another study"
+        )
     architecture = architecture_of(settings, result)
     model = build_network(architecture)
-    load_weights(model, weights)
+    load_weights(model, files.weights)
     return FinishedRun(directory, model.eval(), settings, result, architecture)
 
 
-def architecture_of(settings: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
+def architecture_of(settings: Mapping[str, Any], result: Result) -> dict[str, Any]:
     """All that the network's layers and their shapes depend on, as plain values that JSON holds."""
     dataset, network = settings["dataset"], settings[result["role"]]
     architecture = {

@@ -6,7 +6,6 @@ Both are functions of its logits alone: one more pass over the test part (and th
 import logging
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from ltkd.data import DeviceData
 from ltkd.loop.evaluate import predict_logits, summarize
 from ltkd.loop.precision import autocast
 from ltkd.losses import posthoc_logit_adjustment, tau_normalised_logits
+from ltkd.results.result import PostHoc, Result
 from ltkd.setup import Setup
 
 logger = logging.getLogger(__name__)
@@ -27,42 +27,38 @@ DEFAULT = 1.0  # where there is no validation split: the theory's value for logi
 Correction = Callable[[Tensor, float], Tensor]  # (logits [N, C], tau) -> logits [N, C]
 
 
-def post_hoc_figures(setup: Setup, model: nn.Module) -> dict[str, dict[str, Any] | None]:
-    """{"logit_adjusted": ..., "tau_normalized": ...}, each {"tau", "chosen_by", "test": Evaluation as a mapping} and,
-    with a validation split, its Evaluation under "validation".
-
-    chosen_by: setting, validation or default. None where it was not asked for or cannot be had.
-    """
+def post_hoc_corrections(setup: Setup, model: nn.Module) -> PostHoc:
+    """Evaluate the network with its logits adjusted and with its classifier tau-normalised."""
     settings = asdict(setup.config.evaluation)
     corrections = {"logit_adjusted": _logit_adjustment(setup), "tau_normalized": _tau_normalisation(model)}
-    wanted = {kind: one for kind, one in corrections.items() if one is not None and settings[kind] is not None}
+    wanted = {kind: f for kind, f in corrections.items() if f is not None and settings[kind] is not None}
     parts = {"test": setup.test} | ({"validation": setup.validation} if setup.validation is not None else {})
     logits = {name: _logits(setup, model, part) for name, part in parts.items()} if wanted else {}
-    figures = dict.fromkeys(corrections)
+    corrected: PostHoc = dict.fromkeys(corrections)
     for kind, correction in wanted.items():
         tau, chosen_by = settings[kind], "setting"
         if tau == "auto" and setup.validation is None:
             tau, chosen_by = DEFAULT, "default"
         elif tau == "auto":
             tau, chosen_by = choose_tau(correction, logits["validation"], setup.validation.labels.cpu()), "validation"
-        figures[kind] = {"tau": tau, "chosen_by": chosen_by} | {
+        corrected[kind] = {"tau": tau, "chosen_by": chosen_by} | {
             name: asdict(summarize(correction(logits[name], tau), part.labels.cpu(), setup.data.split))
             for name, part in parts.items()
         }
-    return figures
+    return corrected
 
 
-def warn_of_other_tau(config: Config, result: dict[str, Any]) -> None:
-    """Warns of a tau other than the finished run's: it is not evaluated again, and its figures are of its own tau."""
+def warn_of_other_tau(config: Config, result: Result) -> None:
+    """Warns of a tau other than the finished run's, which is not evaluated again."""
     for kind in KINDS:
-        tau, figures = getattr(config.evaluation, kind), (result.get("post_hoc") or {}).get(kind)
-        if tau not in (None, "auto", figures and figures["tau"]):
-            what = f"with tau {figures['tau']:g}" if figures else "without this figure"
+        tau, corrected = getattr(config.evaluation, kind), (result.get("post_hoc") or {}).get(kind)
+        if tau not in (None, "auto", corrected and corrected["tau"]):
+            what = f"with tau {corrected['tau']:g}" if corrected else "without this figure"
             logger.warning("evaluation.%s=%s: it was evaluated %s", kind, tau, what)
 
 
 def choose_tau(correction: Correction, logits: Tensor, labels: Tensor) -> float:
-    """The candidate with the most right answers; of several, the one nearest to the default."""
+    """Choose the candidate with the most right answers; of several, the one nearest to the default."""
 
     def rank(tau: float) -> tuple[int, float]:
         return int((correction(logits, tau).argmax(1) == labels).sum()), -abs(tau - DEFAULT)

@@ -1,51 +1,49 @@
-"""result.json: all that a table or a reader needs to know of a finished run, written last."""
+"""Writes result.json, all that a table or a reader needs to know of a finished run."""
 
 import platform
 from datetime import UTC, datetime
-from typing import Any
 
 import numpy
 import torch
 from torch import nn
 
 import ltkd
-from ltkd.config.identity import NetworkRun
 from ltkd.files import file_sha256, write_json
-from ltkd.loop.state import CHECKPOINT
 from ltkd.loop.trainer import FitResult
 from ltkd.machine import device_name, git_state
 from ltkd.models import count_multiply_adds, count_parameters, save_weights
 from ltkd.results.read import SCHEMA_VERSION
-from ltkd.runs.directory import RESULT, RETRAINING, WEIGHTS
+from ltkd.results.result import Findings, Result, TeacherResult
+from ltkd.runs.directory import RunDirectory
 from ltkd.setup import Setup
 
 
 def write_result(
-    setup: Setup, run: NetworkRun, model: nn.Module, fitted: FitResult, teacher: dict[str, Any] | None,
-    figures: dict[str, Any], wall_seconds: float,
-) -> dict[str, Any]:  # fmt: skip
-    """weights.safetensors, then result.json: who finds the result finds everything.
+    setup: Setup, directory: RunDirectory, model: nn.Module, fitted: FitResult, teacher: Result | None,
+    findings: Findings, wall_seconds: float,
+) -> Result:  # fmt: skip
+    """Write the weights, then the result: who finds the result finds everything.
 
-    teacher: the teacher's result; figures: further entries, what else was found out about the network.
+    teacher: the teacher's result.
     """
-    config, dataset, directory = setup.config, setup.config.dataset, run.directory
-    save_weights(model, directory / WEIGHTS, {"hash": run.hash})  # one key: of several the order on disk is random
+    config, dataset, run = setup.config, setup.config.dataset, directory.run
+    save_weights(model, directory.weights, {"hash": run.hash})  # one key: of several the order on disk is random
     shape = (dataset.channels, dataset.image_size, dataset.image_size)
-    result = {
+    result: Result = {
         "schema_version": SCHEMA_VERSION,
         **run.names,
         "accuracy": fitted.accuracy,
-        **figures,
+        **findings,
         "group_names": setup.data.split.group_names,
         "class_names": setup.data.class_names,
         "class_counts": setup.data.split.class_counts.tolist(),
         "groups": setup.data.split.groups.tolist(),
         "split_sha256": setup.data.split.sha256,
         "teacher_result": None if teacher is None else teacher_in_short(teacher),
-        "directory": str(directory),
+        "directory": str(directory.folder),
         "parameters": count_parameters(model),
         "multiply_adds": count_multiply_adds(model, shape),
-        "wall_seconds": wall_seconds,  # of this process; train_seconds is of all, with interruptions
+        "wall_seconds": wall_seconds,
         "train_seconds": fitted.train_seconds,
         "images_per_second": fitted.images_per_second,
         "device": device_name(setup.device),
@@ -56,17 +54,17 @@ def write_result(
         },
         "git": git_state(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "weights_sha256": file_sha256(directory / WEIGHTS),
+        "weights_sha256": file_sha256(directory.weights),
         "identity": run.identity,
         "evaluate_every": config.run.evaluate_every,
     }  # fmt: skip
-    write_json(directory / RESULT, result)
-    for path in (directory, directory / RETRAINING):  # the state to resume from has served; the weights stay
-        (path / CHECKPOINT).unlink(missing_ok=True)
+    write_json(directory.result, result)
+    for files in (directory, directory.retraining):  # the state to resume from has served; the weights stay
+        files.checkpoint.unlink(missing_ok=True)
     return result
 
 
-def teacher_in_short(result: dict[str, Any]) -> dict[str, Any]:
+def teacher_in_short(result: Result) -> TeacherResult:
     """Returns what a student's result says of a teacher."""
     keys = ("hash", "cell", "seed", "directory", "accuracy", "parameters", "evaluate_every")
     later = ("post_hoc", "weights_sha256")  # which not all results have

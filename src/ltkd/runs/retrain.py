@@ -1,4 +1,4 @@
-"""The second stage of a two-stage training: a second fit() of the classifier alone, in a folder of its own.
+"""Trains the classifier alone again, the second stage of a two-stage training, in a folder of its own.
 
 The features stay in eval mode. (The code of arXiv:1910.09217 leaves its frozen network in training mode, so that its
 batch normalisation drifts towards the second stage's sampling; here the features are the first stage's.)
@@ -6,7 +6,6 @@ batch normalisation drifts towards the second stage's sampling; here the feature
 
 import copy
 import dataclasses
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -16,16 +15,16 @@ from ltkd.config.schema import Network
 from ltkd.data import build_sampler
 from ltkd.errors import UserError
 from ltkd.loop.tracking import Tracker
-from ltkd.loop.trainer import FitResult, fit
+from ltkd.loop.trainer import FitResult, Trainer
 from ltkd.loop.training import Training
 from ltkd.losses import learnable_weight_scaling
 from ltkd.methods import Method
 from ltkd.models.classifier import linear_classifier, set_classifier
-from ltkd.runs.directory import RETRAINING
+from ltkd.results.files import RunFiles
 
 
 def check_retraining(network: Network, model: nn.Module) -> None:
-    """UserError unless the classifier of `model` can be retrained as `network` wants it."""
+    """Raise a UserError unless the classifier of `model` can be retrained as `network` wants it."""
     if network.retraining is None:
         return
     if isinstance(build_retraining(network.retraining), LearnableWeightScaling):
@@ -34,11 +33,11 @@ def check_retraining(network: Network, model: nn.Module) -> None:
         raise UserError(f"{network.name}: retraining=crt needs a network with one layer that makes the logits")
 
 
-def retrain(network: Network, first: Training, method: Method, directory: Path, tracker: Tracker) -> FitResult:
+def retrain(network: Network, first: Training, method: Method, files: RunFiles, tracker: Tracker) -> FitResult:
     """Train the classifier of `first.model` once more, or resume that; `first` is the training that is finished.
 
-    method: the objective of this stage. The network has the same parameters afterwards, with other values: its file of
-    weights fits the same network.
+    method, files: of this stage. The network has the same parameters afterwards, with other values: its file of weights
+    fits the same network.
     """
     settings, model = build_retraining(network.retraining), first.model
     recipe = settings.recipe(first.recipe)
@@ -57,7 +56,7 @@ def retrain(network: Network, first: Training, method: Method, directory: Path, 
         teacher_logits=None, extra_logits=[], recipe=recipe,
         sampler=build_sampler(recipe.sampling, first.sampler.labels), frozen_features=True,
     )  # fmt: skip
-    fitted = fit(second, directory / RETRAINING, tracker.stage(RETRAINING))
+    fitted = Trainer(second, files, tracker.stage(files)).fit()
     if scaling:
         set_classifier(model, model.classifier.folded())
     model.requires_grad_(True)
@@ -65,7 +64,7 @@ def retrain(network: Network, first: Training, method: Method, directory: Path, 
 
 
 class ScaledClassifier(nn.Module):
-    """A linear classifier that is fixed but for a trained factor per class: (W x + b)_k * s_k."""
+    """A linear classifier that is fixed but for a trained factor s per class, (W x + b)_k * s_k."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()

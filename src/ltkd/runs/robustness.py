@@ -1,4 +1,4 @@
-"""Accuracy under attack: small changes of the test images that are made to mislead the network itself.
+"""Accuracy under attack, on test images with small changes that are made to mislead the network itself.
 
 FGSM (Goodfellow et al., arXiv:1412.6572): one step of the whole radius along the sign of the loss's gradient. PGD
 (Madry et al., arXiv:1706.06083): ten steps of a quarter of it from a random start. Both stay within 8/255 of each pixel
@@ -9,7 +9,6 @@ Cost: 14 passes forward and 11 backward per image and network, in float32, whate
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +17,8 @@ from torch import Tensor, nn
 from ltkd.data import DatasetConfig
 from ltkd.loop.evaluate import summarize
 from ltkd.methods import Method
+from ltkd.models import evaluating
+from ltkd.results.result import Robustness, UnderAttack
 from ltkd.setup import Setup
 
 RADIUS, STEP, STEPS = 8 / 255, 2 / 255, 10  # of pixel values in 0 .. 1
@@ -27,7 +28,7 @@ BATCH_SIZE = 250
 
 @dataclass(frozen=True)
 class PixelSpace:
-    """Normalised images: what 0, 1 and a unit of a pixel's value are in each channel, [1, C, 1, 1]."""
+    """Normalised values of 0, 1 and a unit of a pixel in each channel, [1, C, 1, 1]."""
 
     lowest: Tensor
     highest: Tensor
@@ -39,12 +40,10 @@ class PixelSpace:
         return cls((0 - mean) / std, (1 - mean) / std, 1 / std)
 
 
-def robustness_figures(
+def accuracy_under_attack(
     setup: Setup, method: Method, student: nn.Module, teacher: nn.Module | None
-) -> dict[str, Any] | None:
-    """{"images", "radius", "step", "steps", "student", "teacher"}; student and teacher (None without one) have clean,
-    fgsm and pgd, each the accuracy in % as {"all", "per_group"}. None where neither method nor user asks for it.
-    """
+) -> Robustness | None:
+    """Attack student and teacher and return their accuracies in %; None where neither method nor user asks for it."""
     settings = setup.config.evaluation
     if not (method.reports_robustness if settings.robustness == "auto" else settings.robustness):
         return None
@@ -66,36 +65,35 @@ def balanced_rows(labels: Tensor, number: int | None) -> Tensor:
     return position.argsort(stable=True)[: len(labels) if number is None else number].sort().values
 
 
-def _accuracies(setup: Setup, model: nn.Module, rows: Tensor) -> dict[str, Any]:
+def _accuracies(setup: Setup, model: nn.Module, rows: Tensor) -> UnderAttack:
     space = PixelSpace.of(setup.config.dataset, setup.device)
     generator = torch.Generator().manual_seed(SEED)
-    was_training = model.training
-    model.eval()
     logits: dict[str, list[Tensor]] = {"clean": [], "fgsm": [], "pgd": []}
-    for part in rows.split(BATCH_SIZE):
-        centre = torch.full_like(part, setup.test.crop_padding)
-        images = setup.test.views(part, centre, centre, torch.zeros_like(part, dtype=torch.bool))
-        labels = setup.test.labels[part]
-        start = (2 * torch.rand(images.shape, generator=generator).to(images) - 1) * RADIUS * space.unit
-        attacked = {
-            "clean": images,
-            "fgsm": attack(model, images, labels, space, start=0 * images, steps=1, step=RADIUS),
-            "pgd": attack(model, images, labels, space, start=start, steps=STEPS, step=STEP),
-        }
-        with torch.no_grad():
-            for name, batch in attacked.items():
-                logits[name].append(model(batch).logits.float().cpu())
-    model.train(was_training)
+    with evaluating(model):
+        for part in rows.split(BATCH_SIZE):
+            centre = torch.full_like(part, setup.test.crop_padding)
+            images = setup.test.views(part, centre, centre, torch.zeros_like(part, dtype=torch.bool))
+            labels = setup.test.labels[part]
+            start = (2 * torch.rand(images.shape, generator=generator).to(images) - 1) * RADIUS * space.unit
+            attacked = {
+                "clean": images,
+                "fgsm": attack(model, images, labels, space, start=0 * images, steps=1, step=RADIUS),
+                "pgd": attack(model, images, labels, space, start=start, steps=STEPS, step=STEP),
+            }
+            with torch.no_grad():
+                for name, batch in attacked.items():
+                    logits[name].append(model(batch).logits.float().cpu())
     labels = setup.test.labels[rows].cpu()
     evaluations = {name: summarize(torch.cat(parts), labels, setup.data.split) for name, parts in logits.items()}
-    return {name: {"all": one.all, "per_group": one.per_group} for name, one in evaluations.items()}
+    return {name: {"all": e.all, "per_group": e.per_group} for name, e in evaluations.items()}
 
 
 def attack(
     model: nn.Module, images: Tensor, labels: Tensor, space: PixelSpace, *, start: Tensor, steps: int, step: float
 ) -> Tensor:
-    """images + start, moved `steps` times by `step` in each pixel's value towards a larger cross-entropy of the label;
-    never further than RADIUS from the images, nor out of the range of pixels. images, start [B, C, H, W], normalised.
+    """Move images + start `steps` times by `step` in each pixel's value towards a larger cross-entropy of the label.
+
+    Never further than RADIUS from the images, nor out of the range of pixels. images, start [B, C, H, W], normalised.
     """
     lowest = torch.maximum(images - RADIUS * space.unit, space.lowest)
     highest = torch.minimum(images + RADIUS * space.unit, space.highest)

@@ -1,4 +1,4 @@
-"""SWAG: a Gaussian around a trained network, from which further teachers are drawn.
+"""SWAG, a Gaussian around a trained network, from which extra teachers are drawn.
 
 Maddox et al.: A Simple Baseline for Bayesian Uncertainty in Deep Learning, arXiv:1902.02476. The trained network is
 trained on for some epochs at a constant learning rate; of its weights after each of them are kept: the mean, the
@@ -23,14 +23,14 @@ from ltkd.errors import UserError
 from ltkd.loop.checkpoint import load_checkpoint, save_checkpoint
 from ltkd.loop.precision import autocast
 from ltkd.methods import MethodContext, method_class
+from ltkd.models import evaluating
+from ltkd.results.files import RunFiles
 from ltkd.setup import Setup
 from ltkd.task_losses import TaskLoss
 
-STATISTICS = "swag.ckpt"
-
 
 def swag_training(teacher: Teacher, sampling: str | dict[str, Any]) -> Teacher:
-    """The network with the recipe of its collection, or, for a sample, with nothing to be trained.
+    """Return the network with the recipe of its collection, or, for a sample, with nothing to be trained.
 
     sampling: of the training, which the collection goes on with; a progressive one has come to classes alike.
     A retrained classifier is where the collection starts, and is trained on with the rest.
@@ -82,19 +82,19 @@ class WeightCollector(method_class("ce")):
 
 
 def draw_weights(statistics: dict[str, Tensor], generator: torch.Generator) -> Tensor:
-    """One sample of the weights [P]; statistics and generator on the CPU."""
+    """Draw one sample of the weights [P]; statistics and generator on the CPU."""
     mean, deviations = statistics["mean"], statistics["deviations"]
     diagonal = torch.randn(mean.shape, generator=generator) * (statistics["variance"] / 2).sqrt()
     coefficients = torch.randn(len(deviations), generator=generator) / (2 * (len(deviations) - 1)) ** 0.5
     return mean + diagonal + coefficients @ deviations
 
 
-def load_statistics(directory: Path) -> dict[str, Tensor]:
-    """Reads what a finished collection wrote. UserError when it is missing or damaged."""
+def load_statistics(files: RunFiles) -> dict[str, Tensor]:
+    """Read the statistics of a finished collection. UserError when it is missing or damaged."""
     try:
-        return load_checkpoint(directory / STATISTICS)
+        return load_checkpoint(files.swag)
     except UserError as error:
-        raise UserError(f"{error}. Delete the whole folder {directory} to have it collected again") from error
+        raise UserError(f"{error}. Delete the whole folder {files.folder} to have it collected again") from error
 
 
 @torch.no_grad()
@@ -110,15 +110,14 @@ def refresh_batch_norm(setup: Setup, model: nn.Module, recipe: Recipe, generator
     """Set the statistics of batch normalisation to their means over one epoch of augmented training batches."""
     train, batch_size = setup.train.augmented(recipe.augmentation), recipe.batch_size
     layers = {layer: layer.momentum for layer in model.modules() if isinstance(layer, _BatchNorm)}
-    model.eval()
-    for layer in layers:
-        layer.reset_running_stats()
-        layer.momentum = None  # plain averages
-        layer.train()
     plan = train.draw_epoch(generator)
-    for step in range(train.num_batches(batch_size) if layers else 0):
-        with autocast(setup.config.precision, setup.device):
-            model(train.batch(plan, step, batch_size).images)
+    with evaluating(model):
+        for layer in layers:
+            layer.reset_running_stats()
+            layer.momentum = None  # plain averages
+            layer.train()
+        for step in range(train.num_batches(batch_size) if layers else 0):
+            with autocast(setup.config.precision, setup.device):
+                model(train.batch(plan, step, batch_size).images)
     for layer, momentum in layers.items():
         layer.momentum = momentum
-    model.eval()

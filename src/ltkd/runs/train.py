@@ -1,11 +1,10 @@
-"""One network of a run trained: what fit() needs is put together, the training carried out, the result written."""
+"""Trains one network of a run: collects what its Trainer needs, trains, evaluates, writes the result."""
 
 import dataclasses
 import functools
 import logging
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import nn
@@ -16,15 +15,17 @@ from ltkd.files import write_json
 from ltkd.loop.precision import autocast
 from ltkd.loop.teacher_logits import TeacherLogits, use_cache
 from ltkd.loop.tracking import Tracker
-from ltkd.loop.trainer import fit
+from ltkd.loop.trainer import Trainer
 from ltkd.loop.training import Training
 from ltkd.losses import ClassGroups
 from ltkd.methods import Method
+from ltkd.results.result import Findings, Result
 from ltkd.runs.build import TrainedTeacher, given_weights, task_only
-from ltkd.runs.post_hoc import post_hoc_figures
+from ltkd.runs.directory import RunDirectory
+from ltkd.runs.post_hoc import post_hoc_corrections
 from ltkd.runs.result import teacher_in_short, write_result
 from ltkd.runs.retrain import retrain
-from ltkd.runs.robustness import robustness_figures
+from ltkd.runs.robustness import accuracy_under_attack
 from ltkd.setup import Setup
 
 logger = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ def make_training(
     setup: Setup, run: NetworkRun, model: nn.Module, method: Method, teacher: TrainedTeacher | None,
     extra_teachers: Sequence[TrainedTeacher] = (),
 ) -> Training:  # fmt: skip
-    """Collects what fit() needs to train `model` on `method`'s objective."""
+    """Collects what a Trainer needs to train `model` on `method`'s objective."""
     config, split = setup.config, setup.data.split
     recipe = config.recipe_of(run.network)
     if given_weights(run.network) is not None:
@@ -81,30 +82,31 @@ def _precomputed_logits(setup: Setup, teacher: TrainedTeacher, epochs: int) -> T
 
 
 def train_network(
-    setup: Setup, run: NetworkRun, model: nn.Module, method: Method, teacher: TrainedTeacher | None,
+    setup: Setup, directory: RunDirectory, model: nn.Module, method: Method, teacher: TrainedTeacher | None,
     extra_teachers: Sequence[TrainedTeacher] = (),
-) -> dict[str, Any]:  # fmt: skip
+) -> Result:  # fmt: skip
     """Train (or resume) and return the result, which is then on disk with the weights."""
-    start, config, names = time.perf_counter(), setup.config, run.names
-    write_json(run.directory / "config.json", run.settings)
+    start, config, run, names = time.perf_counter(), setup.config, directory.run, directory.run.names
+    write_json(directory.config, run.settings)
     training = make_training(setup, run, model, method, teacher, extra_teachers)
     tracker = Tracker(
-        run.directory, config.wandb, name=f"{names['label']}-s{run.seed}", group=f"{names['label']}-{names['cell']}",
+        directory.folder, config.wandb, name=f"{names['label']}-s{run.seed}", group=f"{names['label']}-{names['cell']}",
         job_type=run.role, tags=[names["dataset"], names["method"], config.study], config=run.settings,
         run_id=run.tracking_id,
     )  # fmt: skip
     with tracker:
-        fitted = fit(training, run.directory, tracker)
-        figures = {"further_teacher_results": [teacher_in_short(one.result) for one in extra_teachers]}
+        fitted = Trainer(training, directory, tracker).fit()
+        findings: Findings = {"further_teacher_results": [teacher_in_short(extra.result) for extra in extra_teachers]}
         if run.network.retraining is not None:
-            figures["before_retraining"] = fitted.accuracy
+            findings["before_retraining"] = fitted.accuracy
             cross_entropy = task_only(setup, dataclasses.replace(run.network, task_loss="ce"))
-            fitted = fitted.followed_by(retrain(run.network, training, cross_entropy, run.directory, tracker))
-        figures["post_hoc"] = post_hoc_figures(setup, model)
+            second = retrain(run.network, training, cross_entropy, directory.retraining, tracker)
+            fitted = fitted.followed_by(second)
+        findings["post_hoc"] = post_hoc_corrections(setup, model)
         if run.role == "student":
-            figures["robustness"] = robustness_figures(setup, method, model, teacher.model if teacher else None)
+            findings["robustness"] = accuracy_under_attack(setup, method, model, teacher.model if teacher else None)
         result = write_result(
-            setup, run, model, fitted, teacher.result if teacher else None, figures, time.perf_counter() - start
+            setup, directory, model, fitted, teacher.result if teacher else None, findings, time.perf_counter() - start
         )
         tracker.summarize({"accuracy": result["accuracy"], "images_per_second": result["images_per_second"]})
     return result

@@ -14,7 +14,6 @@ from ltkd.config.identity import NetworkRun
 from ltkd.errors import UserError
 from ltkd.files import read_json
 from ltkd.loop.tracking import latest_metrics
-from ltkd.runs.directory import RESULT
 from ltkd.sweep.jobs import Job, JobOutcome
 
 REDRAW_SECONDS = 0.5
@@ -122,7 +121,7 @@ class Pace:
         return f"{name} epoch {epoch}/{epochs}  loss {metrics['train/loss']:.3f}{_accuracies(metrics)}{left}"
 
     def _under_way(self) -> tuple[NetworkRun, int]:
-        trained = (teacher for teacher in self.job.teachers if not (teacher.directory / RESULT).exists())
+        trained = (teacher for teacher in self.job.teachers if not teacher.files.result.exists())
         run = next(trained, self.job.run)
         return run, self.job.config.recipe_of(run.network).epochs
 
@@ -138,7 +137,7 @@ def _accuracies(metrics: dict[str, Any]) -> str:
 def accuracy(job: Job) -> str:
     """The headline of a finished run."""
     try:
-        last = read_json(job.run.directory / RESULT)["accuracy"]["last"]
+        last = read_json(job.run.files.result)["accuracy"]["last"]
     except UserError as error:
         return str(error)
     name, record = ("validation", last["validation"]) if "validation" in last else ("test", last)

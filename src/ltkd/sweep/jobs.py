@@ -37,7 +37,7 @@ class Job:
     @property
     def console(self) -> Path:
         """All that the job's processes have written, the last words of a crash too."""
-        return self.run.directory / "console.txt"
+        return self.run.files.console
 
 
 @dataclass(frozen=True)

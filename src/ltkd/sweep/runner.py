@@ -23,7 +23,7 @@ from ltkd.files import read_json
 from ltkd.loop.interrupt import StopRequest
 from ltkd.loop.precision import TINY_IMAGE
 from ltkd.machine import num_cores
-from ltkd.runs.directory import RESULT, STATUS, agree_on_source, finished_result
+from ltkd.runs.directory import RunDirectory
 from ltkd.sweep.display import Display
 from ltkd.sweep.jobs import Job, JobOutcome, check_jobs
 
@@ -141,9 +141,10 @@ def _visible_gpus(devices: Sequence[int] | None) -> list[str]:
 
 def _ended_before(job: Job) -> JobOutcome | None:
     try:
-        if finished_result(job.run.directory, job.run.identity) is None:
+        directory = RunDirectory(job.run)
+        if directory.finished_result() is None:
             return None
-        agree_on_source(job.run.directory, job.config)
+        directory.check_source()
     except UserError as error:
         return JobOutcome(job, "failed", str(error))
     return JobOutcome(job, "skipped", "finished before")
@@ -157,7 +158,7 @@ def _next_job(waiting: list[Job], running: list[Worker]) -> Job | None:
     """
 
     def missing_teachers(job: Job) -> set[Path]:
-        return {one.directory for one in job.teachers if not (one.directory / RESULT).exists()}
+        return {one.directory for one in job.teachers if not one.files.result.exists()}
 
     in_training = set().union(*(missing_teachers(worker.job) for worker in running))
     missing = {job.run.directory: missing_teachers(job) for job in waiting}
@@ -197,7 +198,7 @@ def _end_with_parent() -> Callable[[], None] | None:
 def _how_it_ended(worker: Worker, told_to_stop: bool) -> JobOutcome:
     job, code, seconds = worker.job, worker.process.returncode, time.monotonic() - worker.started
     try:
-        if finished_result(job.run.directory, job.run.identity) is not None:
+        if RunDirectory(job.run).finished_result() is not None:
             return JobOutcome(job, "done", None, seconds)
     except UserError as error:
         return JobOutcome(job, "failed", str(error), seconds)
@@ -215,7 +216,7 @@ def _reason(worker: Worker) -> str:
         hint = " (out of memory?)" if code == -signal.SIGKILL else ""
         return f"killed by {signal.Signals(-code).name}{hint}"
     with contextlib.suppress(UserError):
-        status = read_json(worker.job.run.directory / STATUS)
+        status = read_json(worker.job.run.files.status)
         if status.get("process") == worker.process.pid and status.get("error"):
             return f"{status['status']}: {status['error']}".removeprefix("failed: ").removeprefix("UserError: ")
     lines = worker.job.console.read_text(errors="replace").split("\n")

@@ -30,7 +30,6 @@ from ltkd.errors import UserError
 from ltkd.files import write_text
 from ltkd.results.read import figure, read_result
 from ltkd.results.statistics import CONFIDENCE, student_t_interval, summarize
-from ltkd.runs.directory import RESULT
 from ltkd.sweep import Job, check_jobs
 
 # What a preset does not say: where and how it is run, and what is for tuning alone.
@@ -235,7 +234,7 @@ def choose(tuning: Tuning) -> Choice:
 
 
 def _validation_accuracy(job: Job) -> float:
-    return read_result(job.run.directory / RESULT)["accuracy"]["last"]["validation"]["all"]
+    return read_result(job.run.files.result)["accuracy"]["last"]["validation"]["all"]
 
 
 def preset_name(tuning: Tuning) -> str:

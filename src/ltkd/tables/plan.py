@@ -17,11 +17,10 @@ from ltkd.config.schema import Wandb
 from ltkd.data import class_counts, why_unavailable
 from ltkd.errors import UserError
 from ltkd.files import read_json
-from ltkd.loop.state import CHECKPOINT
 from ltkd.loop.tracking import latest_metrics
 from ltkd.machine import resolve_device
-from ltkd.results.read import files_below, read_result
-from ltkd.runs.directory import RESULT
+from ltkd.results.files import RunFiles
+from ltkd.results.read import read_result
 from ltkd.sweep import Job
 from ltkd.tables.table import Table, TableRun, compose_runs
 
@@ -127,7 +126,7 @@ def _state(run: TableRun) -> str:
         return "to run"
     if _why_unavailable(run):
         return "no data"
-    return "to resume" if (run.student.directory / CHECKPOINT).exists() else "to run"
+    return "to resume" if run.student.files.checkpoint.exists() else "to run"
 
 
 def _why_unavailable(run: TableRun) -> str | None:
@@ -139,7 +138,7 @@ def _epochs_left(run: NetworkRun) -> int:
 
     Of a training in two stages all: how far it is in which of them is not looked at.
     """
-    resumed = (run.directory / CHECKPOINT).exists() and run.network.retraining is None
+    resumed = run.files.checkpoint.exists() and run.network.retraining is None
     latest = latest_metrics(run.directory) if resumed else None
     done = latest.get("epoch", 0) if isinstance(latest, dict) else 0
     return run.config.recipe_of(run.network).epochs - done
@@ -148,7 +147,7 @@ def _epochs_left(run: NetworkRun) -> int:
 def _missing(teachers: Iterable[NetworkRun]) -> list[NetworkRun]:
     return [
         teacher for teacher in teachers
-        if not (teacher.directory / RESULT).exists() and getattr(teacher.network, "checkpoint", None) is None
+        if not teacher.files.result.exists() and getattr(teacher.network, "checkpoint", None) is None
     ]  # fmt: skip
 
 
@@ -159,9 +158,9 @@ class Speeds:
     def __init__(self, output_root: Path, device: str) -> None:
         self.on_cpu = resolve_device(device).type == "cpu"
         seconds: dict[tuple, list[float]] = defaultdict(list)  # of an epoch
-        for path in files_below(output_root, RESULT):
+        for files in RunFiles.below(output_root):
             with contextlib.suppress(UserError, KeyError, TypeError):  # not of this version
-                result = read_result(path)
+                result = read_result(files.result)
                 epochs = result["accuracy"]["last"]["epoch"]
                 if epochs and self._is_like_here(result["device"]):
                     names = result["dataset"], result["teacher"], result["student"]

@@ -43,8 +43,9 @@ from ltkd.config.identity import NetworkRun, student_run, teacher_run
 from ltkd.config.load import load_config
 from ltkd.config.schema import Config, Seed
 from ltkd.errors import UserError, unknown_name
-from ltkd.results.read import KINDS, read_result
-from ltkd.runs.directory import RESULT, finished_result
+from ltkd.results.read import KINDS
+from ltkd.results.result import Result
+from ltkd.runs.directory import RunDirectory
 
 ROLE = "role"  # beside the axes, in `at` of a published value
 TEACHER = "teacher"
@@ -175,11 +176,9 @@ class TableRun:
             return []
         return [teacher_run(self.config), *(teacher_run(self.config, one) for one in self.config.extra_teachers)]
 
-    def result(self) -> dict[str, Any] | None:
+    def result(self) -> Result | None:
         """The finished run's result.json, None where there is none. UserError when it is damaged or another's."""
-        if finished_result(self.student.directory, self.student.identity) is None:
-            return None
-        return read_result(self.student.directory / RESULT)
+        return RunDirectory(self.student).finished_result()
 
 
 def list_tables() -> list[str]:

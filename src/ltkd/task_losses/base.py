@@ -1,47 +1,41 @@
 """The task loss on the labels: a choice of its own, which any method combines with.
 
-A further one is a class below `TaskLoss` under `@register_task_loss("name")`: its keyword-only parameters are its
-YAML keys, and `start_epoch` is where a deferred one changes its weights.
+A new one is a class below `TaskLoss` under `@register_task_loss("name")`: its annotated attributes are its settings
+(see `ltkd.settings`), and `start_epoch` is where a deferred one changes its weights.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
-from annotated_types import Ge
 from torch import Tensor, nn
 
 from ltkd import losses
 from ltkd.errors import UserError, unknown_name
+from ltkd.ranges import NonNegative
+from ltkd.settings import Settings
+from ltkd.task_losses.class_counts import check_every_class
 
 _TASK_LOSSES: dict[str, type["TaskLoss"]] = {}
 
 
-class TaskLoss(nn.Module):
+class TaskLoss(Settings, nn.Module):
     """A loss on labels: `forward(logits [B, C], labels [B])` is a mean over the batch."""
 
     needs_every_class: ClassVar[bool] = False  # uses class priors, which are 0 for a class without training images
-    corrects_prior: ClassVar[bool] = (
-        False  # makes up for class counts, which a sampler that evens them out does as well
-    )
+    corrects_prior: ClassVar[bool] = False  # makes up for class counts, as a sampler that evens them out does too
     softmax_logits: ClassVar[bool] = True  # the logits are made for a softmax, as distillation reads them
     takes_mixed_labels: ClassVar[bool] = True  # share * L(y) + (1 - share) * L(y') is a loss of a mixed image
     replaces_classifier: ClassVar[bool] = False  # the network's linear classifier gives way to another kind
 
-    def __init__(self, class_counts: Tensor) -> None:
-        super().__init__()
-        if self.needs_every_class:
-            self.require_every_class(class_counts)
+    def __init__(self, class_counts: Tensor, **settings: Any) -> None:
+        super().__init__(**settings)
         self.register_buffer("class_counts", class_counts.clone(), persistent=False)
+        if self.needs_every_class:
+            check_every_class(f"task_loss: {type(self).__name__}", class_counts, remedy="task_loss=ce")
+        self.build()
 
-    def require_every_class(self, class_counts: Tensor) -> None:
-        """UserError that names the classes without a training image, if there are any."""
-        empty = (class_counts == 0).nonzero().flatten().tolist()
-        if empty:
-            listed = ", ".join(map(str, empty[:10])) + (", ..." if len(empty) > 10 else "")
-            raise UserError(
-                f"task_loss: {type(self).__name__} needs a training image of every class; none of class {listed}. "
-                "Choose task_loss=ce or another split"
-            )
+    def build(self) -> None:
+        """Make the loss's own buffers; the settings and `class_counts` are set. UserError where they do not fit."""
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Called before each epoch, counted from 1, of `epochs`."""
@@ -112,9 +106,7 @@ class LogitAdjusted(TaskLoss):
     needs_every_class = True
     corrects_prior = True
 
-    def __init__(self, class_counts: Tensor, *, tau: Annotated[float, Ge(0)] = 1.0) -> None:
-        super().__init__(class_counts)
-        self.tau = tau
+    tau: NonNegative = 1.0
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         return losses.logit_adjusted(logits, labels, self.class_counts, tau=self.tau)

@@ -12,6 +12,7 @@ from ltkd import losses
 from ltkd.models.classifier import CosineClassifier, linear_classifier, replace_classifier
 from ltkd.ranges import Fraction, NonNegative, Positive
 from ltkd.task_losses.base import TaskLoss, register_task_loss
+from ltkd.task_losses.class_counts import check_every_class
 
 logger = logging.getLogger(__name__)
 
@@ -25,24 +26,25 @@ class ReweightedLoss(TaskLoss):
 
     deferred: share of the epochs after which the weights are in force, until then all are 1 (deferred re-weighting,
     DRW, arXiv:1906.07413: .8, epoch 161 of 200 is the first with them). 0: from the start; null: never.
+    `forward` finds the beta of the epoch in `current_beta`.
     """
 
-    def __init__(self, class_counts: Tensor, *, beta: Beta, deferred: Fraction | None) -> None:
-        super().__init__(class_counts)
-        if deferred is None and beta != DEFAULT_BETA:
+    beta: Beta = DEFAULT_BETA
+    deferred: Fraction | None
+
+    def build(self) -> None:
+        if self.deferred is None and self.beta != DEFAULT_BETA:
             logger.warning("task_loss: beta has no effect without deferred; deferred=0 weighs classes from the start")
-        if deferred is not None:
-            self.require_every_class(class_counts)
-        self.deferred = deferred
-        self.final_beta = beta
+        if self.deferred is not None:
+            check_every_class(f"task_loss: {type(self).__name__}", self.class_counts, remedy="task_loss=ce")
         # On the device, so that a captured training step sees each epoch's value; beta = 0 makes all weights 1. In
         # float64, as beta^n is lost to the rounding of float32. Not saved: the epoch determines it.
-        beta_at_first = beta if deferred == 0 else 0.0
-        self.register_buffer("beta", torch.tensor(beta_at_first, dtype=torch.float64), persistent=False)
+        beta_at_first = self.beta if self.deferred == 0 else 0.0
+        self.register_buffer("current_beta", torch.tensor(beta_at_first, dtype=torch.float64), persistent=False)
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
         in_force = self.deferred is not None and epoch > round(self.deferred * epochs)
-        self.beta.fill_(self.final_beta if in_force else 0.0)
+        self.current_beta.fill_(self.beta if in_force else 0.0)
 
 
 @register_task_loss("class_balanced")
@@ -54,40 +56,25 @@ class ClassBalanced(ReweightedLoss):
 
     corrects_prior = True
 
-    def __init__(
-        self,
-        class_counts: Tensor,
-        *,
-        beta: Beta = DEFAULT_BETA,
-        deferred: Fraction = 0.0,
-        divide_by: Literal["images", "weights"] = "images",
-    ) -> None:
-        super().__init__(class_counts, beta=beta, deferred=deferred)
-        choices = {"images": losses.class_balanced_cross_entropy, "weights": losses.weighted_cross_entropy}
-        self.loss = choices[divide_by]
+    deferred: Fraction = 0.0
+    divide_by: Literal["images", "weights"] = "images"
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return self.loss(logits, labels, self.class_counts, beta=self.beta)
+        by_images = self.divide_by == "images"
+        loss = losses.class_balanced_cross_entropy if by_images else losses.weighted_cross_entropy
+        return loss(logits, labels, self.class_counts, beta=self.current_beta)
 
 
 @register_task_loss("focal")
 class Focal(ReweightedLoss):
     """Focal loss of a softmax, arXiv:1708.02002; without class weights unless `deferred` says from when on."""
 
-    def __init__(
-        self,
-        class_counts: Tensor,
-        *,
-        gamma: NonNegative = 1.0,  # as in the comparisons of LDAM-DRW
-        beta: Beta = DEFAULT_BETA,
-        deferred: Fraction | None = None,
-    ) -> None:
-        super().__init__(class_counts, beta=beta, deferred=deferred)
-        self.gamma = gamma
+    gamma: NonNegative = 1.0  # as in the comparisons of LDAM-DRW
+    deferred: Fraction | None = None
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         class_counts = None if self.deferred is None else self.class_counts
-        return losses.focal(logits, labels, class_counts, gamma=self.gamma, beta=self.beta)
+        return losses.focal(logits, labels, class_counts, gamma=self.gamma, beta=self.current_beta)
 
 
 @register_task_loss("class_balanced_focal")
@@ -102,19 +89,11 @@ class ClassBalancedFocal(ReweightedLoss):
     corrects_prior = True
     softmax_logits = False
 
-    def __init__(
-        self,
-        class_counts: Tensor,
-        *,
-        gamma: NonNegative = 1.0,  # the paper tries .5, 1 and 2
-        beta: Beta = DEFAULT_BETA,
-        deferred: Fraction = 0.0,
-    ) -> None:
-        super().__init__(class_counts, beta=beta, deferred=deferred)
-        self.gamma = gamma
+    gamma: NonNegative = 1.0  # the paper tries .5, 1 and 2
+    deferred: Fraction = 0.0
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return losses.class_balanced_focal(logits, labels, self.class_counts, beta=self.beta, gamma=self.gamma)
+        return losses.class_balanced_focal(logits, labels, self.class_counts, beta=self.current_beta, gamma=self.gamma)
 
     def adapt_network(self, model: nn.Module) -> None:
         bias = linear_classifier(model, "task_loss: class_balanced_focal").bias
@@ -141,23 +120,14 @@ class LDAM(ReweightedLoss):
     takes_mixed_labels = False
     replaces_classifier = True
 
-    def __init__(
-        self,
-        class_counts: Tensor,
-        *,
-        max_margin: NonNegative = 0.5,
-        scale: Positive = 30.0,
-        beta: Beta = DEFAULT_BETA,
-        deferred: Fraction | None = 0.8,
-    ) -> None:
-        super().__init__(class_counts, beta=beta, deferred=deferred)
-        self.max_margin = max_margin
-        self.scale = scale
+    max_margin: NonNegative = 0.5
+    scale: Positive = 30.0
+    deferred: Fraction | None = 0.8
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         return losses.ldam(
             logits / self.scale, labels, self.class_counts,
-            max_margin=self.max_margin, scale=self.scale, beta=self.beta,
+            max_margin=self.max_margin, scale=self.scale, beta=self.current_beta,
         )  # fmt: skip
 
     def adapt_network(self, model: nn.Module) -> None:

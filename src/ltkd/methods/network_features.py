@@ -24,13 +24,8 @@ def pair_stages(student: Sequence[T], teacher: Sequence[T]) -> list[tuple[T, T]]
     return list(zip(student[-number:], teacher[-number:], strict=True))
 
 
-def activated(output: ModelOutput) -> list[Tensor]:
-    """The stages' maps after the last activation of each."""
-    return output.stages
-
-
 def before_activation(output: ModelOutput) -> list[Tensor]:
-    """The stages' maps before that activation; after it where the network offers no others."""
+    """The stages' maps before the last activation of each; after it where the network offers no others."""
     return output.preact_stages or output.stages
 
 
