@@ -3,13 +3,17 @@
     python scripts/benchmark.py dataset=cifar100_lt teacher=resnet32x4 student=resnet8x4 recipe=mdistiller
     python scripts/benchmark.py dataset=cifar100_lt jobs=4 steps=50 rounds=5        quieter figures; 4 jobs side by side
     python scripts/benchmark.py dataset=cifar100_lt --scaling                       over batch size, classes and jobs
+    python scripts/benchmark.py dataset=tiny_imagenet_lt100 --images              files, against ImageFolder
 
-steps: of the plain loop in a round (the engine takes those of 4,096 images). Further settings are those of train.py.
-The table is also written to outputs/benchmark/, with the figures as JSON. Nothing else should run meanwhile.
+steps: of the plain loop in a round (the engine takes those of 4,096 images), of both with --images. Further settings
+are those of train.py. The table is also written to outputs/benchmark/, with the figures as JSON. Nothing else should
+run meanwhile.
 """
 
 import shutil
 import sys
+import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
 from ltkd.commands.arguments import split_arguments, whole_number
@@ -33,10 +37,13 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write(f"{text}\n")
 
     try:
-        own, overrides = split_arguments(arguments, OWN, ("--scaling",))
+        own, overrides = split_arguments(arguments, OWN, ("--scaling", "--images"))
         steps, rounds, jobs = (whole_number(own, key, default) for key, default in OWN.items())
         config = load_config(compose_values("wandb.mode=disabled", *overrides))
         device = resolve_device(config.device)
+        if "--images" in own:
+            sys.stdout.write(f"{images(config, steps, rounds, say)}\n")
+            return 0
         jobs = jobs or (4 if device.type == "cuda" else 2)
         scaling = "--scaling" in own
         variants = (scaling_variants if scaling else standard_variants)(config, device.type == "cuda", jobs)
@@ -61,6 +68,26 @@ def main(arguments: list[str]) -> int:
         return 2
     sys.stdout.write(f"{text}\n")
     return 0
+
+
+def images(config, steps: int, rounds: int, say) -> str:
+    """The table of reading images from files, also written to outputs/benchmark/."""
+    from ltkd.benchmark import images_table, measure_images
+    from ltkd.files import write_json, write_text
+    from ltkd.loop.precision import set_backends
+    from ltkd.machine import device_name, num_cores, resolve_device
+
+    set_backends(config.precision, config.run.threads, config.dataset.image_size)
+    workers = num_cores() if config.dataset.workers == "auto" else config.dataset.workers
+    root = Path(config.output_root) / "benchmark"
+    with tempfile.TemporaryDirectory() as folder:
+        rows = measure_images(config, workers=workers, steps=steps, rounds=rounds, folder=Path(folder), say=say)
+    name = device_name(resolve_device(config.device))
+    title = f"{workers} workers, batch {config.recipe.batch_size}, {config.student.name}; {rounds} rounds, {name}"
+    text = images_table(rows, title)
+    write_text(root / "images.md", text + "\n")
+    write_json(root / "images.json", {"title": title, "rows": [asdict(row) for row in rows]})
+    return text
 
 
 if __name__ == "__main__":

@@ -113,6 +113,7 @@ def test_a_stream_has_the_manifest_of_the_decoded_images(train, root, monkeypatc
     assert manifest["files"]["skipped"] == {"train": ["cow/damaged.png"]}
     assert manifest["files"]["test_images_also_in_training"] == 1
     assert train()[0].manifest() == manifest
+    assert np.array_equal(train()[0].decoded().train_images, train("memory")[0].train_images)
     monkeypatch.setattr(image_files, "decode", None)  # would fail
     assert train()[0].manifest() == manifest
     monkeypatch.undo()

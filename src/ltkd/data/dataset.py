@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -120,6 +120,12 @@ class LongTailData:
             **{f"{part}_data_sha256": self._part_sha256(part) for part in ("train", "validation", "test")},
             **({} if self.files is None else {"files": self.files}),
         }
+
+    def decoded(self) -> "LongTailData":
+        """The same data with all images as arrays: in memory, or mapped from a file that is kept beside the data."""
+        parts = {name: getattr(self, name) for name in ("train_images", "validation_images", "test_images")}
+        files = {name: images for name, images in parts.items() if isinstance(images, ImageFiles)}
+        return replace(self, **{name: images.load()[0] for name, images in files.items()})
 
     def _part_sha256(self, part: str) -> str:
         images, labels = getattr(self, f"{part}_images"), getattr(self, f"{part}_labels")

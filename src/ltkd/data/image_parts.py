@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ltkd.data.augmentation import RESIZED
 from ltkd.data.dataset import DatasetConfig, LongTailData
 from ltkd.data.image_files import ImageFiles, image_digests
 from ltkd.data.long_tail import LongTailSplit
@@ -17,8 +18,6 @@ from ltkd.data.storage import is_streamed
 from ltkd.errors import UserError
 
 _log = logging.getLogger(__name__)
-
-RESIZED = 256 / 224  # the shorter side in evaluation, of the size that is cut out, where training has resized crops
 
 
 def names_sha256(source: Source, split: LongTailSplit) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 
 from ltkd.data.dataset import DatasetConfig, LongTailData
-from ltkd.data.image_files import ImageFiles
 from ltkd.data.long_tail import LongTailSplit
 from ltkd.errors import UserError
 from ltkd.files import write_bytes
@@ -48,13 +47,11 @@ _SPLIT_ARRAYS = [field.name for field in fields(LongTailSplit) if field.type is 
 
 def write_pack(path: Path, data: LongTailData) -> None:
     """Packs the selected training images, the validation and the test images; the file appears whole or not at all."""
+    data, members = data.decoded(), {}
     arrays = {name: getattr(data.split, name) for name in _SPLIT_ARRAYS}
-    members = {}
     for part in _PARTS:
         arrays[f"{part}_labels"] = getattr(data, f"{part}_labels")
-        images = getattr(data, f"{part}_images")
-        images = images.load()[0] if isinstance(images, ImageFiles) else images
-        for number, mosaic in enumerate(_mosaics(images)):
+        for number, mosaic in enumerate(_mosaics(getattr(data, f"{part}_images"))):
             members[f"{part}_{number}.webp"] = _encode(mosaic)
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
