@@ -1,5 +1,8 @@
 """Images, labels, the long-tailed split, class groups, and batches on the device."""
 
+import importlib
+import pkgutil
+
 from ltkd.data.augmentation import CHOICES as AUGMENTATIONS
 from ltkd.data.augmentation import build_augmentation, joined_choice, split_choice
 from ltkd.data.batches import Batch, DeviceData, StreamedData, device_data
@@ -50,3 +53,6 @@ __all__ = [
     "write_manifest",
     "write_pack",
 ]
+
+for _file in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_file.name}")  # importing a file of this folder registers its sources

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from ltkd.data import cifar, digits, image_folder, image_list, imagenet  # noqa: F401  importing registers the sources
 from ltkd.data.dataset import DatasetConfig, LongTailData
 from ltkd.data.groups import make_groups
 from ltkd.data.image_files import ImageFiles
