@@ -8,7 +8,7 @@
 
 Settings hold for every run. The table at the end has what else has finished too. A cell that fails is named at the end,
 does not stop the others and makes the exit code 1. Ctrl-C stops all, saved; the same command goes on. So does minutes=N
-when the time is up: the exit code is 75 then, and order=seed has left whole columns of seeds.
+when the time is up: the exit code is 124 then, and order=seed has left whole columns of seeds.
 """
 
 import argparse

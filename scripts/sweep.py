@@ -6,7 +6,7 @@
 
 All configurations are checked before anything runs. A teacher is trained once, whoever needs it. A run that fails does
 not stop the others. Ctrl-C stops all, saved; the same command again skips what is finished and resumes what is not.
-minutes=N stops all, saved, when the time is up, and says by the exit code 75 that it is not finished.
+minutes=N stops all, saved, when the time is up, and says by the exit code 124 that it is not finished.
 """
 
 import argparse

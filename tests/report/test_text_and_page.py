@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 from ltkd.errors import UserError
+from ltkd.methods import FIDELITY
 from ltkd.report import entries_of, make_report, write_report
 from ltkd.report.comma_separated import comma_separated
 from ltkd.report.curves import curve
@@ -47,7 +48,9 @@ def test_markdown_has_the_figures_their_differences_and_the_sources(report):
     assert ["paper", "0", "n/a", "n/a", "n/a", "n/a", "55.50 [1]", "–"] in lines
     assert "all, to KD" in text
     assert "tail, to CE" in text
-    assert ["LTKD 100%", "3", "+3.33; [+1.90, +4.77]"] in [line[:3] for line in lines]
+    assert ["LTKD 100%†", "3", "+3.33; [+1.90, +4.77]"] in [line[:3] for line in lines]
+    assert f"† adapted: {FIDELITY['adapted']}." in text
+    assert "‡" not in text
     assert "[1] a paper" in text
     assert "In brackets is Student's 95 % interval of their mean" in text
     assert "single pair" not in text
@@ -88,7 +91,9 @@ def test_post_hoc_corrections_have_a_table_of_their_own(finished, make_table, ma
 def test_latex_escapes_and_marks_the_best_student(report):
     text = latex(report)
     assert r"\caption{A table of A \& B $\rightarrow$ C. " in text
-    assert r"LTKD 100\% & 3 & \textbf{55.33 {\scriptsize $\pm$ 2.52}} & 71.00 {\scriptsize $\pm$ 1.00} &" in text
+    assert (
+        r"LTKD 100\%$^\dagger$ & 3 & \textbf{55.33 {\scriptsize $\pm$ 2.52}} & 71.00 {\scriptsize $\pm$ 1.00} &" in text
+    )
     assert r"KD & 3 & 52.00 {\scriptsize $\pm$ 2.65} & \textbf{82.00 {\scriptsize $\pm$ 2.65}}" in text
     figures, differences = text.split(r"\end{table}")[:2]
     assert figures.count(r"\midrule") == 3  # below the head, the teacher and the baselines
@@ -98,7 +103,7 @@ def test_latex_escapes_and_marks_the_best_student(report):
     assert r"\caption{A table of A \& B $\rightarrow$ C. Differences to the best baseline.}" in differences
     # braces, as the bracket of an interval would else be an argument of the line break before it
     stack = r"+3.33\\ {\scriptsize [+1.90, +4.77]}"
-    assert rf"LTKD 100\% & 3 & \begin{{tabular}}[t]{{@{{}}r@{{}}}}{stack}\end{{tabular}} &" in differences
+    assert rf"LTKD 100\%$^\dagger$ & 3 & \begin{{tabular}}[t]{{@{{}}r@{{}}}}{stack}\end{{tabular}} &" in differences
     assert "all, to KD" in differences
 
 

@@ -67,7 +67,7 @@ def test_jobs_by_seed_are_all_cells_of_a_seed_and_then_the_next(table_file, runs
 def test_a_table_that_the_time_was_not_enough_for_has_an_exit_code_of_its_own(table_file, tmp_path, capsys):
     reproduce = runpy.run_path(str(PROJECT / "scripts" / "reproduce.py"))["main"]
     arguments = [f"table={table_file}", f"output_root={tmp_path}/out", "device=cpu", "order=seed", "minutes=0"]
-    assert reproduce(arguments) == 75
+    assert reproduce(arguments) == 124
     assert "6 out of time" in capsys.readouterr().out
 
 

@@ -123,7 +123,7 @@ def _figures(setup: Setup, teachers: dict[tuple[str, str], nn.Module]) -> dict[s
 
 
 def _registered(name: str) -> dict[str, str]:
-    """Returns paper, needs and use of the teacher as a method's class declares them."""
+    """Returns paper, fidelity, needs and use of the teacher as a method's class declares them."""
     method = method_class(name)
     needs = method.needs
     words = [word for key, word in NEEDS.items() if getattr(needs, key)]

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
+from ltkd.console import write_plainly
 from ltkd.errors import UserError
 
 SETTINGS = "further arguments KEY=VALUE are settings, those of src/train.py; options can be written KEY=VALUE too"
@@ -31,7 +32,7 @@ class Parser(argparse.ArgumentParser):
         jobs = "runs at a time (default: one per GPU, else per CPU core)"
         self.add_argument("--jobs", type=whole_number, metavar="N", help=jobs)
         self.add_argument("--devices", type=indices, metavar="0,1", help="the GPUs to use (default: all)")
-        minutes = "stop all runs after so long, saved; the exit code is 75 where some are left (default: no limit)"
+        minutes = "stop all runs after so long, saved; the exit code is 124 where some are left (default: no limit)"
         self.add_argument("--minutes", type=number, metavar="N", help=minutes)
 
     def split(self, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -65,6 +66,7 @@ def command(parser: Parser, *, help_without_arguments: bool = False) -> Callable
     def decorate(function: Main) -> Callable[..., int]:
         @functools.wraps(function)
         def main(arguments: Sequence[str] | None = None) -> int:
+            write_plainly()
             arguments = sys.argv[1:] if arguments is None else list(arguments)
             try:
                 if help_without_arguments and not arguments:

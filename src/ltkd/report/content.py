@@ -7,6 +7,7 @@ from typing import Any
 
 from ltkd.config.identity import digest, without_seeds
 from ltkd.errors import unknown_name
+from ltkd.methods import list_methods, method_class
 from ltkd.report.entries import (
     Entry,
     refuse_different_taus,
@@ -69,6 +70,12 @@ class Row:
     @property
     def n(self) -> int:
         return len(self.entries)
+
+    @property
+    def fidelity(self) -> str | None:
+        """The method's fidelity to its paper; None for a teacher, and without a run of a method that is still there."""
+        names = {entry.result["method"] for entry in self.entries} & set(list_methods())
+        return method_class(names.pop()).fidelity if names and self.role != TEACHER else None
 
     @property
     def splits(self) -> int:

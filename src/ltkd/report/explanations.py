@@ -1,7 +1,8 @@
 """Explains a report's numbers to its reader, in sentences."""
 
+from ltkd.methods import FIDELITY
 from ltkd.report.content import Column, Report
-from ltkd.report.text_tables import difference_table
+from ltkd.report.text_tables import FIDELITY_MARKS, difference_table
 from ltkd.results.read import KINDS, NOT_AVAILABLE
 
 
@@ -12,6 +13,8 @@ def explanations(report: Report) -> list[str]:
     lines = [f"{kind}; mean ± sample standard deviation {averaged_over(report)}."]
     if any(one.summary is None for column in report.columns for row in column.rows for one in row.values.values()):
         lines.append(f"{NOT_AVAILABLE}: no run has that value.")
+    found = {row.fidelity for column in report.columns for row in column.rows}
+    lines += [f"{mark} {kind}: {FIDELITY[kind]}." for kind, mark in FIDELITY_MARKS.items() if kind in found]
     lines += about_differences(report)
     lines += [f"[{number}] {source}" for number, source in enumerate(report.sources, 1)]
     return [*lines, *([table.notes] if table.notes else [])]

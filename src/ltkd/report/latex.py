@@ -11,7 +11,8 @@ from ltkd.tables.table import TEACHER
 COMMANDS = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "±": r"$\pm$", "–": "--", "−": "$-$", "->": r"$\rightarrow$", "<": "$<$", ">": "$>$",
+    "†": r"$^\dagger$", "‡": r"$^\ddagger$", "±": r"$\pm$", "–": "--", "−": "$-$",
+    "->": r"$\rightarrow$", "<": "$<$", ">": "$>$",
 }  # fmt: skip
 ESCAPED = re.compile("|".join(map(re.escape, COMMANDS)))
 SPREAD = re.compile(r"\$\\pm\$ .*")  # of a mean, its standard deviation

@@ -8,6 +8,7 @@ from ltkd.results.statistics import Summary
 from ltkd.tables.table import TEACHER
 
 NOTHING = "–"
+FIDELITY_MARKS = {"adapted": "†", "inspired": "‡"}  # after the name of a method that is not its paper's
 INTERVAL_SEPARATOR = "; "  # in a cell of differences
 
 
@@ -32,7 +33,7 @@ def main_table(report: Report, column: Column) -> TextTable:
     headers = [*axes, *_counts(report), *column.value_names, *(f"{name}, published" for name in published)]
     body = [
         [
-            *(row.names[axis] or NOTHING for axis in axes),
+            *_names(row),
             *_counts(report, row),
             *(_mean(row.values[name].summary) for name in column.value_names),
             *(_published(row.values[name]) for name in published),
@@ -40,6 +41,12 @@ def main_table(report: Report, column: Column) -> TextTable:
         for row in column.rows
     ]
     return TextTable(headers, body, [row.role for row in column.rows], len(axes))
+
+
+def _names(row: Row) -> list[str]:
+    """The row's labels; the first has the mark of its method's fidelity."""
+    first, *others = row.names.values()
+    return [name or NOTHING for name in (first + FIDELITY_MARKS.get(row.fidelity, ""), *others)]
 
 
 def _counts(report: Report, row: Row | None = None) -> list[str]:
@@ -85,7 +92,7 @@ def difference_table(report: Report, column: Column) -> TextTable | None:
     for row in rows:
         pairs = max(one.difference.paired.n for one in row.values.values() if one.difference)
         differences = [difference_text(row.values[name], pairs) for name in column.value_names]
-        body.append([*(row.names[axis] or NOTHING for axis in axes), str(pairs), *differences])
+        body.append([*_names(row), str(pairs), *differences])
     return TextTable(headers, body, [row.role for row in rows], len(axes), in_lines=True)
 
 

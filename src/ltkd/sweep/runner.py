@@ -20,7 +20,8 @@ from typing import Literal
 
 import torch
 
-from ltkd.errors import UserError
+from ltkd.data import files_of
+from ltkd.errors import EXIT_BUSY, UserError
 from ltkd.files import read_json
 from ltkd.loop.graph import CaptureFailed
 from ltkd.loop.interrupt import StopRequest
@@ -33,7 +34,7 @@ from ltkd.sweep.jobs import Job, JobOutcome, check_jobs
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 POLL_SECONDS = 0.1
 DIE_WITH_PARENT = 1  # prctl's PR_SET_PDEATHSIG
-OUT_OF_TIME = 75  # exit code, "try again" in BSD's sysexits.h
+OUT_OF_TIME = 124  # exit code, as that of `timeout`
 
 
 @dataclass
@@ -72,6 +73,7 @@ def run_jobs(
     """
     end = math.inf if minutes is None else time.monotonic() + 60 * minutes
     gpus = _visible_gpus(devices)
+    _refuse_two_data_sets_of_one_run(jobs)
     outcomes = {job.run.directory: outcome for job in jobs if (outcome := _ended_before(job)) is not None}
     waiting = list({job.run.directory: job for job in jobs if job.run.directory not in outcomes}.values())
     num_workers = min(num_at_a_time(num_workers, devices), max(len({job.run.directory for job in jobs}), 1))
@@ -132,8 +134,21 @@ def _ending(stop: StopRequest, end: float) -> Literal["stopped", "out of time"] 
     return "out of time" if time.monotonic() >= end else None
 
 
+def _refuse_two_data_sets_of_one_run(jobs: Sequence[Job]) -> None:
+    """UserError for jobs that would be one run by their settings, and read their images from different folders."""
+    seen: dict[Path, Job] = {}
+    for job in jobs:
+        first = seen.setdefault(job.run.directory, job)
+        folders = [files_of(one.config.dataset, Path(one.config.data_root)) for one in (first, job)]
+        if folders[0] != folders[1]:
+            raise UserError(
+                f"{first.label} and {job.label}: the same settings, but images from {folders[0]} and {folders[1]}; "
+                "give one of them another dataset.name"
+            )
+
+
 def exit_code(outcomes: Iterable[JobOutcome]) -> int:
-    """Returns 0 when all is done, 130 after a stop, 75 when the time was up before all was done, else 1."""
+    """Returns 0 when all is done, 130 after a stop, 124 when the time was up before all was done, else 1."""
     statuses = {outcome.status for outcome in outcomes}
     if "stopped" in statuses:
         return 128 + signal.SIGINT
@@ -224,7 +239,7 @@ def _how_it_ended(worker: Worker, ending: Literal["stopped", "out of time"] | No
             return JobOutcome(job, "done", None, seconds)
     except UserError as error:
         return JobOutcome(job, "failed", str(error), seconds)
-    if code == 0:
+    if code == EXIT_BUSY:
         return JobOutcome(job, "busy", f"another process works on {job.run.directory}", seconds)
     if ending:
         return JobOutcome(job, ending, "goes on from its last checkpoint", seconds)
