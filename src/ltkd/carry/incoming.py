@@ -70,6 +70,7 @@ def _move(come: RunFiles, here: RunFiles, arrivals: Arrivals) -> None:
         _move_files(come, here, finished_files(come))
         for stage in (here, here.retraining):  # as where a run finishes
             stage.checkpoint.unlink(missing_ok=True)
+        here.sessions.unlink(missing_ok=True)
         arrivals.finished.append(here.folder)
     else:
         for stage in (here.retraining, here):  # a second stage that the other had not begun

@@ -57,7 +57,7 @@ def unfinished_files(files: RunFiles) -> list[Path]:
     """The files that a run is resumed from, of both stages where it has two, the checkpoints last."""
     stages = [files.retraining, files]
     return [
-        *(path for stage in stages for path in [*_records(stage), stage.selected]),
+        *(path for stage in stages for path in [*_records(stage), stage.selected, stage.sessions]),
         *(stage.checkpoint for stage in stages),
     ]
 
