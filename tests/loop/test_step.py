@@ -208,6 +208,9 @@ def test_totals_keep_their_place_and_take_a_new_figure():
     totals.add(figures | {"late": torch.tensor(1.0)}, 2)
     assert totals.sums()["table"].tolist() == [[7, 7]] * 3
     assert totals.sums()["late"] == 2
+    assert set(totals.broken_at().values()) == {float("inf")}
+    totals.add(figures | {"late": torch.tensor(float("nan"))}, 2)
+    assert totals.broken_at()["late"] == 2
 
 
 # ------------------------------------------------------------------------------------------------- the same, by itself
