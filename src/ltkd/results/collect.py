@@ -14,15 +14,19 @@ from typing import Any
 from tabulate import tabulate
 
 from ltkd.errors import UserError
+from ltkd.results.corrections import evened_out_by
 from ltkd.results.files import RunFiles
 from ltkd.results.read import (
     KINDS,
+    MEAN,
     POST_HOC,
     accuracy,
+    accuracy_record,
     cell_text,
     correction,
     flatten,
     how_it_ended,
+    is_unbalanced,
     read_result,
     teacher_of,
 )
@@ -167,16 +171,24 @@ def _missing_seeds(cells: list[SeedGroup]) -> list[str]:
 def summary_rows(cells: list[SeedGroup], kind: str) -> list[dict[str, Any]]:
     """Returns a flat row per cell: names, settings, n, mean and sample deviation of each accuracy (None: n/a)."""
     groups = list(dict.fromkeys(group for cell in cells for group in cell.group_names))
+    mean_too = any(is_unbalanced(accuracy_record(run, kind)) for cell in cells for run in cell.runs)
+    everywhere = [None, *[MEAN] * mean_too]
     cells = [part for cell in cells for part in _by_tau(cell, kind)]
     rows = []
     for cell in cells:
-        row = {**cell.names, "settings": cell.settings, "accuracy": kind, "n": len(cell.values(kind, None))}
-        for group in (None, *groups):
-            values = cell.values(kind, group) if group is None or group in cell.group_names else []
+        row = {**cell.names, "settings": _settings_of(cell, kind), "accuracy": kind, "n": len(cell.values(kind, None))}
+        for group in (*everywhere, *groups):
+            values = cell.values(kind, group) if group in everywhere or group in cell.group_names else []
             row[f"{group or 'all'}"] = mean(values) if values else None
             row[f"{group or 'all'} std"] = stdev(values) if len(values) > 1 else None
         rows.append(row)
     return rows
+
+
+def _settings_of(cell: SeedGroup, kind: str) -> str:
+    """The cell's settings, with a mark where a correction after training is the second one."""
+    by = evened_out_by(cell.identity) if kind in POST_HOC else None
+    return f"{cell.settings} (second correction, after {by})".strip() if by else cell.settings
 
 
 def _by_tau(cell: SeedGroup, kind: str) -> list[SeedGroup]:
