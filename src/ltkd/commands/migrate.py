@@ -97,9 +97,7 @@ def _renamed(told: dict[str, Any], run: NetworkRun) -> dict[str, Any]:
 
 def _why_it_stays(files: RunFiles, before: Mapping[str, Any], run: NetworkRun) -> str | None:
     if _without_added(run.identity) != _without_added(before):
-        return (
-            "its identity says nothing of weights or settings that count today, so nothing proves that they are those"
-        )
+        return "it was trained with other weights or settings than its configuration gives today"
     return _other_data(files, run.config)
 
 
