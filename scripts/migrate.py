@@ -8,7 +8,6 @@ on a pack, folder or list: `python scripts/ledger.py --check` compares it with t
 """
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
@@ -23,7 +22,6 @@ PARSER.add_argument("--write", action="store_true", help="move them, not only li
 
 @command(PARSER)
 def main(options: argparse.Namespace, settings: list[str]) -> None:
-    logging.getLogger("ltkd").setLevel(logging.ERROR)  # advice on settings is for those who train with them
     absent = [str(folder) for folder in options.folders if not folder.is_dir()]
     if absent:
         raise UserError(f"no such folder: {', '.join(absent)}")
