@@ -6,6 +6,9 @@ import hydra
 from omegaconf import DictConfig
 
 from ltkd.config.compose import CONFIGURATION
+from ltkd.config.overrides import check_grammar
+from ltkd.console import write_plainly
+from ltkd.errors import UserError
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGURATION), config_name="config")
@@ -16,10 +19,16 @@ def train(config: DictConfig) -> None:
 
 
 def main() -> None:
+    write_plainly()
     if "--list" in sys.argv:
         from ltkd.commands.listing import show
 
         sys.exit(show())
+    try:
+        check_grammar(word for word in sys.argv[1:] if "=" in word and not word.startswith("-"))
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)
     train()
 
 
