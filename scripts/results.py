@@ -31,7 +31,7 @@ def main(options: argparse.Namespace, settings: list[str]) -> int:
     if absent:
         raise UserError(f"no such folder: {', '.join(absent)}")
     found = collect(options.folders)
-    table = markdown(found.cells, options.accuracy)
+    table = markdown(found.cells, options.accuracy, found.notes)
     sys.stdout.write(f"{table}\n")
     if options.csv:
         write_text(options.csv, comma_separated(found.cells, options.accuracy))
