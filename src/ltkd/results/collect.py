@@ -215,7 +215,10 @@ def _name_settings(cells: list[SeedGroup]) -> list[str]:
 
 
 def _compared(cell: SeedGroup, same: list[SeedGroup]) -> dict[str, str]:
-    """All settings outside of the method; the images too, where they differ between cells of the same settings."""
+    """All settings outside of the method; images and groups too, where they differ between cells of the same settings.
+
+    The groups of the setting are those that it was trained with, whatever it is reported for.
+    """
 
     def data(one: SeedGroup) -> str:
         return json.dumps(one.identity.get("dataset"), sort_keys=True)
@@ -224,7 +227,8 @@ def _compared(cell: SeedGroup, same: list[SeedGroup]) -> dict[str, str]:
     for one in same:
         variants[data(one)].add(one.images)
     images = {"images": cell.images} if any(len(found) > 1 for found in variants.values()) else {}
-    return outside_of_method(cell.identity) | images | ({"dataset.groups": cell.groups} if cell.groups else {})
+    groups = {"dataset.groups": cell.groups} if cell.groups != _policy(cell) else {}
+    return outside_of_method(cell.identity) | images | groups
 
 
 def _teacher_seed_setting(cell: SeedGroup) -> dict[str, str]:
