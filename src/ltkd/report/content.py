@@ -170,7 +170,9 @@ def _column(table: Table, names: dict[str, str], cells: list[Cell], entries: lis
             cells[name] = CellValue(summarize(independent(found, table)), found, numbered)
         return Row(row_names, role, of_the_row, cells, _corrected(of_the_row, value_names, table), is_run)
 
-    rows = [row(row_names, TEACHER, *one, True) for row_names, *one in _teachers(table, names, finished)]
+    rows = [
+        row(row_names, TEACHER, entries, known, True) for row_names, entries, known in _teachers(table, names, finished)
+    ]
     for cell in cells:
         of_the_cell = [entry for entry in finished if entry.cell is cell]
         known = table.published_at(cell.row | cell.column)
