@@ -28,9 +28,11 @@ def test_a_folder_is_trained_on_and_a_changed_one_is_another(make_config, tmp_pa
     assert manifest["test_size"] == 5
     assert run_experiment(config)["weights_sha256"] == result["weights_sha256"]  # found again
 
-    write(root / "a/new.png", 50)
-    with pytest.raises(UserError, match="made with other data than this run's: files"):
-        run_experiment(make_config(*settings))
+    write(root / "a/0.png", 50)  # another picture of the same size
+    changed = make_config(*settings)
+    assert student_run(changed).hash != student_run(config).hash
+    with pytest.raises(UserError, match=r"dataset\.content: .* is asked for, but"):
+        make_config(*settings, f"+dataset.content={config.dataset.content}")
 
 
 def test_streamed_training_is_the_same_killed_or_not(make_config, monkeypatch):

@@ -22,7 +22,18 @@ _WHEREABOUTS = (
     "storage", "workers",
 )  # fmt: skip
 # Left out of the settings while they have their default, so that runs of before these came keep their identity.
-_NEW = ("test_share", "on_bad_image")
+_NEW = ("test_share", "on_bad_image", "content")
+
+
+def check_normalisation(key: str, values: list[float], channels: int) -> None:
+    """UserError, beginning with `key`, unless there is a value in 0 .. 1 for each channel."""
+    if len(values) != channels:
+        raise UserError(f"{key}: {values} must have one value for each of {channels} channels")
+    outside = [value for value in values if not 0 <= value <= 1]
+    if outside:
+        raise UserError(
+            f"{key}: {outside[0]:g} is not of pixel values in 0 .. 1; values of 0 .. 255 are to be divided by 255"
+        )
 
 
 @dataclass(frozen=True)
@@ -53,20 +64,12 @@ class DatasetConfig:
     on_bad_image: Literal["error", "skip"] = "error"  # damaged image files
     duplicates: Literal["warn", "error"] = "warn"  # test images that are training images too
     storage: Literal["auto", "memory", "stream"] = "auto"  # all images on the device, or read batch by batch
+    content: str | None = None  # hash of a pack, folder or list: whose settings do not say what its images are
     workers: Annotated[int, Ge(0)] | Literal["auto"] = "auto"  # processes that decode streamed files; auto: the cores
 
     def __post_init__(self):
         for key in ("mean", "std"):
-            if len(getattr(self, key)) != self.channels:
-                raise UserError(
-                    f"dataset.{key}: {getattr(self, key)} must have one value for each of {self.channels} channels"
-                )
-            outside = [value for value in getattr(self, key) if not 0 <= value <= 1]
-            if outside:
-                raise UserError(
-                    f"dataset.{key}: {outside[0]:g} is not of pixel values in 0 .. 1; values of 0 .. 255 are to be "
-                    "divided by 255"
-                )
+            check_normalisation(f"dataset.{key}", getattr(self, key), self.channels)
         self._check_whereabouts()
         if self.imbalance == "none" and self.imbalance_factor != 1:
             _log.warning("dataset.imbalance_factor=%g has no effect with imbalance=none", self.imbalance_factor)

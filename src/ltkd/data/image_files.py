@@ -1,5 +1,6 @@
 """Image files as an array that is decoded when rows of it are taken, and kept decoded beside the data."""
 
+import contextlib
 import hashlib
 import io
 import json
@@ -18,7 +19,7 @@ from filelock import FileLock
 
 from ltkd.data.decoding import BadImage, decode
 from ltkd.errors import UserError
-from ltkd.files import PARTIAL, remove_partial_files, write_bytes, write_json
+from ltkd.files import PARTIAL, file_sha256, remove_partial_files, write_bytes, write_json, write_text
 from ltkd.machine import num_cores
 
 _log = logging.getLogger(__name__)
@@ -76,6 +77,26 @@ class ImageFiles:
     def names_sha256(self) -> str:
         """SHA-256 of the names, joined by newlines."""
         return hashlib.sha256(b"\n".join(map(os.fsencode, self.names))).hexdigest()
+
+    def bytes_sha256(self) -> str:
+        """SHA-256 of the files' paths and bytes, in their order. UserError where a file is not there.
+
+        Of many files it is kept beside the decoded images, and read from there while sizes and times stay.
+        """
+        stats = self._stats()
+        kept = self._decoded_file(stats).with_suffix(".sha256")
+        with contextlib.suppress(OSError):
+            if len(text := kept.read_text(errors="replace")) == hashlib.sha256().digest_size * 2:
+                return text
+        with ThreadPoolExecutor(num_cores()) as pool:
+            hashes = list(pool.map(file_sha256, (self.root / path for path in self.paths)))
+        digest = hashlib.sha256()
+        for path, sha256 in zip(self.paths, hashes, strict=True):
+            digest.update(os.fsencode(path) + f"\n{sha256}\n".encode())
+        if len(self) >= _MANY:
+            with contextlib.suppress(UserError):  # where nothing can be written it is computed again
+                write_text(kept, digest.hexdigest())
+        return digest.hexdigest()
 
     def read(self, rows: Iterable[int], crops: Iterable[tuple[int, float] | None]) -> np.ndarray:
         """Pixels uint8 [B, C, H, W] of some rows, decoded now, each with its random resized crop (decode's `crop`).
