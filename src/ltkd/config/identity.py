@@ -118,6 +118,7 @@ def _teacher_identity(config: Config, teacher: Teacher) -> dict[str, Any]:
         return {"swag": asdict(teacher.swag), "teacher": around} | trained_on
     if teacher.checkpoint is not None:  # used as it is: no recipe, no seed
         adapted = {} if teacher.task_loss == "ce" else {"task_loss": teacher.task_loss}  # it may replace the classifier
+        adapted |= _classifier_identity(teacher)
         adapted |= {} if teacher.checkpoint_key is None else {"checkpoint_key": teacher.checkpoint_key}
         adapted |= {} if teacher.class_names is None else {"class_names": teacher.class_names}
         return adapted | {
@@ -134,6 +135,7 @@ def _network_identity(config: Config, network: Network) -> dict[str, Any]:
     return (
         retraining
         | started
+        | _classifier_identity(network)
         | {
             **_training_identity(config, network),
             "dataset": config.dataset.settings(),
@@ -143,6 +145,10 @@ def _network_identity(config: Config, network: Network) -> dict[str, Any]:
             "precision": asdict(config.precision),
         }
     )
+
+
+def _classifier_identity(network: Network) -> dict[str, Any]:
+    return {} if network.classifier == "linear" else {"classifier": network.classifier}
 
 
 def _training_identity(config: Config, network: Network) -> dict[str, Any]:

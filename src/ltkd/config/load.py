@@ -17,6 +17,7 @@ from ltkd.errors import UnknownName, UserError
 from ltkd.machine import resolve_device
 from ltkd.methods import Method, method_class
 from ltkd.models import model_factory
+from ltkd.models.classifier import classifier_kind
 from ltkd.task_losses import task_loss_class
 
 logger = logging.getLogger(__name__)
@@ -114,6 +115,7 @@ def _bind_network(role: str, sections: dict[str, Any], errors: list[str]) -> Non
             errors.append(f"{role}.arguments.{key}: is not set here; it comes from the data set or {role}.pretrained")
         bind(factory, network.arguments | {"num_classes": 1, "in_channels": 1}, f"{role}.arguments", errors)
     network = _with_bound_choice(network, role, "task_loss", task_loss_class, errors)
+    network = _with_bound_choice(network, role, "classifier", classifier_kind, errors)
     if network.retraining is not None:
         network = _with_bound_choice(network, role, "retraining", retraining_class, errors, given=0)
     recipe = sections.get("recipe")

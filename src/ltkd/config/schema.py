@@ -1,7 +1,7 @@
 """The typed configuration: one dataclass per section, one attribute per key."""
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Lt
@@ -43,6 +43,7 @@ class Network:
     task_loss: Choice
     retraining: Choice | None
     recipe: dict[str, Any]
+    classifier: Choice = field(default="linear", kw_only=True)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from ltkd.config.schema import Network, Teacher
 from ltkd.errors import UserError
 from ltkd.methods import Method, MethodContext, Networks, build_method, method_class
 from ltkd.models import build_model, load_weights
-from ltkd.models.classifier import order_classes
+from ltkd.models.classifier import give_classifier, order_classes
 from ltkd.results.result import Result
 from ltkd.runs.retrain import check_retraining
 from ltkd.setup import Setup, predict
@@ -33,6 +33,7 @@ def new_model(setup: Setup, network: Network, seed: int) -> nn.Module:
         network.name, num_classes=dataset.num_classes, in_channels=dataset.channels, pretrained=network.pretrained,
         **network.arguments,
     )  # fmt: skip
+    give_classifier(model, network.classifier)
     build_task_loss(network.task_loss, torch.as_tensor(setup.data.split.class_counts)).adapt_network(model)
     check_retraining(network, model)
     checkpoint = given_weights(network)
