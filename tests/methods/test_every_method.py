@@ -161,7 +161,7 @@ KNOWN = {
     ),
 }
 # The rest compare through connectors of their own, which start at random: tests of their losses have equal inputs.
-CONNECTED = {"cc", "crd", "fitnet", "ofd", "okd", "reviewkd", "simkd", "vid"}
+CONNECTED = {"cbd", "cc", "crd", "fitnet", "ofd", "okd", "reviewkd", "simkd", "vid"}
 
 
 def test_every_method_says_what_equal_networks_give():

@@ -217,3 +217,16 @@ def test_two_heads_need_a_linear_classifier_and_an_embedding(context):
         make("ssd", context, "ldam")
     with pytest.raises(UserError, match="needs the pooled vector"):
         make("ssd", replace(context, student=ModelOutput(torch.zeros(2, 6))))
+
+
+# class-balanced distillation
+
+
+def test_cbd_is_its_loss_between_the_projected_and_the_teachers_vectors():
+    problem = make_problem("cbd")
+    output, teacher = problem.student(problem.batch.images), problem.teacher(problem.batch.images)
+    whole = losses.class_balanced_distillation(
+        problem.method.projection(output.embedding).relu(), output.logits, [3 * teacher.embedding],
+        problem.batch.labels, alpha=0.4, beta=100.0,
+    )  # fmt: skip
+    torch.testing.assert_close(sum(problem.terms().values()), whole)

@@ -92,7 +92,7 @@ class Method(Settings, nn.Module):
     paper: ClassVar[str]
     fidelity: ClassVar[str]  # a key of FIDELITY
     needs: ClassVar[Needs] = Needs()
-    made_for_task_losses: ClassVar[Mapping[str, str]] = {}  # {"teacher": name}; compatibility.py warns of another
+    made_for: ClassVar[Mapping[str, str]] = {}  # {"teacher.task_loss": "ce"}; compatibility.py warns of another
     reads_labels: ClassVar[bool] = False  # beside the task loss: each image's one label or row, which a mixture lacks
     keeps_classifier: ClassVar[bool] = True  # the student is deployed with its own, whatever `adapt_student` does
     needs_teacher_statistics = False  # `prepare` wants the teacher's logits on the whole training set
