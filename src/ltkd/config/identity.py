@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -159,9 +159,9 @@ def _training_identity(config: Config, network: Network) -> dict[str, Any]:
 def _recipe_identity(recipe: Recipe) -> dict[str, Any]:
     """All settings; those that came later are left out where they are as before them: a run stays the run it was."""
     identity = asdict(recipe)
-    for key, default in {"sampling": "instance", "augmentation": "crop_flip"}.items():
-        if identity[key] == default:
-            del identity[key]
+    for field in fields(recipe):
+        if field.default is not MISSING and identity[field.name] == field.default:
+            del identity[field.name]
     return identity
 
 

@@ -14,6 +14,8 @@ from ltkd.config.retraining import retraining_class
 from ltkd.config.schema import Config, Recipe, Teacher
 from ltkd.data import AUGMENTATIONS, complete_settings, group_policy, joined_choice, sampler_class, split_choice
 from ltkd.errors import UnknownName, UserError
+from ltkd.loop.averaging import average_kind
+from ltkd.loop.optimizers import optimizer_kind
 from ltkd.machine import resolve_device
 from ltkd.methods import Method, method_class
 from ltkd.models import model_factory
@@ -133,6 +135,8 @@ def _bind_network(role: str, sections: dict[str, Any], errors: list[str]) -> Non
 def _with_bound_choices(recipe: Recipe, where: str, errors: list[str]) -> Recipe:
     """The recipe with its choices as `_with_bound_choice` writes them."""
     recipe = _with_bound_choice(recipe, where, "sampling", sampler_class, errors)
+    recipe = _with_bound_choice(recipe, where, "optimizer", optimizer_kind, errors, given=3)
+    recipe = _with_bound_choice(recipe, where, "average", average_kind, errors)
     with _collecting(errors, f"{where}.augmentation"):
         entries = [
             _without_defaults(AUGMENTATIONS[entry.pop("name")], name, entry, f"{where}.augmentation", errors)
@@ -199,3 +203,6 @@ def _check_recipe(key: str, recipe: Recipe, errors: list[str]) -> None:
         logger.warning("%s: the warm-up of %d epochs never ends in %d", key, recipe.warmup_epochs, recipe.epochs)
     if recipe.nesterov and recipe.momentum == 0:
         errors.append(f"{key}.nesterov: needs a momentum greater than 0")
+    optimizer = recipe.optimizer if isinstance(recipe.optimizer, str) else recipe.optimizer.get("name")
+    if recipe.nesterov and optimizer != "sgd":
+        errors.append(f"{key}.nesterov: belongs to sgd, got {key}.optimizer={optimizer}")

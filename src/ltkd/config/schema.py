@@ -31,6 +31,10 @@ class Recipe:
     decay_factors: list[Annotated[float, Gt(0)]]
     sampling: Choice = "instance"
     augmentation: str | list[Choice] = "crop_flip"
+    optimizer: Choice = "sgd"
+    sam: Annotated[float, Ge(0)] = 0.0
+    average: Choice = "none"
+    accumulation: Annotated[int, Ge(1)] = 1
 
 
 @dataclass(frozen=True)
