@@ -38,6 +38,8 @@ def impossible_combinations(config: Config) -> list[str]:
         kinds = f"{crops['teacher']} and {crops['student']}"
         errors.append(f"teacher.recipe.augmentation: teacher and student need crops of the same kind, got {kinds}")
     method = method_class(config.method_name)
+    if config.recipe_of(config.student).sam and method.learns_once_a_step:
+        errors.append(f"recipe.sam: takes each step twice, and method {config.method_name} learns in each; set it to 0")
     if not method.keeps_classifier:
         loss = _name(config.student.task_loss)
         deployed = f"method {config.method_name} deploys the student with the teacher's classifier"

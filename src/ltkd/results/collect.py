@@ -26,6 +26,8 @@ from ltkd.results.read import (
     teacher_of,
 )
 
+LEARNED_FROM_VALIDATION = "(trained on the validation images too)"  # in a row's settings
+
 
 @dataclass
 class Cell:
@@ -46,6 +48,10 @@ class Cell:
     @property
     def label(self) -> str:
         return " ".join(filter(None, [*self.names.values(), self.settings]))
+
+    @property
+    def learned_from_validation(self) -> bool:
+        return any(run.get("learned_from_validation") for run in self.runs)
 
 
 @dataclass(frozen=True)
@@ -169,7 +175,8 @@ def summary_rows(cells: list[Cell], kind: str) -> list[dict[str, Any]]:
     cells = [part for cell in cells for part in _by_tau(cell, kind)]
     rows = []
     for cell in cells:
-        row = {**cell.names, "settings": cell.settings, "accuracy": kind, "n": len(cell.values(kind, None))}
+        settings = f"{cell.settings} {LEARNED_FROM_VALIDATION}" if cell.learned_from_validation else cell.settings
+        row = {**cell.names, "settings": settings.strip(), "accuracy": kind, "n": len(cell.values(kind, None))}
         for group in (None, *groups):
             values = cell.values(kind, group) if group is None or group in cell.group_names else []
             row[f"{group or 'all'}"] = mean(values) if values else None
