@@ -64,6 +64,10 @@ class Row:
         return len(self.entries)
 
     @property
+    def learned_from_validation(self) -> bool:
+        return any(entry.result.get("learned_from_validation") for entry in self.entries)
+
+    @property
     def splits(self) -> int:
         return len({entry.split_seed for entry in self.entries})
 

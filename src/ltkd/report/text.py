@@ -132,6 +132,9 @@ def explanations(report: Report) -> list[str]:
     lines = [f"{kind}; mean ± sample standard deviation {_over(report)}."]
     if any(one.summary is None for column in report.columns for row in column.rows for one in row.figures.values()):
         lines.append(f"{NOT_AVAILABLE}: no run has that figure.")
+    rows = [row for column in report.columns for row in column.rows]
+    if learned := ", ".join(dict.fromkeys(row.label for row in rows if row.learned_from_validation)):
+        lines.append(f"Trained on the images of the validation split too, unlike the other rows: {learned}.")
     lines += about_differences(report)
     lines += [f"[{number}] {source}" for number, source in enumerate(report.sources, 1)]
     return [*lines, *([table.notes] if table.notes else [])]
