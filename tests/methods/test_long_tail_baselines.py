@@ -405,3 +405,13 @@ def test_bikd_needs_held_out_images_and_plain_cross_entropy(context):
     for task_loss in ("balanced_softmax", {"name": "ce", "label_smoothing": 0.1}):
         with pytest.raises(UserError, match="method bikd weighs the cross-entropy of each image"):
             make("bikd", context, task_loss)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [("recipe.sam=0.1", "recipe.sam: takes each step twice"), ("run.step=compile", "run.step: comp")],
+)
+def test_what_bikd_does_not_go_with_is_said(make_config, setting, said):
+    make_config("method=bikd")
+    with pytest.raises(UserError, match=said):
+        make_config("method=bikd", setting)

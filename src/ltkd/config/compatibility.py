@@ -40,6 +40,10 @@ def impossible_combinations(config: Config) -> list[str]:
     method = method_class(config.method_name)
     if config.recipe_of(config.student).sam and method.learns_once_a_step:
         errors.append(f"recipe.sam: takes each step twice, and method {config.method_name} learns in each; set it to 0")
+    if config.run.step == "compile" and method.needs.held_out:
+        errors.append(
+            f"run.step: compiled networks have no second derivative, which method {config.method_name} takes; use eager"
+        )
     if not method.keeps_classifier:
         loss = _name(config.student.task_loss)
         deployed = f"method {config.method_name} deploys the student with the teacher's classifier"
