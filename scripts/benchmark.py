@@ -1,27 +1,34 @@
 """Measures the engine, feature by feature, against a plain loop, in one run.
 
     python scripts/benchmark.py dataset=cifar100_lt teacher=resnet32x4 student=resnet8x4 recipe=mdistiller
-    python scripts/benchmark.py dataset=cifar100_lt jobs=4 steps=50 rounds=5        quieter figures; 4 jobs side by side
+    python scripts/benchmark.py dataset=cifar100_lt jobs=4 steps=50 rounds=5        quieter numbers; 4 jobs side by side
     python scripts/benchmark.py dataset=cifar100_lt --scaling                       over batch size, classes and jobs
 
-steps: of the plain loop in a round (the engine takes those of 4,096 images). Further settings are those of train.py.
-The table is also written to outputs/benchmark/, with the figures as JSON. Nothing else should run meanwhile.
+The table is also written to outputs/benchmark/, with the numbers as JSON. Nothing else should run meanwhile.
 """
 
+import argparse
 import shutil
 import sys
 from pathlib import Path
 
-from ltkd.commands.arguments import split_arguments, whole_number
-from ltkd.errors import UserError
+from ltkd.commands.script import Parser, command, whole_number
 
-OWN = {"steps": 20, "rounds": 3, "jobs": None}
+PARSER = Parser(__doc__)
+PARSER.add_argument(
+    "--steps",
+    type=whole_number,
+    default=20,
+    metavar="N",
+    help="in a round of the plain loop (default: 20)",
+)
+PARSER.add_argument("--rounds", type=whole_number, default=3, metavar="N", help="default: 3")
+PARSER.add_argument("--jobs", type=whole_number, metavar="N", help="side by side (default: 4 on a GPU, else 2)")
+PARSER.add_argument("--scaling", action="store_true", help="over batch size, classes and jobs")
 
 
-def main(arguments: list[str]) -> int:
-    if {"-h", "--help"} & set(arguments):
-        sys.stdout.write(__doc__)
-        return 0
+@command(PARSER)
+def main(options: argparse.Namespace, settings: list[str]) -> None:
     from ltkd.benchmark import as_json, markdown, measure, scaling_variants, standard_variants  # --help needs no torch
     from ltkd.config.compose import compose_values
     from ltkd.config.load import load_config
@@ -32,36 +39,29 @@ def main(arguments: list[str]) -> int:
     def say(text: str) -> None:
         sys.stderr.write(f"{text}\n")
 
+    steps, rounds, scaling = options.steps, options.rounds, options.scaling
+    config = load_config(compose_values("wandb.mode=disabled", *settings))
+    device = resolve_device(config.device)
+    jobs = options.jobs or (4 if device.type == "cuda" else 2)
+    variants = (scaling_variants if scaling else standard_variants)(config, device.type == "cuda", jobs)
+    setup = prepare(config)
+    pair = f"{config.teacher.name} -> {config.student.name}, {config.method_name}, batch {config.recipe.batch_size}"
+    say(f"{pair}; {describe(setup)}")
+    root = Path(config.output_root) / "benchmark"
+    name = f"{config.teacher.name}-{config.student.name}-{config.method_name}".replace("/", "_")
+    name += "-scaling" * scaling
+    scratch = root / "scratch"
+    shutil.rmtree(scratch, ignore_errors=True)  # a cache of an earlier call would be a head start
     try:
-        own, overrides = split_arguments(arguments, OWN, ("--scaling",))
-        steps, rounds, jobs = (whole_number(own, key, default) for key, default in OWN.items())
-        config = load_config(compose_values("wandb.mode=disabled", *overrides))
-        device = resolve_device(config.device)
-        jobs = jobs or (4 if device.type == "cuda" else 2)
-        scaling = "--scaling" in own
-        variants = (scaling_variants if scaling else standard_variants)(config, device.type == "cuda", jobs)
-        setup = prepare(config)
-        pair = f"{config.teacher.name} -> {config.student.name}, {config.method_name}, batch {config.recipe.batch_size}"
-        say(f"{pair}; {describe(setup)}")
-        root = Path(config.output_root) / "benchmark"
-        name = f"{config.teacher.name}-{config.student.name}-{config.method_name}".replace("/", "_")
-        name += "-scaling" * scaling
-        scratch = root / "scratch"
-        shutil.rmtree(scratch, ignore_errors=True)  # a cache of an earlier call would be a head start
-        try:
-            rows = measure(variants, overrides, steps=steps, rounds=rounds, folder=scratch, say=say)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-        title = f"{pair}; {rows[0].jobs} to {rows[-1].jobs} jobs; {rounds} rounds, {device}"
-        text = markdown(title, rows, config, setup.train.num_views, len(setup.train))
-        write_text(root / f"{name}.md", text + "\n")
-        write_json(root / f"{name}.json", as_json(rows, config, overrides, steps, rounds))
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
+        rows = measure(variants, settings, steps=steps, rounds=rounds, folder=scratch, say=say)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    title = f"{pair}; {rows[0].jobs} to {rows[-1].jobs} jobs; {rounds} rounds, {device}"
+    text = markdown(title, rows, config, setup.train.num_views, len(setup.train))
+    write_text(root / f"{name}.md", text + "\n")
+    write_json(root / f"{name}.json", as_json(rows, config, settings, steps, rounds))
     sys.stdout.write(f"{text}\n")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -1,7 +1,7 @@
-"""Keeps the results behind published numbers, small, in outputs/ledger/, and writes the tables of the pages.
+"""Keeps the results behind published numbers, small, in outputs/ledger.jsonl, and writes the tables of the pages.
 
     python scripts/ledger.py table=digits_components            copies the results of the table's finished runs
-    python scripts/ledger.py table=NAME output_root=elsewhere   further settings are those of train.py
+    python scripts/ledger.py table=NAME output_root=elsewhere
     python scripts/ledger.py --write                            makes the marked tables of the pages from the ledger
     python scripts/ledger.py --check                            exit code 1 where a page and the ledger differ
 
@@ -10,42 +10,40 @@ differences to the best baseline with their intervals, <!-- table:NAME logit_adj
 training makes of the same runs.
 """
 
+import argparse
 import sys
 from pathlib import Path
 
-from ltkd.commands.arguments import split_arguments
+from ltkd.commands.script import Parser, command
 from ltkd.errors import UserError
 
+PARSER = Parser(__doc__)
+PARSER.add_argument("--table", metavar="NAME", help="puts the finished runs of this table into the ledger")
+PARSER.add_argument("--write", action="store_true", help="writes the marked tables of the pages")
+PARSER.add_argument("--check", action="store_true", help="compares them and writes nothing; alone")
 
-def main(arguments: list[str]) -> int:
-    if not arguments or {"-h", "--help"} & set(arguments):
-        sys.stdout.write(__doc__)
-        return 0
-    try:
-        own, overrides = split_arguments(arguments, ("table",), ("--write", "--check"))
-        if "--check" in own and len(arguments) > 1:
-            raise UserError(
-                "--check: writes nothing and stands alone; leave it out to put a table's runs in the ledger"
-            )
-        if "table" in own or overrides:
-            _record(own.get("table"), overrides)
-        return _pages(write="--write" in own) if {"--write", "--check"} & own.keys() else 0
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
+
+@command(PARSER, help_without_arguments=True)
+def main(options: argparse.Namespace, settings: list[str]) -> int:
+    if options.check and (options.table or options.write or settings):
+        raise UserError("--check: writes nothing and stands alone; leave it out to put a table's runs in the ledger")
+    if options.table or settings:
+        _record(options.table, settings)
+    return _pages(write=options.write) if options.write or options.check else 0
 
 
 def _record(name: str | None, overrides: list[str]) -> None:
     from ltkd.report import entries_of, make_report
     from ltkd.report.ledger import record  # here: --help needs no torch
-    from ltkd.tables.table import compose_runs, load_table
+    from ltkd.tables.file import load_table
+    from ltkd.tables.table import compose_runs
 
     table = load_table(name)
     runs = compose_runs(table, overrides)
     entries = entries_of(runs)
     report = make_report(table, entries)  # nothing is published that could not be put into a table
-    written = record(table, entries, Path(runs[0].config.output_root))
-    lines = [f"{len(written)} runs of {table.name} are in the ledger", *(f"missing: {line}" for line in report.missing)]
+    number = record(table, entries, Path(runs[0].config.output_root))
+    lines = [f"{number} runs of {table.name} are in the ledger", *(f"missing: {line}" for line in report.missing)]
     if any(entry.result and (entry.result["git"] or {"modified": True})["modified"] for entry in entries):
         lines.append("warning: some ran with files that differ from their commit, so it does not reproduce them")
     sys.stdout.write("\n".join(lines) + "\n")
@@ -72,4 +70,4 @@ def _pages(*, write: bool) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -2,42 +2,43 @@
 
     python scripts/report.py table=digits_components                     outputs/report/digits_components/report.html
     python scripts/report.py table=component_ablation_cpu output=FOLDER
-    python scripts/report.py table=my/own.yaml output_root=elsewhere     further settings are those of train.py
+    python scripts/report.py table=my/own.yaml output_root=elsewhere
 
 The tables are conf/table/*.yaml; `python scripts/reproduce.py table=NAME` runs what one lacks. Runs that are missing
-are named, with the command for each, and make the exit code 1.
+are named, with the command for each, and make the exit code 1. Of a table none of whose runs has finished here, the
+report is that of the runs in outputs/ledger.jsonl, and says so.
 """
 
+import argparse
 import sys
 from pathlib import Path
 
-from ltkd.commands.arguments import split_arguments
-from ltkd.errors import UserError
+from ltkd.commands.script import Parser, command
+
+PARSER = Parser(__doc__)
+PARSER.add_argument("--table", metavar="NAME", help="one of conf/table/, or a file of your own that ends in .yaml")
+PARSER.add_argument("--output", type=Path, metavar="FOLDER", help="default: outputs/report/NAME")
 
 
-def main(arguments: list[str]) -> int:
-    if not arguments or {"-h", "--help"} & set(arguments):
-        sys.stdout.write(__doc__)
-        return 0
-    from ltkd.report import entries_of, make_report, write_report  # here: --help needs no torch
-    from ltkd.report.text import markdown
-    from ltkd.tables.table import compose_runs, load_table
+@command(PARSER, help_without_arguments=True)
+def main(options: argparse.Namespace, settings: list[str]) -> int:
+    from ltkd.report import make_report, write_report  # here: --help needs no torch
+    from ltkd.report.ledger import trained_or_kept
+    from ltkd.report.markdown import markdown
+    from ltkd.tables.file import load_table
+    from ltkd.tables.table import compose_runs
 
-    try:
-        own, overrides = split_arguments(arguments, ("table", "output"))
-        table = load_table(own.get("table"))
-        runs = compose_runs(table, overrides)
-        report = make_report(table, entries_of(runs), overrides)
-        folder = Path(own.get("output") or Path(runs[0].config.output_root) / "report" / table.name)
-        written = write_report(report, folder)
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
+    table = load_table(options.table)
+    runs = compose_runs(table, settings)
+    entries, source = trained_or_kept(table, runs)
+    report = make_report(table, entries, settings, source=source)
+    folder = options.output or Path(runs[0].config.output_root) / "report" / table.name
+    written = write_report(report, folder)
     sys.stdout.write(
-        f"{markdown(report)}\nwritten: {', '.join(map(str, written[:4]))} and {len(written) - 4} figures\n"
+        f"{markdown(report)}\nwritten: {', '.join(map(str, written[:4]))} and {len(written) - 4} drawings\n"
     )
     return 1 if report.missing else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

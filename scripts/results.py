@@ -12,33 +12,31 @@ import argparse
 import sys
 from pathlib import Path
 
+from ltkd.commands.script import Parser, command
 from ltkd.errors import UserError
 from ltkd.files import write_text
 from ltkd.results.collect import collect, comma_separated, markdown
 from ltkd.results.read import KINDS
 
+PARSER = Parser(__doc__, takes_settings=False)
+PARSER.add_argument("folders", nargs="*", type=Path, default=[Path("outputs")], help="default: outputs")
+PARSER.add_argument("--accuracy", choices=list(KINDS), default="last", help="default: last")
+PARSER.add_argument("--csv", type=Path, metavar="FILE", help="also write the unrounded table here")
+PARSER.add_argument("--markdown", type=Path, metavar="FILE", help="also write the Markdown table here")
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="*", type=Path, default=[Path("outputs")], help="default: outputs")
-    parser.add_argument("--accuracy", choices=list(KINDS), default="last", help="which figure (default: last)")
-    parser.add_argument("--csv", type=Path, help="also write the unrounded table here")
-    parser.add_argument("--markdown", type=Path, help="also write the Markdown table here")
-    arguments = parser.parse_args()
-    try:
-        absent = [str(folder) for folder in arguments.folders if not folder.is_dir()]
-        if absent:
-            raise UserError(f"no such folder: {', '.join(absent)}")
-        found = collect(arguments.folders)
-        table = markdown(found.cells, arguments.accuracy)
-        sys.stdout.write(f"{table}\n")
-        if arguments.csv:
-            write_text(arguments.csv, comma_separated(found.cells, arguments.accuracy))
-        if arguments.markdown:
-            write_text(arguments.markdown, f"{table}\n")
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
+
+@command(PARSER)
+def main(options: argparse.Namespace, settings: list[str]) -> int:
+    absent = [str(folder) for folder in options.folders if not folder.is_dir()]
+    if absent:
+        raise UserError(f"no such folder: {', '.join(absent)}")
+    found = collect(options.folders)
+    table = markdown(found.cells, options.accuracy)
+    sys.stdout.write(f"{table}\n")
+    if options.csv:
+        write_text(options.csv, comma_separated(found.cells, options.accuracy))
+    if options.markdown:
+        write_text(options.markdown, f"{table}\n")
     if found.incomplete:
         sys.stdout.write("\n" + "\n".join(["not complete:", *(f"  {line}" for line in found.incomplete)]) + "\n")
     return 1 if found.incomplete else 0

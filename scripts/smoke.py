@@ -1,13 +1,14 @@
-"""Does every method run on my pair and my data? One epoch of each on a few images, the whole way.
+"""Tries every method on a pair and a data set: one epoch of each on a few images, the whole way.
 
     python scripts/smoke.py dataset=cifar100_lt teacher=wrn_40_2 student=shufflenetv1
     python scripts/smoke.py dataset=cifar100_lt images=512 methods=kd,crd,reviewkd
 
-Overrides are those of train.py. The images (default: about 256 to train on, 100 to test on) are packed into a folder of
+The images, and 100 to test on, are packed into a folder of
 outputs/, where the runs go too; it is removed at the end, so that every call tries everything anew. The table stays in
 outputs/smoke/. What it prints are no results: nothing is learned in one epoch.
 """
 
+import argparse
 import dataclasses
 import logging
 import shutil
@@ -19,12 +20,11 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from ltkd.commands.arguments import split_arguments, whole_number
+from ltkd.commands.script import Parser, command, whole_number
 from ltkd.config.compose import compose_values
 from ltkd.config.identity import student_run
 from ltkd.config.load import load_config
 from ltkd.data import LongTailData, load_data, write_pack
-from ltkd.errors import UserError
 from ltkd.files import write_text
 from ltkd.loop.tracking import latest_metrics
 from ltkd.methods import list_methods
@@ -38,29 +38,26 @@ SETTINGS = [
 ]  # fmt: skip
 
 
-def main(arguments: list[str]) -> int:
-    if not arguments or {"-h", "--help"} & set(arguments):
-        sys.stdout.write(__doc__)
-        return 0
+PARSER = Parser(__doc__)
+PARSER.add_argument("--images", type=whole_number, default=256, metavar="N", help="to train on, about (default: 256)")
+PARSER.add_argument("--methods", metavar="kd,crd", help="default: all")
+
+
+@command(PARSER, help_without_arguments=True)
+def main(options: argparse.Namespace, settings: list[str]) -> int:
     logging.getLogger("ltkd").setLevel(logging.ERROR)
+    config = load_config(compose_values(*SETTINGS, *settings))
+    data = few_images(load_data(config.dataset, Path(config.data_root)), options.images)
+    root = Path(config.output_root) / "smoke"
+    root.mkdir(parents=True, exist_ok=True)
+    runs = Path(tempfile.mkdtemp(prefix=".runs-", dir=root))
+    pack = runs / f"{config.dataset.name}.ltpack"
+    write_pack(pack, data)
+    chosen = options.methods.split(",") if options.methods else list_methods()
+    others = [setting for setting in settings if not setting.startswith("dataset")]
+    overrides = [*SETTINGS, f"output_root={runs}", *others, "dataset=pack", f"dataset.path={pack}"]
     try:
-        own, overrides = split_arguments(arguments, ("images", "methods"))
-        config = load_config(compose_values(*SETTINGS, *overrides))
-        num_images = whole_number(own, "images", 256)
-        data = few_images(load_data(config.dataset, Path(config.data_root)), num_images)
-        root = Path(config.output_root) / "smoke"
-        root.mkdir(parents=True, exist_ok=True)
-        runs = Path(tempfile.mkdtemp(prefix=".runs-", dir=root))
-        pack = runs / f"{config.dataset.name}.ltpack"
-        write_pack(pack, data)
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    chosen = own["methods"].split(",") if "methods" in own else list_methods()
-    overrides = [o for o in overrides if not o.startswith("dataset")]
-    settings = [*SETTINGS, f"output_root={runs}", *overrides, "dataset=pack", f"dataset.path={pack}"]
-    try:
-        rows = [row_of(name, settings) for name in chosen]
+        rows = [row_of(name, overrides) for name in chosen]
     finally:
         shutil.rmtree(runs, ignore_errors=True)
     pair = f"{config.teacher.name} -> {config.student.name}"
@@ -109,4 +106,4 @@ def few_images(data: LongTailData, num_images: int) -> LongTailData:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -6,7 +6,8 @@ import pytest
 
 from ltkd.files import write_json
 from ltkd.results.read import SCHEMA_VERSION
-from ltkd.tables.table import compose_runs, load_table
+from ltkd.tables.file import load_table
+from ltkd.tables.table import compose_runs
 
 GROUPS = ["head", "medium", "tail"]
 CLASS_GROUPS = [0] * 3 + [1] * 4 + [2] * 3
@@ -70,7 +71,7 @@ def write_result(run, figures, **changes):
         "class_counts": CLASS_COUNTS, "groups": CLASS_GROUPS, "split_sha256": f"split {run.split_seed}",
         "teacher_result": teacher and {
             "hash": teacher.hash, "cell": teacher.cell, "seed": teacher.seed, "directory": str(teacher.directory),
-            "accuracy": teacher_accuracy, "parameters": 9, "evaluate_every": 1,
+            "accuracy": teacher_accuracy, "parameters": 9, "evaluate_every": 1, "weights_sha256": "t", "post_hoc": None,
         },
         "post_hoc": {
             "logit_adjusted": {"tau": 1.0, "chosen_by": "default", "test": record | {"all": overall + 7.0}},

@@ -10,7 +10,8 @@ import pytest
 
 from ltkd.results.collect import collect, summary_rows
 from ltkd.runs.run import run_experiment
-from ltkd.tables.table import compose_runs, load_table
+from ltkd.tables.file import load_table
+from ltkd.tables.table import compose_runs
 
 from ..conftest import PROJECT
 

@@ -6,7 +6,7 @@ import pytest
 
 from ltkd.errors import UserError
 from ltkd.report import entries_of, make_report, write_report
-from ltkd.results.statistics import bootstrap_interval, student_t_interval
+from ltkd.results.statistics import student_t_interval
 from ltkd.tables.table import compose_runs
 
 from .conftest import ACCURACY, TABLE, write_result
@@ -21,14 +21,14 @@ def test_means_deviations_and_published_values(finished):
     rows = rows_of(*finished)
     assert list(rows) == ["teacher resnet14", "CE", "KD", "paper", "LTKD 100%"]
     assert [row.role for row in rows.values()] == ["teacher", "baseline", "baseline", "baseline", "method"]
-    kd = rows["KD"].figures["all"]
+    kd = rows["KD"].values["all"]
     assert (kd.summary.n, kd.summary.mean, kd.summary.deviation) == (3, 52.0, pytest.approx(7**0.5))
     assert kd.published == [(51, 1)]
-    assert rows["KD"].figures["head"].published == []
-    assert rows["paper"].figures["all"].summary is None
-    assert rows["paper"].figures["all"].published == [(55.5, 1)]
+    assert rows["KD"].values["head"].published == []
+    assert rows["paper"].values["all"].summary is None
+    assert rows["paper"].values["all"].published == [(55.5, 1)]
     teacher = rows["teacher resnet14"]  # of six students one and the same
-    assert (teacher.n, teacher.figures["tail"].summary.mean, teacher.figures["tail"].published) == (
+    assert (teacher.n, teacher.values["tail"].summary.mean, teacher.values["tail"].published) == (
         1,
         16.0,
         [(15.28, 1)],
@@ -37,14 +37,14 @@ def test_means_deviations_and_published_values(finished):
 
 def test_differences_are_to_the_best_baseline_in_each_figure_paired_by_seed(finished):
     rows = rows_of(*finished)
-    overall, tail = (rows["LTKD 100%"].figures[name].difference for name in ("all", "tail"))
+    overall, tail = (rows["LTKD 100%"].values[name].difference for name in ("all", "tail"))
     assert (overall.against, tail.against) == ("KD", "CE")
     assert overall.paired.n == 3
     assert overall.paired.mean == pytest.approx((3 + 4 + 3) / 3)
-    assert overall.paired.bootstrap == bootstrap_interval([3, 4, 3])
-    assert tail.paired.student_t == student_t_interval([11, 12, 10])
-    assert rows["KD"].figures["all"].difference is None
-    assert rows["teacher resnet14"].figures["all"].difference is None
+    assert overall.paired.interval == student_t_interval([3, 4, 3])
+    assert tail.paired.interval == student_t_interval([11, 12, 10])
+    assert rows["KD"].values["all"].difference is None
+    assert rows["teacher resnet14"].values["all"].difference is None
 
 
 def test_only_pairs_of_the_same_seed_are_compared(finished):
@@ -52,8 +52,8 @@ def test_only_pairs_of_the_same_seed_are_compared(finished):
     for run in runs:
         if (run.cell.row_label, run.seed) in (("CE", 0), ("KD", 0), ("LTKD 100%", 2)):
             (run.student.directory / "result.json").unlink()
-    difference = rows_of(table, runs)["LTKD 100%"].figures["all"].difference
-    assert (difference.paired.n, difference.paired.mean, difference.paired.bootstrap) == (1, 4.0, None)
+    difference = rows_of(table, runs)["LTKD 100%"].values["all"].difference
+    assert (difference.paired.n, difference.paired.mean, difference.paired.interval) == (1, 4.0, None)
 
 
 def test_missing_runs_are_named_with_how_they_ended_and_their_command(finished):
@@ -122,9 +122,9 @@ def test_with_several_splits_a_pair_is_a_split(make_table, tmp_path):
         write_result(run, (40 + gain, 60, 40, 20))
     rows = rows_of(table, runs)
     assert rows["LTKD 100%"].n == 6
-    difference = rows["LTKD 100%"].figures["all"].difference.paired
+    difference = rows["LTKD 100%"].values["all"].difference.paired
     assert (difference.n, difference.mean) == (3, 4.0)
-    assert difference.bootstrap == (2.0, 6.0)
+    assert difference.interval == student_t_interval([2, 4, 6])
 
 
 def test_the_head_says_what_was_run(finished):
@@ -185,7 +185,7 @@ def test_rows_corrected_with_different_taus_are_not_compared(make_table, make_ru
         corrected = {"tau": 0.4 if run.cell.row_label == "KD" else 1.0, "chosen_by": chosen_by, "test": record}
         write_result(run, ACCURACY[run.cell.row_label][run.seed], post_hoc={"logit_adjusted": corrected})
     if chosen_by == "validation":  # chosen for each of them in one way
-        assert rows_of(table, runs)["KD"].figures["all"].summary.mean == 50.0
+        assert rows_of(table, runs)["KD"].values["all"].summary.mean == 50.0
         return
     message = r"does not compare: CE with tau 1.0 \(setting\) and KD with tau 0.4 \(setting\)"
     with pytest.raises(UserError, match=message):
@@ -209,8 +209,8 @@ def test_splits_share_one_kind_of_teacher_and_count_once(make_table, tmp_path):
     rows = rows_of(table, runs)
     assert [label for label, row in rows.items() if row.role == "teacher"] == ["teacher resnet14"]
     teacher = rows["teacher resnet14"]
-    assert (teacher.n, teacher.splits, teacher.figures["tail"].published) == (3, 3, [(15.28, 1)])
-    summary = rows["KD"].figures["all"].summary
+    assert (teacher.n, teacher.splits, teacher.values["tail"].published) == (3, 3, [(15.28, 1)])
+    summary = rows["KD"].values["all"].summary
     assert (summary.n, summary.mean, summary.deviation) == (3, 51.0, pytest.approx(10.0))
 
 
@@ -223,8 +223,8 @@ def test_a_baseline_with_a_single_run_is_not_the_best_where_others_have_more(fin
     assert column.candidates["all"] == ["KD"]
     assert [row.label for row in column.left_out] == ["CE"]
     [ltkd] = [row for row in column.rows if row.role == "method"]
-    assert ltkd.figures["all"].difference.against == "KD"
-    assert ltkd.figures["all"].to_each["CE"].n == 1
+    assert ltkd.values["all"].difference.against == "KD"
+    assert ltkd.values["all"].to_each["CE"].n == 1
 
 
 def test_a_baseline_with_one_pair_is_not_the_best_however_many_runs_it_has(finished):
@@ -233,7 +233,7 @@ def test_a_baseline_with_one_pair_is_not_the_best_however_many_runs_it_has(finis
         write_result(run, (70, 60, 40, 20))  # CE, of the seeds 0 and 1
     (runs[2].student.directory / "result.json").unlink()
     (runs[6].student.directory / "result.json").unlink()  # LTKD, seed 0
-    difference = rows_of(table, runs)["LTKD 100%"].figures["all"].difference
+    difference = rows_of(table, runs)["LTKD 100%"].values["all"].difference
     assert (difference.against, difference.paired.n) == ("KD", 2)
 
 
@@ -245,14 +245,14 @@ def test_a_baseline_on_one_split_is_not_the_best_where_others_have_more(make_tab
             write_result(run, (40, 60, 40, 20))
         elif run.split_seed == 0:
             write_result(run, (70, 60, 40, 20))
-    difference = rows_of(table, runs)["LTKD 100%"].figures["all"].difference
+    difference = rows_of(table, runs)["LTKD 100%"].values["all"].difference
     assert (difference.against, difference.paired.n) == ("KD", 3)
 
 
 def test_a_strong_baseline_that_lacks_a_run_is_still_the_best(finished):
     table, runs = finished
     (runs[3].student.directory / "result.json").unlink()  # KD, seed 0
-    difference = rows_of(table, runs)["LTKD 100%"].figures["all"].difference
+    difference = rows_of(table, runs)["LTKD 100%"].values["all"].difference
     assert (difference.against, difference.paired.n) == ("KD", 2)
 
 
@@ -265,7 +265,7 @@ def test_a_published_teacher_is_that_of_the_rows_published_with_it(make_table, m
         for run in runs:
             write_result(run, ACCURACY[run.cell.row_label][run.seed])
         return {
-            label: row.figures["tail"].published for label, row in rows_of(table, runs).items() if "teacher" in label
+            label: row.values["tail"].published for label, row in rows_of(table, runs).items() if "teacher" in label
         }
 
     other = "[method=ltkd, teacher=resnet20]"
@@ -282,7 +282,7 @@ def test_a_published_teacher_is_that_of_the_rows_published_with_it(make_table, m
     for run in runs:
         write_result(run, ACCURACY[run.cell.row_label][run.seed])
     teachers = [row for label, row in rows_of(table, runs).items() if "teacher" in label]
-    assert [row.figures["tail"].published for row in teachers] == [[], [], [(15.28, 1)]]
+    assert [row.values["tail"].published for row in teachers] == [[], [], [(15.28, 1)]]
     assert teachers[2].n == 0
 
 
@@ -293,8 +293,8 @@ def test_a_published_teacher_is_not_that_of_other_rows_than_those_published_with
         write_result(run, ACCURACY[run.cell.row_label][run.seed])
     report = make_report(table, entries_of(runs))
     rows = {row.label: row for row in report.columns[0].rows}
-    assert (rows["teacher resnet20"].n, rows["teacher resnet20"].figures["tail"].published) == (1, [])
-    assert (rows["teacher"].n, rows["teacher"].figures["tail"].published) == (0, [(15.28, 1)])
+    assert (rows["teacher resnet20"].n, rows["teacher resnet20"].values["tail"].published) == (1, [])
+    assert (rows["teacher"].n, rows["teacher"].values["tail"].published) == (0, [(15.28, 1)])
     assert len(write_report(report, tmp_path / "report")) > 4  # with all figures
 
 

@@ -73,6 +73,12 @@ def test_sigmoids_in_a_distillation_are_warned_about(make_config, caplog, role):
     assert "sigmoids" not in caplog.text
 
 
+def test_a_task_loss_that_weighs_nothing_is_warned_about(make_config, caplog):
+    with caplog.at_level(logging.WARNING):
+        make_config("method=simkd", "student.task_loss=balanced_softmax")
+    assert "student.task_loss has no effect with method.task_weight=0" in caplog.text
+
+
 def test_an_optimizer_with_an_undecayed_bias_is_resumed(make_config):
     settings = ("method=ce", "student.task_loss=class_balanced_focal")
     expected = run_experiment(make_config(*settings, "study=whole"))

@@ -11,8 +11,9 @@ import yaml
 from ltkd.config.compose import compose_values
 from ltkd.files import write_json
 from ltkd.results.read import SCHEMA_VERSION
+from ltkd.tables.file import load_table
 from ltkd.tables.plan import Plan, Speeds, job_of, wandb_sweep
-from ltkd.tables.table import compose_runs, load_table
+from ltkd.tables.table import compose_runs
 
 from ..conftest import PROJECT
 
@@ -111,24 +112,6 @@ def test_the_estimate_is_of_finished_runs_of_the_same_kind(table_file, runs_of, 
     assert Speeds(tmp_path / "out", "cpu").of(replace(runs[3].student, network=two_stages)) == 600
     write_result(ce.student, seconds=1000, device="NVIDIA H100")  # says nothing of a CPU
     assert Speeds(tmp_path / "out", "cpu").of(ce.student) is None
-
-
-def test_what_has_not_finished_is_estimated_by_the_benchmark(table_file, runs_of, tmp_path):
-    ce, _, kd, *_ = [run.student for run in runs_of(load_table(str(table_file)))]
-    rows = [{"jobs": 1, "images_per_second": speed} for speed in (1, 100, 417)]
-    rows.append({"jobs": 4, "images_per_second": 2})
-    measured = {"teacher": "resnet8", "student": "resnet8", "method": "dkd", "device": "cpu (x)", "rows": rows}
-    write_json(tmp_path / "out" / "benchmark" / "resnet8-resnet8-dkd.json", measured)
-    write_json(tmp_path / "out" / "benchmark" / "broken.json", {"rows": []})
-    write_result(ce, seconds=30)
-    speeds = Speeds(tmp_path / "out", "cpu")
-    assert speeds.of(kd) is None
-    assert speeds.benchmarked(kd) == pytest.approx(2 * 417 / 100)  # epochs x images / the slowest engine's speed
-    text = speeds.estimate([ce, kd])
-    assert text == "2 networks to train, about 00:38 one after the other (1 of them by the benchmark's slowest engine)"
-    assert speeds.benchmarked(ce) is None  # without a teacher it is another pair
-    write_json(tmp_path / "out" / "benchmark" / "resnet8-resnet8-dkd.json", measured | {"device": "NVIDIA H100"})
-    assert Speeds(tmp_path / "out", "cpu").benchmarked(kd) is None
 
 
 def test_a_job_carries_the_tables_name_row_and_column_to_wandb(table_file, tmp_path):

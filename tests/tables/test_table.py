@@ -10,7 +10,8 @@ from ltkd.config.load import load_config
 from ltkd.errors import UserError
 from ltkd.files import write_json
 from ltkd.results.read import SCHEMA_VERSION
-from ltkd.tables.table import TEACHER, compose_runs, list_tables, load_table
+from ltkd.tables.file import list_tables, load_table
+from ltkd.tables.table import TEACHER, compose_runs
 
 TABLE = """
 name: mine
@@ -165,7 +166,7 @@ MISTAKES = {
         "{CE: null, KD: null, other: null}",
         "rows: none is run",
     ),
-    "tail: 20.5": ("tail: 2050", "published.a paper: tail should be a figure in %, got 2050"),
+    "tail: 20.5": ("tail: 2050", "published.a paper: tail should be an accuracy in %, got 2050"),
     "at: {method: other}": ("at: {method: another}", "published.a paper.method: unknown name 'another'"),
     "{at: {role: teacher}, tail: 15.28}": ("{all: 40}", "published.a paper: should have `at`"),
     "{role: teacher}": ("{role: student}", "role can be 'teacher' only"),

@@ -48,8 +48,7 @@ class Pair:
 
 
 class EngineLoop:
-    """Steps of the engine along an epoch, which is gone through again and again: from the second time on, a cache has
-    every logit."""
+    """Runs the engine's steps repeatedly over one fixed epoch; from the second time on a cache has every logit."""
 
     def __init__(self, config: Config, folder: Path, *, made_up: bool = False) -> None:
         pair = Pair(config, folder, made_up=made_up)
@@ -71,16 +70,16 @@ class EngineLoop:
         return logits is not None and logits.cache is not None
 
     def new_epoch(self, seed: int) -> None:
-        """Another order, other crops and flips, which no cache has yet."""
+        """Draws another order, other crops and flips, which no cache has yet."""
         self._plan = self._training.train.draw_epoch(torch.Generator().manual_seed(seed))
 
     def whole_epoch(self) -> tuple[int, float]:
-        """(images, seconds) of all steps. What a teacher computed is stored window by window: only then all is kept."""
+        """Returns (images, seconds) of all steps: only then is all kept that a teacher computed, window by window."""
         train = self._training.train
         return len(train), self.run(train.num_batches(self._training.recipe.batch_size))
 
     def run(self, steps: int) -> float:
-        """Seconds that the first `steps` steps of the epoch take, with all that is done before the first."""
+        """Measures the seconds of the first `steps` steps of the epoch, with all that is done before the first."""
         _wait(self.device)
         start = time.perf_counter()
         self._step.start_epoch(1, self._plan, 1e-3)
@@ -90,7 +89,7 @@ class EngineLoop:
         return time.perf_counter() - start
 
     def between_epochs(self) -> dict[str, float]:
-        """Seconds of what a training does beside its steps: one evaluation, one saved state, one line of metrics."""
+        """Measures the seconds beside the steps: one evaluation, one saved state, one line of metrics."""
         t = self._training
 
         def log() -> None:
@@ -140,7 +139,7 @@ class PlainLoop:
             raise UserError(f"method.name: the plain loop does not know how to run {config.method_name}")
 
     def run(self, steps: int) -> float:
-        """Seconds of the next `steps` steps; reading the loss back makes each wait for the device."""
+        """Measures the seconds of the next `steps` steps; reading the loss back makes each wait for the device."""
         start = time.perf_counter()
         for images, labels, index in itertools.islice(self._batches, steps):
             self._train(Batch(images.to(self.device), labels.to(self.device), index.to(self.device)))

@@ -1,7 +1,7 @@
-"""Taking the time: every variant waits in processes of its own, and rounds go through all of them in turn.
+"""Takes the time: every variant waits in processes of its own, and rounds go through all of them in turn.
 
 What the machine does beside falls on all variants alike that way, and no variant inherits another's memory, threads or
-captured graphs. Figures are medians over the rounds.
+captured graphs. Numbers are medians over the rounds.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ GPU_ROUND = 3.0  # seconds at least
 
 @dataclass(frozen=True)
 class Measurement:
-    """One variant's figures; throughput is of all its jobs together."""
+    """One variant's measurements; throughput is of all its jobs together."""
 
     name: str
     jobs: int

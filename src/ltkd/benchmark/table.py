@@ -1,4 +1,4 @@
-"""Measurements as a table and as JSON."""
+"""Writes measurements as a table and as JSON."""
 
 import itertools
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from ltkd.machine import device_name, resolve_device
 
 
 def markdown(title: str, rows: Sequence[Measurement], config: Config, num_views: int, num_train: int) -> str:
-    """The table, ratios to its first row; below it, what filling the teacher cache costs and when it has paid."""
+    """Writes the table, ratios to its first row; below it the cost of filling the teacher cache."""
     first = rows[0]
     body = [
         [

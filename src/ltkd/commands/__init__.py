@@ -1,1 +1,1 @@
-"""The commands behind src/train.py, and how scripts read their arguments."""
+"""The commands behind src/train.py, and what makes command lines of scripts."""

@@ -127,7 +127,7 @@ def _figures(setup: Setup, teachers: dict[tuple[str, str], nn.Module]) -> dict[s
 
 
 def _registered(name: str) -> dict[str, str]:
-    """Returns what a method's class says of itself."""
+    """Returns paper, fidelity, needs and use of the teacher as a method's class declares them."""
     method = method_class(name)
     needs = method.needs
     words = [word for key, word in NEEDS.items() if getattr(needs, key)]
@@ -141,7 +141,7 @@ def _registered(name: str) -> dict[str, str]:
 
 
 class _WholeStep:
-    """In the place of the counter's module tracker: its hooks do not let a method differentiate in between (kdiga)."""
+    """Stands in for the counter's module tracker, whose hooks do not let a method differentiate in between (kdiga)."""
 
     parents = ("Global",)
 

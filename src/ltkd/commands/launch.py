@@ -1,4 +1,4 @@
-"""From Hydra's composed configuration to a run: messages, errors, and how one job of a multirun ends."""
+"""Launches a run from Hydra's composed configuration: messages, errors, and how one job of a multirun ends."""
 
 import logging
 import signal
@@ -55,7 +55,7 @@ def _plain(composed: DictConfig) -> dict:
 
 
 def _log_to_console() -> None:
-    """Plain messages on standard output, from libraries too, and each once: in a multirun Hydra has a handler there."""
+    """Sends plain messages to standard output, each once: in a multirun Hydra has a handler there."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(message)s"))
     handler.setLevel(logging.INFO)

@@ -5,63 +5,62 @@
     python scripts/predict.py model.onnx list.txt                   a .txt file has a path in each line
     python scripts/predict.py RUN photos/ correction=logit_adjusted     corrected for the class counts
 
-RUN is a run's folder (train.py names it last), or a .safetensors, .pt2 or .onnx file of scripts/export.py; the training
-data is not needed. tau=1 is the correction's strength: without it, what the run's validation split chose, else 1.
-batch=64 images at a time, device=auto. Files that cannot be read are named at the end and make the exit code 1.
+The training data is not needed. Files that cannot be read are named at the end and make the exit code 1.
 """
 
+import argparse
 import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from ltkd.commands.arguments import split_arguments, whole_number
+from ltkd.commands.script import Parser, command, number, whole_number
 from ltkd.errors import UserError, unknown_name
 
 CORRECTIONS = ("none", "logit_adjusted")
 NAMED = 10  # unreadable files
 
 
-def main(arguments: list[str] | None = None) -> int:
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if not arguments or {"-h", "--help"} & set(arguments):
-        sys.stdout.write(__doc__)
-        return 0
-    try:
-        return _predict(arguments)
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    except BrokenPipeError:  # of `| head`
-        sys.stderr.close()
-        return 0
+PARSER = Parser(__doc__, takes_settings=False)
+PARSER.add_argument("network", metavar="RUN", help="a run's folder (train.py names it last) or a file of export.py")
+PARSER.add_argument(
+    "images", nargs="*", metavar="IMAGES", help="files, folders, or a .txt file with a path in each line"
+)
+PARSER.add_argument("--output", type=Path, metavar="FILE", help="a .csv or .jsonl file (default: CSV on the screen)")
+PARSER.add_argument("--correction", default="none", metavar="NAME", help=f"{' or '.join(CORRECTIONS)} (default: none)")
+PARSER.add_argument(
+    "--tau",
+    type=number,
+    metavar="TAU",
+    help="strength of the correction (default: what validation images chose, else 1)",
+)
+PARSER.add_argument("--batch", type=whole_number, default=64, metavar="N", help="images at a time (default: 64)")
+PARSER.add_argument("--device", default="auto", help="default: auto")
 
 
-def _predict(arguments: list[str]) -> int:
+@command(PARSER, help_without_arguments=True)
+def main(options: argparse.Namespace, settings: list[str]) -> int:
     from ltkd.deploy.open import open_network  # here: --help needs no torch
     from ltkd.deploy.predict import WRITERS, collecting, find_images, predict
     from ltkd.files import atomic_text_writer
     from ltkd.machine import resolve_device
 
-    own, places = split_arguments(arguments, ("output", "correction", "tau", "batch", "device"))
-    if len(places) < 2:
+    if not options.images:
         raise UserError("predict: takes RUN IMAGES..., a network and what it is to be shown")
-    correction = own.get("correction", "none")
-    if correction not in CORRECTIONS:
-        raise unknown_name("correction", correction, CORRECTIONS)
-    if "tau" in own and correction == "none":
+    if options.correction not in CORRECTIONS:
+        raise unknown_name("correction", options.correction, CORRECTIONS)
+    if options.tau is not None and options.correction == "none":
         raise UserError("tau: has no effect without correction=logit_adjusted")
-    output = Path(own["output"]) if "output" in own else None
+    output = options.output
     if output is not None and output.suffix not in WRITERS:
         raise UserError(f"output: should end in {' or '.join(WRITERS)}, got {output}")
-    batch_size = whole_number(own, "batch", 64)
-    files = find_images(places[1:])
-    network = open_network(places[0], resolve_device(own.get("device", "auto")))
+    files = find_images(options.images)
+    network = open_network(options.network, resolve_device(options.device))
     about = network.about
-    tau = _tau(own, about.tau) if correction == "logit_adjusted" else 0.0
+    tau = (about.tau if options.tau is None else options.tau) if options.correction == "logit_adjusted" else 0.0
     if tau and about.corrects_prior:
         sys.stderr.write("warning: this network was trained to correct for the class counts; this does it twice\n")
     unreadable = []
-    predictions = predict(network, files, tau=tau, batch_size=batch_size)
+    predictions = predict(network, files, tau=tau, batch_size=options.batch)
     write = WRITERS[output.suffix if output else ".csv"]
     with atomic_text_writer(output) if output else nullcontext(sys.stdout) as file:
         write(collecting(predictions, len(files), unreadable), file, about.num_classes)
@@ -75,13 +74,3 @@ def _predict(arguments: list[str]) -> int:
         f"{len(unreadable)} unreadable{more}{where}\n"
     )
     return 1 if unreadable else 0
-
-
-def _tau(own: dict[str, str], default: float) -> float:
-    try:
-        tau = float(own.get("tau", default))
-    except ValueError:
-        tau = -1.0
-    if not 0 <= tau < float("inf"):
-        raise UserError(f"tau: should be a number from 0 on, got {own['tau']!r}")
-    return tau

@@ -2,7 +2,9 @@
 
 import argparse
 import functools
+import math
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -31,13 +33,20 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--devices", type=indices, metavar="0,1", help="the GPUs to use (default: all)")
 
     def split(self, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-        """The script's options, and the settings. jobs=2, --jobs=2 and --jobs 2 are the same."""
+        """Returns the script's options, and the settings, unchecked. jobs=2, --jobs=2 and --jobs 2 are the same."""
         keys = {key for key in self._option_string_actions if key.startswith("--")}
-        written_out = [f"--{one}" if f"--{one.partition('=')[0]}" in keys and "=" in one else one for one in arguments]
+        options, others = [], []
+        for argument in arguments:
+            is_option = "=" in argument and f"--{argument.partition('=')[0]}" in keys
+            (options if is_option else others).append(f"--{argument}" if is_option else argument)
+        written_out = [*options, *others]  # first: argparse takes no list of files with options in between
+        if empty := [one for one in written_out if one.endswith("=") and one[:-1] in keys]:
+            self.error(f"{empty[0].strip('-=')}: has no value")
         options, settings = self.parse_known_args(written_out)
         unknown = [one for one in settings if one.startswith("-") or not self.takes_settings]
         if unknown:
             self.error(f"unknown argument {unknown[0]!r}; options: {', '.join(sorted(keys))}")
+        options.typed = shlex.join(arguments)  # for a file that says which command wrote it
         return options, settings
 
     def error(self, message: str) -> None:
@@ -66,7 +75,7 @@ def command(parser: Parser, *, help_without_arguments: bool = False) -> Callable
                 sys.stderr.write(f"error: {error}\n")
                 return 2
             except KeyboardInterrupt:
-                sys.stderr.write("stopped; the same command again goes on from the last checkpoints\n")
+                sys.stderr.write("stopped; repeat the command to go on\n")
                 return 128 + signal.SIGINT
             except BrokenPipeError:
                 # what is still buffered would be written, and fail, when Python ends
@@ -83,6 +92,18 @@ def whole_number(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"should be a whole number from 1 on, got {text!r}")
     return int(text)
+
+
+def number(text: str, lowest: float = 0, highest: float = math.inf) -> float:
+    """An option's value that is a finite number in a range."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (lowest <= value <= highest and math.isfinite(value)):
+        end = "on" if highest == math.inf else f"to {highest}"
+        raise argparse.ArgumentTypeError(f"should be a number from {lowest} {end}, got {text!r}")
+    return value
 
 
 def indices(text: str) -> list[int]:

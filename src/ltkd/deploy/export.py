@@ -26,7 +26,7 @@ from ltkd.errors import UserError, unknown_name
 from ltkd.files import write_json, write_text
 from ltkd.loop.evaluate import Evaluation, summarize
 from ltkd.results.files import RunFiles
-from ltkd.results.read import figure
+from ltkd.results.read import cell_text
 from ltkd.runs.load import FinishedRun
 
 FORMATS = ("safetensors", "pt2", "onnx")
@@ -150,7 +150,7 @@ def table_of(checked: Sequence[Checked], data: LongTailData, about: Description,
     rows = []
     for one in checked:
         row = [one.name, f"{one.largest_difference:.1e}", f"{one.same_class:.2f}", f"{one.evaluation.all:.2f}"]
-        row += [figure(one.evaluation.per_group[group], None) for group in groups] + [f"{one.size / 1e6:.2f}"]
+        row += [cell_text(one.evaluation.per_group[group], None) for group in groups] + [f"{one.size / 1e6:.2f}"]
         if one.timing is not None:
             times = [f"{t[batch]:.2f}" for batch in BATCHES for t in (one.timing.p50, one.timing.p99)]
             row += [*times, f"{one.timing.peak_memory / 1e6:.0f}"]

@@ -1,12 +1,21 @@
-"""From a table's results to what is read: numbers with intervals, figures, one page.
+"""Makes of a table's results what is read: numbers with intervals, plots, one page.
 
-content: what there is to say, as numbers;  text: Markdown, CSV;  latex;  figures: matplotlib;  page: HTML.
+content: all numbers;  text_tables, explanations: as words;  markdown, comma_separated, latex, page: as files;
+figures, drawing: plots with matplotlib;  ledger: the runs behind published numbers.
 """
 
-from ltkd.report.content import Column, Difference, Figure, Report, Row, make_report
+from ltkd.report.content import CellValue, Column, Difference, Report, Row, make_report
 from ltkd.report.entries import Entry, entries_of
 from ltkd.report.write import write_report
 
 __all__ = [
-    "Column", "Difference", "Entry", "Figure", "Report", "Row", "entries_of", "make_report", "write_report",
+    "CellValue",
+    "Column",
+    "Difference",
+    "Entry",
+    "Report",
+    "Row",
+    "entries_of",
+    "make_report",
+    "write_report",
 ]  # fmt: skip

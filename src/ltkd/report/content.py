@@ -7,9 +7,10 @@ from typing import Any
 
 from ltkd.config.identity import digest, without_seeds
 from ltkd.errors import unknown_name
+from ltkd.methods import list_methods, method_class
 from ltkd.report.entries import Entry, refuse_different_taus, refuse_mixture, with_readable_curves, without_split_seeds
 from ltkd.report.facts import facts_of
-from ltkd.results.read import POST_HOC, accuracy, teacher_of
+from ltkd.results.read import POST_HOC, accuracy, correction, teacher_of
 from ltkd.results.statistics import PairedDifference, Summary, paired_difference, summarize
 from ltkd.tables.table import TEACHER, Cell, Published, Table
 
@@ -19,18 +20,18 @@ NAMED_ROWS = 4  # that one of several teachers is told from the others by
 
 @dataclass(frozen=True)
 class Difference:
-    """To the baseline with the highest mean in this figure, of the column's `candidates`."""
+    """The difference to the baseline with the highest mean, of the column's `candidates`."""
 
     against: str
     paired: PairedDifference
 
 
 @dataclass(frozen=True)
-class Figure:
-    """The figure of a row, over all classes or in a group."""
+class CellValue:
+    """A row's accuracy over all classes or in a group."""
 
     summary: Summary | None
-    values: dict[tuple[int, int], float]  # (split seed, seed) -> accuracy
+    by_pair: dict[tuple[int, int], float]  # (split seed, seed) -> accuracy
     published: list[tuple[float, int]]  # value, number of its source
     difference: Difference | None = None
     to_each: dict[str, PairedDifference] = field(default_factory=dict)  # baseline -> difference to it
@@ -38,7 +39,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Corrected:
-    """The same networks, corrected after training."""
+    """The accuracies of a row's networks after a correction of their logits."""
 
     taus: list[tuple[float, str]]  # value and what chose it: setting, validation, default
     summaries: dict[str, Summary | None]  # "all" and the groups
@@ -51,7 +52,7 @@ class Row:
     names: dict[str, str]  # axis -> label
     role: str  # teacher | baseline | method
     entries: list[Entry]  # finished ones; of a teacher one for each teacher
-    figures: dict[str, Figure]  # "all" and the groups
+    values: dict[str, CellValue]  # "all" and the groups
     corrected: dict[str, "Corrected"]  # by kind, where results have it
     is_run: bool = True  # or is there for its published values only
 
@@ -68,6 +69,12 @@ class Row:
         return any(entry.result.get("learned_from_validation") for entry in self.entries)
 
     @property
+    def fidelity(self) -> str | None:
+        """The method's fidelity to its paper; None for a teacher, and without a run of a method that is still there."""
+        names = {entry.result["method"] for entry in self.entries} & set(list_methods())
+        return method_class(names.pop()).fidelity if names and self.role != TEACHER else None
+
+    @property
     def splits(self) -> int:
         return len({entry.split_seed for entry in self.entries})
 
@@ -77,14 +84,14 @@ class Column:
     names: dict[str, str]
     groups: list[str]
     rows: list[Row]
-    candidates: dict[str, list[str]]  # figure -> the baselines that the best one was chosen from
+    candidates: dict[str, list[str]]  # name of a value -> the baselines that the best one was chosen from
 
     @property
     def label(self) -> str:
         return ", ".join(f"{axis} {label}" if label.isdecimal() else label for axis, label in self.names.items())
 
     @property
-    def figure_names(self) -> list[str]:
+    def value_names(self) -> list[str]:
         return [ALL, *self.groups]
 
     @property
@@ -108,9 +115,12 @@ class Report:
     missing: list[str]
 
 
-def make_report(table: Table, entries: Iterable[Entry], overrides: Iterable[str] = ()) -> Report:
-    """`overrides`: those that the user gave `compose_runs`. UserError when runs of one cell differ in more than their
-    seeds.
+def make_report(
+    table: Table, entries: Iterable[Entry], overrides: Iterable[str] = (), *, source: str = ""
+) -> Report:  # fmt: skip
+    """Computes all that a report of the runs says. UserError when runs of one cell differ in more than their seeds.
+
+    overrides: those that the user gave `compose_runs`; source: a word on where the runs are from, for the head.
     """
     entries, damaged = with_readable_curves(entries)
     for cell in table.cells:
@@ -128,7 +138,8 @@ def make_report(table: Table, entries: Iterable[Entry], overrides: Iterable[str]
         if entry.result is None
     ]
     missing += damaged
-    facts = facts_of(table, [entry for entry in entries if entry.result], overrides)
+    facts = {"runs": source} if source else {}
+    facts |= facts_of(table, [entry for entry in entries if entry.result], overrides)
     return Report(table, columns, sources, facts, missing)
 
 
@@ -149,14 +160,14 @@ def _column(table: Table, names: dict[str, str], cells: list[Cell], entries: lis
     groups = known_groups or list(dict.fromkeys(published))
 
     def row(row_names: dict[str, str], role: str, of_the_row: list[Entry], known: list[Published], is_run: bool) -> Row:
-        figures = {}
+        cells = {}
         for name in (ALL, *groups):
             group = None if name == ALL else name
-            values = {entry.pair: accuracy(entry.result, table.accuracy, group) for entry in of_the_row}
-            values = {pair: value for pair, value in values.items() if value is not None}
+            found = {entry.pair: accuracy(entry.result, table.accuracy, group) for entry in of_the_row}
+            found = {pair: value for pair, value in found.items() if value is not None}
             numbered = [(one.values[name], sources.index(one.source) + 1) for one in known if name in one.values]
-            figures[name] = Figure(summarize(independent(values, table)), values, numbered)
-        return Row(row_names, role, of_the_row, figures, _corrected(of_the_row, groups, table), is_run)
+            cells[name] = CellValue(summarize(independent(found, table)), found, numbered)
+        return Row(row_names, role, of_the_row, cells, _corrected(of_the_row, groups, table), is_run)
 
     rows = [row(row_names, TEACHER, *one, True) for row_names, *one in _teachers(table, names, finished)]
     for cell in cells:
@@ -170,7 +181,7 @@ def _column(table: Table, names: dict[str, str], cells: list[Cell], entries: lis
 
 
 def independent(values: dict[tuple[int, int], float], table: Table) -> list[float]:
-    """(split seed, seed) -> value, as values that are independent: of runs or, with several splits, means of a split.
+    """Returns independent values: those of the runs or, with several splits, the mean of each split.
 
     Runs on one split have its images in common and are no independent evidence about other splits.
     """
@@ -180,10 +191,10 @@ def independent(values: dict[tuple[int, int], float], table: Table) -> list[floa
 
 
 def _corrected(entries: list[Entry], groups: list[str], table: Table) -> dict[str, Corrected]:
-    """Only of rows all of whose runs have it: a mean over other seeds than the table's would not compare."""
+    """Summarises the corrections that all runs of a row have: a mean over fewer seeds would not compare."""
     corrected = {}
     for kind in POST_HOC:
-        found = [(entry.result.get("post_hoc") or {}).get(kind) for entry in entries]
+        found = [correction(entry.result, kind) for entry in entries]
         if found and all(found):
             names = {ALL: None} | {group: group for group in groups}
             values = {
@@ -211,10 +222,10 @@ def _teachers(
             teacher = teacher_of(entry.result)
             kind = _kind_of(teacher)
             kinds.setdefault(kind, {})[teacher["hash"]] = replace(
-                entry, seed=teacher["seed"], result=entry.result | {"post_hoc": None} | teacher
+                entry, seed=teacher["seed"], result=entry.result | teacher
             )
             taught.setdefault(kind, []).append(entry.cell)
-    # a published figure is of one teacher: that of the rows that were published with it or, without such rows, the only
+    # a published value is of one teacher: that of the rows that were published with it or, without such rows, the only
     # one there is
     published = table.published_at(column, TEACHER)
     theirs = [kind for kind in kinds if any(table.published_at(cell.row | cell.column) for cell in taught[kind])]
@@ -236,48 +247,48 @@ def _teachers(
 
 
 def _kind_of(teacher: dict[str, Any]) -> str:
-    """The same for teachers that differ in seeds and split seeds alone; its `cell` tells splits apart."""
+    """Hashes a teacher's settings without seeds and split seeds; its `cell` would tell splits apart."""
     settings = without_split_seeds(without_seeds(teacher["identity"]))
     return digest({**settings, "evaluate_every": teacher["evaluate_every"]})
 
 
 def _candidates(rows: list[Row], name: str, table: Table) -> list[Row]:
-    """The baselines that can be the best in a figure: they have pairs with a method.
+    """The baselines that can be the best in a value: they have pairs with a method.
 
     One with a single pair is left out where others have more: it is high by chance more often than a mean, and its
     difference would have no interval. Two are enough: to leave out a strong one that lacks a run would flatter the
     methods.
     """
-    methods = [row.figures[name] for row in rows if row.role == "method"]
+    methods = [row.values[name] for row in rows if row.role == "method"]
     pairs = {}
     for row in (row for row in rows if row.role == "baseline"):
-        differences = [_paired(method, row.figures[name], table) for method in methods]
+        differences = [_paired(method, row.values[name], table) for method in methods]
         pairs[row.label] = max((one.n for one in differences if one is not None), default=0)
     enough = min(2, max(pairs.values(), default=0)) or 1
     return [row for row in rows if row.role == "baseline" and pairs[row.label] >= enough]
 
 
 def _with_differences(rows: list[Row], candidates: dict[str, list[Row]], table: Table) -> list[Row]:
-    """Each method's rows compared, figure by figure, with every baseline and with the best of the candidates."""
+    """Compares each method's rows, value by value, with every baseline and with the best of the candidates."""
     best = {
-        name: max(found, key=lambda row: row.figures[name].summary.mean) for name, found in candidates.items() if found
+        name: max(found, key=lambda row: row.values[name].summary.mean) for name, found in candidates.items() if found
     }
     baselines = [row for row in rows if row.role == "baseline"]
     compared = []
     for row in rows:
-        figures = dict(row.figures)
-        for name, one in row.figures.items() if row.role == "method" else ():
-            found = {baseline.label: _paired(one, baseline.figures[name], table) for baseline in baselines}
+        values = dict(row.values)
+        for name, one in row.values.items() if row.role == "method" else ():
+            found = {baseline.label: _paired(one, baseline.values[name], table) for baseline in baselines}
             to_each = {label: paired for label, paired in found.items() if paired is not None}
             against = best[name].label if name in best else None
             difference = Difference(against, to_each[against]) if against in to_each else None
-            figures[name] = replace(one, difference=difference, to_each=to_each)
-        compared.append(replace(row, figures=figures))
+            values[name] = replace(one, difference=difference, to_each=to_each)
+        compared.append(replace(row, values=values))
     return compared
 
 
-def _paired(figure: Figure, baseline: Figure, table: Table) -> PairedDifference | None:
-    """Pairs are runs of the same split seed and seed; with several splits a pair is a split, its seeds averaged."""
-    pairs = figure.values.keys() & baseline.values.keys()
-    first, second = (independent({pair: one.values[pair] for pair in pairs}, table) for one in (figure, baseline))
+def _paired(value: CellValue, baseline: CellValue, table: Table) -> PairedDifference | None:
+    """Compares runs of the same split seed and seed; with several splits a pair is a split, its seeds averaged."""
+    pairs = value.by_pair.keys() & baseline.by_pair.keys()
+    first, second = (independent({pair: one.by_pair[pair] for pair in pairs}, table) for one in (value, baseline))
     return paired_difference(first, second)

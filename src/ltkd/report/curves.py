@@ -1,4 +1,4 @@
-"""metrics.jsonl of the runs in a cell: one curve per metric, with its range over the seeds."""
+"""Reads metrics.jsonl of the runs in a cell: one curve per metric, with its range over the seeds."""
 
 import json
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from ltkd.results.files import RunFiles
 
 @dataclass(frozen=True)
 class Curve:
-    """Epoch by epoch: mean, lowest and highest over the runs; only epochs that all runs have."""
+    """Mean, lowest and highest over the runs in each epoch that all runs have."""
 
     epochs: list[int]
     means: list[float]
@@ -21,13 +21,13 @@ class Curve:
     highs: list[float]
 
     def thinned(self, most: int) -> "Curve":
-        """At most about so many epochs, evenly, with the last one."""
+        """Returns about `most` epochs at most, evenly spaced, with the last one."""
         step = -(-len(self.epochs) // most)
         return Curve(*(values[::-1][::step][::-1] for values in (self.epochs, self.means, self.lows, self.highs)))
 
 
 def read_metrics(directory: Path | None) -> list[dict[str, Any]]:
-    """One dictionary per epoch; empty where there is no such file. UserError, naming it, when it is damaged."""
+    """Returns a dictionary per epoch; empty where there is no such file. UserError, naming it, when it is damaged."""
     path = RunFiles(directory).metrics if directory else None
     if path is None or not path.exists():
         return []

@@ -1,6 +1,6 @@
-"""Draws a report's figures: they read in grey, and nothing depends on telling red from green.
+"""Draws a report's plots: they read in grey, and nothing depends on telling red from green.
 
-Colours are Okabe and Ito's; every series has a line style and a marker of its own too, the same in all figures, and its
+Colours are Okabe and Ito's; every series has a line style and a marker of its own too, the same in all plots, and its
 name stands at its line.
 """
 
@@ -38,7 +38,7 @@ LINE_HEIGHT = 11  # points between two labels
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure as SVG, and what to see in it."""
+    """A plot as SVG, with a caption that says what to see in it."""
 
     name: str
     title: str
@@ -48,7 +48,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Series:
-    """A row as it is drawn in every figure."""
+    """A row as it is drawn in every plot."""
 
     row: Row
     look: dict[str, Any]
@@ -70,8 +70,8 @@ class End:
 
 def choose_series(column: Column) -> list[Series]:
     """The methods that are compared, the best baselines as far as there is room, and the teacher if it is one kind."""
-    rows = [row for row in column.rows if row.n and row.figures[ALL].summary]
-    by_mean = sorted(rows, key=lambda row: -row.figures[ALL].summary.mean)
+    rows = [row for row in column.rows if row.n and row.values[ALL].summary]
+    by_mean = sorted(rows, key=lambda row: -row.values[ALL].summary.mean)
     methods, baselines, teachers = ([r for r in by_mean if r.role == role] for role in ("method", "baseline", TEACHER))
     room = MAX_SERIES - min(len(baselines), 1)  # one baseline is always there to compare with
     chosen = [*methods[:room], *baselines][:MAX_SERIES]
@@ -92,7 +92,7 @@ def _histories(row: Row) -> list[list[dict[str, Any]]]:
 
 
 def about_choice(column: Column, series: list[Series]) -> str:
-    """For captions: which rows are drawn, where not all are."""
+    """Says for captions which rows are drawn, where not all are."""
     students = sum(row.n > 0 and row.role != TEACHER for row in column.rows)
     drawn = sum(not one.is_teacher for one in series)
     if drawn == students:
@@ -113,7 +113,7 @@ def picture(figure: "Figure", name: str, title: str, caption: str) -> Picture:
 
 
 def label_ends(axis: "Axes", ends: list[End]) -> None:
-    """Each line's look and name right of the panel, as near to its end as the others leave room, and a line to it."""
+    """Draws each line's look and name right of the panel, as near to its end as there is room, and a line to it."""
     from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
     axis.figure.canvas.draw()  # limits and height are final only then
@@ -130,7 +130,7 @@ def label_ends(axis: "Axes", ends: list[End]) -> None:
 
 
 def spread(places: list[float], gap: float) -> list[float]:
-    """Ascending places moved apart to at least `gap`, neighbours by the same amount, inside 0 .. 1 if there is room."""
+    """Moves ascending places apart to at least `gap`, neighbours by the same amount, inside 0 .. 1 if there is room."""
     moved = np.array(places)
     for _ in range(200):
         short = np.maximum(gap - np.diff(moved), 0)

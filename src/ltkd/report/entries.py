@@ -1,4 +1,4 @@
-"""A table's runs as a report sees them: each with its result or why there is none, and what may not share a table."""
+"""Reads a table's runs for a report, each with its result or the reason for its lack, and refuses mixtures."""
 
 import json
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from typing import Any
 from ltkd.config.identity import without_seeds
 from ltkd.errors import UserError
 from ltkd.report.curves import read_metrics
-from ltkd.results.read import POST_HOC, flatten, how_it_ended
+from ltkd.results.read import POST_HOC, correction, flatten, how_it_ended
 from ltkd.tables.table import Cell, Table, TableRun
 
 
@@ -55,7 +55,7 @@ def _quoted(override: str) -> str:
 
 
 def with_readable_curves(entries: Iterable[Entry]) -> tuple[list[Entry], list[str]]:
-    """The entries without folders whose metrics.jsonl is damaged, and what is: their numbers count without curves."""
+    """Drops the folders whose metrics.jsonl is damaged, and names them: such runs count, without curves."""
     readable, damaged = [], {}
     for entry in entries:
         folders = {"directory": entry.directory, "teacher_directory": entry.teacher_directory}
@@ -73,7 +73,7 @@ def with_readable_curves(entries: Iterable[Entry]) -> tuple[list[Entry], list[st
 
 
 def refuse_mixture(cell: Cell, entries: list[Entry], table: Table) -> None:
-    """UserError naming both runs and all in which they differ, unless that is seeds alone."""
+    """Raises UserError when runs of a cell differ in more than seeds; it names both and every difference."""
     if not entries:
         return
     first, *others = entries
@@ -91,7 +91,7 @@ def refuse_mixture(cell: Cell, entries: list[Entry], table: Table) -> None:
 
 
 def _comparable(result: dict[str, Any], table: Table) -> dict[str, Any]:
-    """All that runs of a cell must agree in, flat."""
+    """Returns all that the runs of a cell must agree in, flat."""
     identity = without_seeds(result["identity"])
     identity = flatten(without_split_seeds(identity) if len(table.split_seeds) > 1 else identity)
     measured = ("schema_version", "evaluate_every", "group_names", "groups", "class_counts", "split_sha256")
@@ -101,15 +101,15 @@ def _comparable(result: dict[str, Any], table: Table) -> dict[str, Any]:
 
 
 def _tau_of(result: dict[str, Any], table: Table) -> str | None:
-    """Names the correction of the table's accuracy, if there is one. All choices on validation images are one."""
-    if table.accuracy not in POST_HOC or not (figures := (result.get("post_hoc") or {}).get(table.accuracy)):
+    """Names the correction of the table's accuracy, if there is one. All taus that validation images chose are one."""
+    if table.accuracy not in POST_HOC or not (corrected := correction(result, table.accuracy)):
         return None
-    chosen_by = figures["chosen_by"]
-    return chosen_by if chosen_by == "validation" else f"{figures['tau']} ({chosen_by})"
+    chosen_by = corrected["chosen_by"]
+    return chosen_by if chosen_by == "validation" else f"{corrected['tau']} ({chosen_by})"
 
 
 def refuse_different_taus(table: Table, entries: list[Entry]) -> None:
-    """UserError when rows of a table of corrected accuracies were corrected in different ways."""
+    """Raises UserError when rows of a table of corrected accuracies were corrected in different ways."""
     found = {}
     for entry in entries:
         if entry.result and (tau := _tau_of(entry.result, table)):
@@ -123,7 +123,7 @@ def refuse_different_taus(table: Table, entries: list[Entry]) -> None:
 
 
 def without_split_seeds(value: Any) -> Any:
-    """An identity that says nothing of the draw of the images, neither the network's nor its teachers'."""
+    """Removes the split seeds of the network and its teachers from an identity."""
     if isinstance(value, dict):
         return {key: without_split_seeds(inner) for key, inner in value.items() if key != "split_seed"}
     return [without_split_seeds(inner) for inner in value] if isinstance(value, list) else value

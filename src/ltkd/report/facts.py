@@ -1,4 +1,4 @@
-"""The head of a report: what was run, on what, when, and who shares a teacher."""
+"""Collects the head of a report: data, recipe, seeds, hardware, dates, and who shares a teacher."""
 
 import itertools
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ WITHOUT_EFFECT = ("output_root", "data_root", "device", "run", "cache", "wandb")
 
 
 def facts_of(table: Table, finished: list[Entry], overrides: Iterable[str] = ()) -> dict[str, str]:
-    """Each once, however many runs share it."""
+    """Returns the facts, each said once, however many runs share it."""
     results = [entry.result for entry in finished]
 
     def all_of(texts: Iterable[str]) -> str:
@@ -70,7 +70,7 @@ def _seeds_fact(table: Table, finished: list[Entry]) -> str:
 
 
 def _teachers_fact(finished: list[Entry]) -> str:
-    """Who shares a teacher, by the teachers' hashes: the fewest things that tell which teacher a student had."""
+    """Says who shares a teacher: the fewest properties of a run that determine its teacher, by the teachers' hashes."""
     taught = [entry for entry in finished if entry.result.get("teacher_result")]
     if not taught:
         return "no teacher" if finished else ""

@@ -1,4 +1,4 @@
-"""The figures of a report: groups, classes, learning curves, and the bias of teacher and students over training."""
+"""The plots of a report: groups, classes, learning curves, and the bias of teacher and students over training."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -39,7 +39,7 @@ RUN_LOOK = {"color": "white", "markeredgecolor": "black", "markersize": 3, "mark
 
 
 def draw_column(report: Report, column: Column) -> list[Picture]:
-    """All figures of a column for which there is something to draw."""
+    """Draws all plots of a column for which there is something to draw."""
     import matplotlib as mpl
 
     series = choose_series(column)
@@ -54,11 +54,11 @@ def draw_column(report: Report, column: Column) -> list[Picture]:
 
 
 def group_bars(report: Report, column: Column) -> Picture | None:
-    """A panel for each figure, a bar for each row; deviations as lines, runs as dots, published values as diamonds."""
-    rows = [row for row in column.rows if any(one.summary or one.published for one in row.figures.values())]
+    """Draws a panel for each value, a bar for each row; deviations are lines, runs dots, published values diamonds."""
+    rows = [row for row in column.rows if any(one.summary or one.published for one in row.values.values())]
     if not rows:
         return None
-    names = column.figure_names[: MAX_GROUPS + 1]
+    names = column.value_names[: MAX_GROUPS + 1]
     drawing = new_figure(0.6 + 0.32 * len(rows))
     panels = drawing.subplots(1, len(names), sharey=True, squeeze=False)[0]
     positions = range(len(rows))[::-1]
@@ -76,14 +76,14 @@ def group_bars(report: Report, column: Column) -> Picture | None:
         "Who pays at the head for a gain at the tail. Blue: the methods that are compared; grey: baselines; hatched: "
         f"the teacher. Lines are standard deviations{between}, dots are single runs; the numbers are means."
     )
-    if any(one.published for row in rows for one in row.figures.values()):
-        caption += " A diamond is the published figure."
+    if any(one.published for row in rows for one in row.values.values()):
+        caption += " A diamond is the published value."
     return picture(drawing, "groups", "Accuracy by group", caption)
 
 
 def _bar(panel: "Axes", position: int, row: Row, name: str) -> float:
-    """Draws a row's figure and returns how far to the right it reaches."""
-    one, end = row.figures[name], 0.0
+    """Draws a row's value and returns how far to the right it reaches."""
+    one, end = row.values[name], 0.0
     for value, _ in one.published:
         panel.plot(value, position, **PUBLISHED_LOOK)
         end = max(end, value)
@@ -93,14 +93,14 @@ def _bar(panel: "Axes", position: int, row: Row, name: str) -> float:
     panel.barh(position, mean, height=0.68, linewidth=0.8, **BAR_LOOKS[row.role])
     if one.summary.n > 1:
         panel.errorbar(mean, position, xerr=deviation, color="black", linewidth=1, capsize=2)
-        panel.plot(list(one.values.values()), [position] * len(one.values), "o", **RUN_LOOK)
+        panel.plot(list(one.by_pair.values()), [position] * len(one.by_pair), "o", **RUN_LOOK)
     # in a column at the right and not at the bar's end, where it would look like the published value's
     panel.text(1.0, position, f"{mean:.1f}", transform=panel.get_yaxis_transform(), ha="right", va="center", fontsize=8)
     return max(end, mean + deviation)
 
 
 def class_accuracy(report: Report, column: Column, series: list[Series]) -> Picture | None:
-    """Accuracy of the classes from frequent to rare, as means over neighbours where there are many."""
+    """Draws the accuracy of the classes from frequent to rare, as means over neighbours where there are many."""
     per_class = [(one, _mean_per_class(one.row, report.table.accuracy)) for one in series]
     per_class = [(one, values) for one, values in per_class if values is not None]
     if not per_class:
@@ -138,9 +138,10 @@ def class_accuracy(report: Report, column: Column, series: list[Series]) -> Pict
 
 
 def _mean_per_class(row: Row, kind: str) -> np.ndarray | None:
-    """[C] over the runs, NaN for a class without a figure; None where no run has any."""
-    records = [record for entry in row.entries if (record := accuracy_record(entry.result, kind))]
-    values = [[np.nan if value is None else value for value in record["per_class"]] for record in records]
+    """[C] over the runs, NaN for a class without images; None where no run has any, as those of the ledger."""
+    records = [accuracy_record(entry.result, kind) or {} for entry in row.entries]
+    found = [record["per_class"] for record in records if "per_class" in record]
+    values = [[np.nan if value is None else value for value in per_class] for per_class in found]
     return np.mean(values, axis=0) if values else None
 
 
@@ -149,7 +150,7 @@ def _means_of_neighbours(values: np.ndarray, window: int) -> np.ndarray:
 
 
 def _mark_groups(panel: "Axes", groups: np.ndarray, names: list[str]) -> None:
-    """Group names above the classes that are theirs."""
+    """Writes each group's name above its classes."""
     starts = np.flatnonzero(np.diff(groups, prepend=-1))
     for start, end in zip(starts, [*starts[1:], len(groups)], strict=True):
         if start:
@@ -161,7 +162,7 @@ def _mark_groups(panel: "Axes", groups: np.ndarray, names: list[str]) -> None:
 
 
 def learning_curves(report: Report, column: Column, series: list[Series]) -> Picture | None:
-    """Accuracy over the epochs, over all classes and in the groups."""
+    """Draws accuracy by epoch, over all classes and in the groups."""
     part = "validation" if report.table.accuracy == "validation" else "test"
     panels = {ALL: f"{part}/accuracy"} | {group: f"{part}/accuracy/{group}" for group in column.groups[:MAX_GROUPS]}
     curves = _curves(series, panels.values())
@@ -192,7 +193,7 @@ def learning_curves(report: Report, column: Column, series: list[Series]) -> Pic
 
 
 def group_masses(column: Column, series: list[Series]) -> Picture | None:
-    """The mean probability that networks give to each group, on training batches and on the test part."""
+    """Draws the mean probability that networks give to each group, on training batches and on the test part."""
     groups = column.groups[:MAX_GROUPS]
     parts = {"training images": "train/group_mass/student", "test images": "test/group_mass"}
     students = [one for one in series if not one.is_teacher]
@@ -240,7 +241,7 @@ def group_masses(column: Column, series: list[Series]) -> Picture | None:
 
 
 def _plot_trained_teachers(axis: "Axes", series: list[Series], part: str, group: str) -> list[End]:
-    """On training images from its students' metrics, which have it on the same batches; on the test part its level."""
+    """Draws a trained teacher: on training images by its students' metrics, on the test part as a level."""
     ends = []
     for teacher in (one for one in series if one.is_teacher):
         if part == "training images":
@@ -272,7 +273,7 @@ def _shares(row: Row) -> dict[str, dict[str, float]]:
 
 
 def _curves(series: list[Series], metrics: Iterable[str]) -> dict[tuple[str, str], Curve]:
-    """(row label, metric) -> curve, where there is one."""
+    """Maps (row label, metric) to its curve, where there is one."""
     found = {(one.row.label, metric): curve(one.histories, metric) for metric in metrics for one in series}
     return {key: one.thinned(MAX_POINTS) for key, one in found.items() if one is not None}
 
@@ -292,5 +293,5 @@ def _plot_curves(
 
 
 def _every(drawn: Curve) -> int:
-    """Markers on some eight points of a line."""
+    """Spaces markers so that a line has some eight."""
     return max(1, len(drawn.epochs) // 8)

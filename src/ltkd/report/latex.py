@@ -4,46 +4,48 @@ import re
 from collections.abc import Container
 
 from ltkd.report.content import Column, Report
-from ltkd.report.text import TextTable, about_differences, difference_table, explanations, main_table
+from ltkd.report.explanations import about_differences, explanations
+from ltkd.report.text_tables import TextTable, difference_table, main_table
 from ltkd.tables.table import TEACHER
 
 COMMANDS = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "±": r"$\pm$", "–": "--", "−": "$-$", "->": r"$\rightarrow$", "<": "$<$", ">": "$>$",
+    "†": r"$^\dagger$", "‡": r"$^\ddagger$", "±": r"$\pm$", "–": "--", "−": "$-$",
+    "->": r"$\rightarrow$", "<": "$<$", ">": "$>$",
 }  # fmt: skip
 ESCAPED = re.compile("|".join(map(re.escape, COMMANDS)))
-SPREAD = re.compile(r"\$\\pm\$ .*")  # of a figure, its standard deviation
+SPREAD = re.compile(r"\$\\pm\$ .*")  # of a mean, its standard deviation
 
 
 def latex(report: Report) -> str:
-    """booktabs tables, for each column its figures and its differences; the best mean of students is bold."""
+    """Writes booktabs tables, for each column its accuracies and differences; the best mean of students is bold."""
     tables = []
     for column in report.columns:
         caption = ". ".join(filter(None, [report.table.title, column.label]))
-        figures, differences = main_table(report, column), difference_table(report, column)
+        accuracies, differences = main_table(report, column), difference_table(report, column)
         about, *notes = explanations(report)
         compared = about_differences(report)
         below = [note for note in notes if note not in compared]
-        tables.append(_latex_table(figures, f"{caption}. {about}", below, bold=_best(column, figures)))
+        tables.append(_latex_table(accuracies, f"{caption}. {about}", below, bold=_best(column, accuracies)))
         if differences is not None:
             tables.append(_latex_table(differences, f"{caption}. Differences to the best baseline.", compared))
     return "\n\n".join(tables) + "\n"
 
 
 def _best(column: Column, table: TextTable) -> set[tuple[int, int]]:
-    """Places (line, column of the table) of the highest mean of a student in each figure."""
-    best = {name: max(means) for name in column.figure_names if (means := _means(column, name))}
+    """Returns the places (line, column of the table) of the highest mean of a student in each value."""
+    best = {name: max(means) for name in column.value_names if (means := _means(column, name))}
     return {
         (line, table.headers.index(name, table.names))
         for line, row in enumerate(column.rows)
         for name, highest in best.items()
-        if row.role != TEACHER and (summary := row.figures[name].summary) and summary.mean == highest
+        if row.role != TEACHER and (summary := row.values[name].summary) and summary.mean == highest
     }
 
 
 def _latex_table(table: TextTable, caption: str, notes: list[str], bold: Container[tuple[int, int]] = ()) -> str:
-    """`notes` stand below it, in small print."""
+    """Writes one table; `notes` stand below it, in small print."""
     lines, previous = [], None
     for line, (role, cells) in enumerate(zip(table.roles, table.body, strict=True)):
         texts = [_latex_cell(table.lines(cell, index)) for index, cell in enumerate(cells)]
@@ -67,7 +69,7 @@ def _latex_table(table: TextTable, caption: str, notes: list[str], bold: Contain
 
 
 def _latex_cell(lines: list[str]) -> str:
-    """Lines above each other, in smaller print what belongs to the figure."""
+    """Sets lines above each other, in smaller print what belongs to the number."""
     first, *others = map(_latex, lines)
     first = SPREAD.sub(lambda spread: rf"{{\scriptsize {spread[0]}}}", first)
     if not others:
@@ -78,9 +80,9 @@ def _latex_cell(lines: list[str]) -> str:
 
 
 def _latex(text: str) -> str:
-    """In one pass: what stands for a character is not looked at again."""
+    """Escapes in one pass: what stands for a character is not looked at again."""
     return ESCAPED.sub(lambda match: COMMANDS[match[0]], text)
 
 
 def _means(column: Column, name: str) -> list[float]:
-    return [row.figures[name].summary.mean for row in column.rows if row.role != TEACHER and row.figures[name].summary]
+    return [row.values[name].summary.mean for row in column.rows if row.role != TEACHER and row.values[name].summary]

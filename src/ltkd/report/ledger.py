@@ -1,27 +1,30 @@
-"""The runs behind published numbers, small enough to be tracked, and the tables of README and docs made from them.
+"""Keeps the runs behind published numbers, small enough to be tracked, and makes the tables of README and docs of them.
 
-outputs/ledger/TABLE/*.json has one file per run: what its result.json says, less what no table needs. In a page a
-table stands between `<!-- table:NAME -->` and `<!-- end -->`: `<!-- table:NAME differences -->` for the differences to
-the best baseline as well, `<!-- table:NAME logit_adjusted -->` for what that correction after training makes of the
-same runs. `python scripts/ledger.py --write` writes what is between.
+outputs/ledger.jsonl has one line per run, however many tables show it: its result.json, less what no table needs, and
+in "tables" those that it was recorded for. In a page a table stands between `<!-- table:NAME -->` and `<!-- end -->`:
+`<!-- table:NAME differences -->` for the differences to the best baseline as well, `<!-- table:NAME logit_adjusted -->`
+for what that correction after training makes of the same runs. `python scripts/ledger.py --write` writes what is
+between.
 """
 
 import functools
+import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ltkd.errors import UserError
-from ltkd.files import write_json
+from ltkd.files import write_text
 from ltkd.report.content import Report, make_report
-from ltkd.report.entries import Entry
-from ltkd.report.text import readme_correction, readme_table
-from ltkd.results.read import POST_HOC, read_result
-from ltkd.tables.table import Table, compose_runs, load_table
+from ltkd.report.entries import Entry, entries_of
+from ltkd.report.markdown import readme_correction, readme_table
+from ltkd.results.read import POST_HOC, check_version
+from ltkd.tables.file import load_table
+from ltkd.tables.table import Table, TableRun, compose_runs
 
 PROJECT = Path(__file__).resolve().parents[3]
-LEDGER = PROJECT / "outputs" / "ledger"
+LEDGER = PROJECT / "outputs" / "ledger.jsonl"
 PAGES = (PROJECT / "README.md", PROJECT / "docs" / "results.md")  # those with tables
 MARKED = re.compile(r"(<!-- table:(\S+?)(?: (\w+))? -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 SHOWN = ("differences", *POST_HOC)  # what may stand beside the name
@@ -37,66 +40,80 @@ KEPT_OF_TEACHER = ("hash", "cell", "seed", "parameters", "evaluate_every", "weig
 KEPT_OF_ACCURACY = ("epoch", "all", "per_group", "validation")  # class by class it would be long
 
 
-def record(table: Table, entries: list[Entry], output_root: Path, ledger: Path = LEDGER) -> list[Path]:
-    """Write the finished entries' files. What was there for the same cell and seeds is replaced, other runs stay.
+def record(table: Table, entries: Iterable[Entry], output_root: Path, ledger: Path = LEDGER) -> int:
+    """Write the finished entries' lines and return their number; what was there of the same runs is replaced.
 
-    UserError, before anything is written, for runs that are not what the table's file says: the command that stands
-    below a published table is its name alone.
+    Runs that were recorded for this table and are no longer in it are its own no more. UserError, before anything is
+    written, for runs that are not those of the table's file: the command below a published table is its name alone.
     """
-    folder, written = ledger / table.name, []
-    contents = [(entry, _stripped(entry, output_root)) for entry in entries if entry.result is not None]
-    hashes = _hashes(table, (content for _, content in contents))
-    for entry, content in contents:
-        if content["hash"] != hashes[_place(content)]:
+    described = {_place(run) for run in compose_runs(table)}
+    recorded = {}
+    for entry in entries:
+        if entry.result is None:
+            continue
+        place = entry.directory.resolve().relative_to(output_root.resolve()).as_posix()
+        if place not in described:
             raise UserError(
                 f"table {table.name}, {entry.cell.label} seed {entry.seed}: its run is not what the table's file says; "
                 "put what was changed into a table file of your own"
             )
-    before = {_place(result): path for path, result in _read(folder)}
-    for entry, content in contents:
-        path = folder / f"{_file_name(entry.cell.label)}-{entry.directory.name}.json"
-        write_json(path, content)
-        written.append(path)
-        old = before.get(_place(content), path)
-        if old != path:
-            old.unlink(missing_ok=True)
-    return written
+        recorded[place] = _stripped(entry.result, place)
+    lines = read_ledger(ledger)
+    for line in lines.values():
+        line["tables"] = [name for name in line["tables"] if name != table.name or line["directory"] in described]
+    for place, line in recorded.items():
+        lines[place] = {"tables": sorted({*lines.get(place, {}).get("tables", []), table.name}), **line}
+    texts = [json.dumps(line, allow_nan=False) for _, line in sorted(lines.items()) if line["tables"]]
+    write_text(ledger, "".join(f"{text}\n" for text in texts))
+    return len(recorded)
 
 
-def _file_name(label: str) -> str:
-    return re.sub(r"[^a-z0-9.]+", "_", label.lower()).strip("_")
+def trained_or_kept(table: Table, runs: list[TableRun], ledger: Path = LEDGER) -> tuple[list[Entry], str]:
+    """The entries of the runs' own folders; where none has a result, the ledger's, and a sentence that says so."""
+    entries = entries_of(runs)
+    if any(entry.result for entry in entries):
+        return entries, ""
+    kept = ledger_entries(table, runs, ledger)
+    if not any(entry.result for entry in kept):
+        return entries, ""
+    return kept, (
+        f"kept in outputs/{ledger.name}, since none of the table's has finished in {runs[0].config.output_root}/; "
+        "the ledger has no curves and no accuracies of single classes"
+    )
 
 
-def ledger_entries(table: Table, ledger: Path = LEDGER) -> list[Entry]:
-    """One entry for each seed of each cell, as from the runs' own folders.
+def read_ledger(ledger: Path = LEDGER) -> dict[str, dict[str, Any]]:
+    """The kept results by their directory below output_root. UserError, naming the line, where the file is damaged."""
+    results = {}
+    for number, text in enumerate(ledger.read_text(encoding="utf-8").splitlines() if ledger.exists() else (), 1):
+        try:
+            result = check_version(json.loads(text), ledger)
+            results[result["directory"]] = result
+        except (ValueError, KeyError) as error:
+            raise UserError(f"{ledger}: line {number} is damaged ({error})") from error
+    return results
 
-    UserError where the ledger has more, and where what it has is no longer what the table's file says.
+
+def ledger_entries(table: Table, runs: Iterable[TableRun] | None = None, ledger: Path = LEDGER) -> list[Entry]:
+    """An entry for each of the runs (default: all of the table), its result the ledger's, as from a run's own folder.
+
+    UserError where a run that was recorded for the table is not what the table's file says now.
     """
-    found = {_place(result): (path, result) for path, result in _read(ledger / table.name)}
-    hashes = _hashes(table, (result for _, result in found.values()))
-    entries = []
-    for cell in (cell for cell in table.cells if cell.overrides is not None):
-        for seeds in table.seed_values():
-            place = _key(cell.row, cell.column, seeds["dataset.split_seed"], seeds["seed"])
-            path, result = found.pop(place, (None, None))
-            if result and result["hash"] != hashes[place]:
-                raise UserError(
-                    f"{path}: is a run of another configuration than table {table.name} has now; run it again"
-                )
-            entries.append(Entry(cell, seeds["seed"], seeds["dataset.split_seed"], result, "not in the ledger"))
-    for path, _ in found.values():
-        raise UserError(f"{path}: the table {table.name} has no such cell or seed; remove the file or change the table")
-    return entries
+    kept = read_ledger(ledger)
+    if runs is None:
+        runs = compose_runs(table)
+        gone = {place for place, result in kept.items() if table.name in result["tables"]} - {
+            _place(run) for run in runs
+        }
+        if gone:
+            raise UserError(
+                f"{ledger}: {min(gone)} is a run of another configuration than table {table.name} has now; run it again"
+            )
+    return [Entry(run.cell, run.seed, run.split_seed, kept.get(_place(run)), "not in the ledger") for run in runs]
 
 
-def _hashes(table: Table, results: Iterable[dict[str, Any]]) -> dict[tuple, str]:
-    """By place, the hash of the run that the table's file describes. Only of the results' cells: composing is slow."""
-    wanted = [result["cell_of_table"] for result in results]
-    cells = [cell for cell in table.cells if {"row": cell.row, "column": cell.column} in wanted]
-    return {
-        _key(run.cell.row, run.cell.column, run.split_seed, run.seed): run.student.hash
-        for run in compose_runs(table, cells=cells)
-    }
+def _place(run: TableRun) -> str:
+    return run.student.directory.relative_to(run.config.output_root).as_posix()
 
 
 def with_tables(text: str, ledger: Path = LEDGER) -> str:
@@ -105,11 +122,11 @@ def with_tables(text: str, ledger: Path = LEDGER) -> str:
     @functools.cache  # a table may stand there several times
     def report_of(name: str) -> Report:
         content = load_table(name)
-        if not (ledger / content.name).is_dir():
+        if not any(content.name in result["tables"] for result in read_ledger(ledger).values()):
             raise UserError(
                 f"table {name}: not in the ledger; python scripts/ledger.py table={name} puts its runs there"
             )
-        return make_report(content, ledger_entries(content, ledger))
+        return make_report(content, ledger_entries(content, ledger=ledger))
 
     def table(match: re.Match) -> str:
         opening, name, shown, _, end = match.groups()
@@ -124,47 +141,30 @@ def with_tables(text: str, ledger: Path = LEDGER) -> str:
     return MARKED.sub(table, text)
 
 
-def _stripped(entry: Entry, output_root: Path) -> dict[str, Any]:
-    result = entry.result
+def _stripped(result: dict[str, Any], place: str) -> dict[str, Any]:
     teacher = result["teacher_result"]
     return {
-        "cell_of_table": {"row": entry.cell.row, "column": entry.cell.column},
         **{key: result[key] for key in KEPT},
-        "accuracy": _figures(result["accuracy"]),
+        "accuracy": _accuracies(result["accuracy"]),
         "post_hoc": _post_hoc(result),
         "teacher_result": teacher
-        and {key: teacher[key] for key in KEPT_OF_TEACHER if key in teacher}
-        | {"accuracy": _figures(teacher["accuracy"]), "post_hoc": _post_hoc(teacher)},
-        # no place on anybody's machine
-        "directory": entry.directory.resolve().relative_to(output_root.resolve()).as_posix(),
+        and {key: teacher[key] for key in KEPT_OF_TEACHER}
+        | {"accuracy": _accuracies(teacher["accuracy"]), "post_hoc": _post_hoc(teacher)},
+        "directory": place,  # below output_root: no place on anybody's machine
     }
 
 
-def _figures(accuracy: dict[str, Any]) -> dict[str, Any]:
+def _accuracies(accuracy: dict[str, Any]) -> dict[str, Any]:
     return {kind: record and _kept(record) for kind, record in accuracy.items()}
 
 
 def _post_hoc(result: dict[str, Any]) -> dict[str, Any]:
-    figures = result.get("post_hoc") or {}
     return {
-        kind: one and {"tau": one["tau"], "chosen_by": one["chosen_by"], "test": _kept(one["test"])}
-        for kind, one in figures.items()
+        kind: corrected and {key: corrected[key] for key in ("tau", "chosen_by")} | {"test": _kept(corrected["test"])}
+        for kind, corrected in (result["post_hoc"] or {}).items()
     }
 
 
 def _kept(record: dict[str, Any]) -> dict[str, Any]:
     small = {key: record[key] for key in KEPT_OF_ACCURACY if key in record}
     return small | ({"validation": _kept(small["validation"])} if "validation" in small else {})
-
-
-def _read(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
-    return [(path, read_result(path)) for path in sorted(folder.glob("*.json"))]
-
-
-def _place(result: dict[str, Any]) -> tuple:
-    cell = result["cell_of_table"]
-    return _key(cell["row"], cell["column"], result["split_seed"], result["seed"])
-
-
-def _key(row: dict[str, str], column: dict[str, str], split_seed: int, seed: int) -> tuple:
-    return tuple(row.items()), tuple(column.items()), split_seed, seed

@@ -5,16 +5,8 @@ from html import escape
 
 from ltkd.report.content import Column, Report
 from ltkd.report.drawing import Picture
-from ltkd.report.text import (
-    TextTable,
-    about_overview,
-    corrected_tables,
-    difference_table,
-    explanations,
-    main_table,
-    overview_table,
-    sentence,
-)
+from ltkd.report.explanations import about_overview, explanations, sentence
+from ltkd.report.text_tables import TextTable, corrected_tables, difference_table, main_table, overview_table
 from ltkd.results.read import KINDS
 
 STYLE = """
@@ -51,7 +43,7 @@ figcaption { font-size: .875rem; color: #333; max-width: 50rem; margin-top: .4re
 
 
 def html(report: Report, pictures: list[list[Picture]]) -> str:
-    """`pictures` has a list for each column of the report."""
+    """Writes the page. `pictures` has a list for each column of the report."""
     facts = "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in report.facts.items())
     parts = [f"<h1>{_name(report.table.title)}</h1>", f'<dl class="facts">{facts}</dl>']
     if report.missing:
@@ -113,7 +105,7 @@ def _figure(picture: Picture) -> str:
 
 
 def _table(table: TextTable) -> str:
-    """In a box that scrolls where the screen is too narrow; a line between teacher, baselines and methods."""
+    """Writes a table in a box that scrolls on a narrow screen; a line between teacher, baselines and methods."""
     head = "".join(_cell("th", [text], i < table.names) for i, text in enumerate(table.headers))
     rows, previous = [], None
     for texts, role in zip(table.body, table.roles, strict=True):

@@ -1,17 +1,18 @@
-"""A report's files."""
+"""Writes a report's files."""
 
 from pathlib import Path
 
 from ltkd.files import write_bytes, write_text
+from ltkd.report.comma_separated import comma_separated
 from ltkd.report.content import Report
 from ltkd.report.figures import draw_column
 from ltkd.report.latex import latex
+from ltkd.report.markdown import markdown
 from ltkd.report.page import html
-from ltkd.report.text import comma_separated, markdown
 
 
 def write_report(report: Report, folder: Path) -> list[Path]:
-    """report.html, table.md, table.csv, table.tex and figures/*.svg below `folder`; the paths in that order."""
+    """Writes report.html, table.md, table.csv, table.tex and figures/*.svg; returns the paths in that order."""
     pictures = [draw_column(report, column) for column in report.columns]
     texts = {
         "report.html": html(report, pictures), "table.md": markdown(report), "table.csv": comma_separated(report),

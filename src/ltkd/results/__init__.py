@@ -1,1 +1,1 @@
-"""Results of finished runs: read, collected over seeds, compared."""
+"""Reads results of finished runs, collects them over seeds and compares them."""

@@ -1,4 +1,4 @@
-"""From many result.json files to tables of means over seeds. Knows no torch, so that it starts at once."""
+"""Collects result.json files into tables of means over seeds. Knows no torch, so that it starts at once."""
 
 import csv
 import io
@@ -19,7 +19,8 @@ from ltkd.results.read import (
     KINDS,
     POST_HOC,
     accuracy,
-    figure,
+    cell_text,
+    correction,
     flatten,
     how_it_ended,
     read_result,
@@ -30,8 +31,8 @@ LEARNED_FROM_VALIDATION = "(trained on the validation images too)"  # in a row's
 
 
 @dataclass
-class Cell:
-    """All runs that differ in nothing but their seeds."""
+class SeedGroup:
+    """Runs that differ in nothing but their seeds."""
 
     names: dict[str, Any]  # dataset, teacher, student, method
     identity: dict[str, Any]  # of one of the runs
@@ -41,7 +42,7 @@ class Cell:
     runs: list[dict[str, Any]] = field(default_factory=list)
 
     def values(self, kind: str, group: str | None) -> list[float]:
-        """The accuracy of each run, over all classes or in a group; runs without that figure are left out."""
+        """The accuracy of each run, over all classes or in a group; runs without it are left out."""
         values = [accuracy(run, kind, group) for run in self.runs]
         return [value for value in values if value is not None]
 
@@ -56,7 +57,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Collection:
-    cells: list[Cell]
+    cells: list[SeedGroup]
     incomplete: list[str]  # a line for each run that has no result and for each seed that a cell lacks
 
 
@@ -85,12 +86,12 @@ def collect(folders: Iterable[Path]) -> Collection:
             runs.setdefault(teacher["cell"] + teacher["hash"], teacher)
 
     repeated = _cells_with_a_repeated_seed(runs.values())
-    cells: dict[tuple, Cell] = {}
+    cells: dict[tuple, SeedGroup] = {}
     for run in runs.values():
         names = {key: run[key] for key in ("dataset", "teacher", "student", "method")}
         teacher_seed = _teacher_seed(run) if run["cell"] in repeated else None
         identity = run["identity"] | {"evaluate_every": run["evaluate_every"]}
-        cell = cells.setdefault((run["cell"], teacher_seed), Cell(names, identity, run["group_names"]))
+        cell = cells.setdefault((run["cell"], teacher_seed), SeedGroup(names, identity, run["group_names"]))
         cell.teacher_seed = teacher_seed
         cell.runs.append(run)
     _name_settings(list(cells.values()))
@@ -107,7 +108,7 @@ def _cells_with_a_repeated_seed(runs: Iterable[dict[str, Any]]) -> set[str]:
     return {cell for (cell, _), count in seeds.items() if count > 1}
 
 
-def _order(cell: Cell) -> tuple:
+def _order(cell: SeedGroup) -> tuple:
     dataset, teacher, student, method = cell.names.values()
     # numbers in the settings as numbers: temperature=4 before temperature=16
     parts = re.split(r"(\d+(?:\.\d+)?)", cell.settings)
@@ -115,7 +116,7 @@ def _order(cell: Cell) -> tuple:
     return (dataset, student or "", method != "teacher", teacher or "", method, settings)
 
 
-def _name_settings(cells: list[Cell]) -> None:
+def _name_settings(cells: list[SeedGroup]) -> None:
     """Names the settings in which cells with the same names differ; so no two different cells look alike.
 
     A value that most of them have goes without saying: the rows of an ablation show what was changed.
@@ -142,20 +143,20 @@ def _shown(value: Any) -> str:
 
 
 def _chosen(identity: dict[str, Any]) -> dict[str, Any]:
-    """Without the further teachers: they follow from the method's settings, the teacher and the student."""
+    """Leaves out the further teachers: they follow from the method's settings, the teacher and the student."""
     return {key: value for key, value in identity.items() if key != "further_teachers"}
 
 
-def _teacher_seed_setting(cell: Cell) -> dict[str, Any]:
+def _teacher_seed_setting(cell: SeedGroup) -> dict[str, Any]:
     return {} if cell.teacher_seed is None else {"teacher.seed": cell.teacher_seed}
 
 
-def _missing_seeds(cells: list[Cell]) -> list[str]:
-    """Among the cells of one study, data set, student and length, a seed that some have and others lack."""
+def _missing_seeds(cells: list[SeedGroup]) -> list[str]:
+    """Names seeds that some cells of one study, data set, student and length have and others lack."""
     students = [cell for cell in cells if cell.names["student"]]
     seeds = defaultdict(set)
 
-    def question(cell: Cell) -> tuple:
+    def question(cell: SeedGroup) -> tuple:
         epochs = cell.identity["recipe"]["epochs"]  # a table of longer trainings may have fewer seeds
         return cell.runs[0]["study"], cell.names["dataset"], cell.names["student"], epochs
 
@@ -169,8 +170,8 @@ def _missing_seeds(cells: list[Cell]) -> list[str]:
     return lines
 
 
-def summary_rows(cells: list[Cell], kind: str) -> list[dict[str, Any]]:
-    """One flat row per cell: names, settings, n, mean and sample standard deviation of each accuracy (None: n/a)."""
+def summary_rows(cells: list[SeedGroup], kind: str) -> list[dict[str, Any]]:
+    """Returns a flat row per cell: names, settings, n, mean and sample deviation of each accuracy (None: n/a)."""
     groups = list(dict.fromkeys(group for cell in cells for group in cell.group_names))
     cells = [part for cell in cells for part in _by_tau(cell, kind)]
     rows = []
@@ -185,8 +186,8 @@ def summary_rows(cells: list[Cell], kind: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _by_tau(cell: Cell, kind: str) -> list[Cell]:
-    """A cell for each tau that its runs were corrected with post hoc: it is no part of what a run is.
+def _by_tau(cell: SeedGroup, kind: str) -> list[SeedGroup]:
+    """Splits a cell by the tau that its runs were corrected with post hoc, which is no part of a run's identity.
 
     Where validation images chose it, the choice is the correction, whatever tau it led to.
     """
@@ -194,15 +195,15 @@ def _by_tau(cell: Cell, kind: str) -> list[Cell]:
         return [cell]
     parts = defaultdict(list)
     for run in cell.runs:
-        if figures := (run.get("post_hoc") or {}).get(kind):
-            chosen = figures["chosen_by"] == "validation"
-            parts["tau by validation" if chosen else f"tau={figures['tau']:g}"].append(run)
+        if corrected := correction(run, kind):
+            chosen = corrected["chosen_by"] == "validation"
+            parts["tau by validation" if chosen else f"tau={corrected['tau']:g}"].append(run)
     if len(parts) < 2:
         return [cell]
     return [replace(cell, settings=f"{cell.settings} {tau}".strip(), runs=parts[tau]) for tau in sorted(parts)]
 
 
-def markdown(cells: list[Cell], kind: str) -> str:
+def markdown(cells: list[SeedGroup], kind: str) -> str:
     """Writes the table and what it shows: mean ± sample standard deviation; a single run has no deviation."""
     rows = summary_rows(cells, kind)
     if not rows:
@@ -210,18 +211,18 @@ def markdown(cells: list[Cell], kind: str) -> str:
     fixed = [
         key for key in ("dataset", "teacher", "student", "method", "settings", "n") if any(row[key] for row in rows)
     ]
-    figures = [key.removesuffix(" std") for key in rows[0] if key.endswith(" std")]
+    accuracies = [key.removesuffix(" std") for key in rows[0] if key.endswith(" std")]
     body = [
         [row[key] if row[key] not in (None, "") else "-" for key in fixed]
-        + [figure(row[key], row[f"{key} std"]) for key in figures]
+        + [cell_text(row[key], row[f"{key} std"]) for key in accuracies]
         for row in rows
     ]
-    table = tabulate(body, headers=[*fixed, *figures], tablefmt="github", disable_numparse=True)
+    table = tabulate(body, headers=[*fixed, *accuracies], tablefmt="github", disable_numparse=True)
     return f"{KINDS[kind]}; mean ± standard deviation over n runs\n\n{table}"
 
 
-def comma_separated(cells: list[Cell], kind: str) -> str:
-    """The same as CSV, unrounded."""
+def comma_separated(cells: list[SeedGroup], kind: str) -> str:
+    """Writes the same as CSV, unrounded."""
     rows = summary_rows(cells, kind)
     file = io.StringIO()
     writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["n"])

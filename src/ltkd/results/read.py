@@ -1,4 +1,4 @@
-"""One run's result.json: read, and shown as a table. Knows no torch, so that it starts at once."""
+"""Reads one run's result.json and shows it as a table. Knows no torch, so that it starts at once."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ from tabulate import tabulate
 
 from ltkd.errors import UserError
 from ltkd.files import read_json
-from ltkd.results.result import Attacked, Evaluated, Result, TeacherResult, UnderAttack
+from ltkd.results.result import Attacked, Corrected, Evaluated, Result, TeacherResult, UnderAttack
 
 KINDS = {
     "last": "accuracy on the test part after the last epoch, in %",
@@ -23,15 +23,20 @@ SCHEMA_VERSION = 1  # of result.json; raised when a key changes its meaning or g
 
 
 def accuracy_record(run: Result | TeacherResult, kind: str) -> Evaluated | None:
-    """Return the accuracies of that kind (KINDS) in a result; None where it has none."""
+    """Returns the accuracies of that kind (KINDS) in a result; None where it has none."""
     if kind in POST_HOC:
-        corrected = (run.get("post_hoc") or {}).get(kind)
+        corrected = correction(run, kind)
         return corrected and corrected["test"]
     return run["accuracy"]["last"].get("validation") if kind == "validation" else run["accuracy"][kind]
 
 
+def correction(run: Result | TeacherResult, kind: str) -> Corrected | None:
+    """Returns a correction after training (POST_HOC): tau, chosen_by, test; None where the run has none."""
+    return (run.get("post_hoc") or {}).get(kind)
+
+
 def accuracy(run: Result | TeacherResult, kind: str, group: str | None) -> float | None:
-    """Over all classes (group None) or in a group, in %; None where the run has no such figure."""
+    """The accuracy over all classes (group None) or in a group, in %; None where the run has none."""
     record = accuracy_record(run, kind)
     if record is None:
         return None
@@ -39,7 +44,7 @@ def accuracy(run: Result | TeacherResult, kind: str, group: str | None) -> float
 
 
 def how_it_ended(path: Path) -> str:
-    """One line about a run without a result, from its status.json."""
+    """Describes a run without a result in one line, from its status.json."""
     try:
         status = read_json(path)
         reason = f" ({status['error'].splitlines()[0]})" if status["error"] else ""
@@ -50,8 +55,12 @@ def how_it_ended(path: Path) -> str:
 
 
 def read_result(path: Path) -> Result:
-    """Read a result. UserError, naming the file, when it is damaged or not of the kind that this version writes."""
-    result = read_json(path)
+    """Reads the file. UserError, naming it, when it is damaged or not of the kind that this version writes."""
+    return check_version(read_json(path), path)
+
+
+def check_version(result: Any, path: Path) -> Result:
+    """The result itself. UserError, naming the file that it is from, when this version does not write such results."""
     if not isinstance(result, dict) or result.get("schema_version") != SCHEMA_VERSION:
         raise UserError(f"{path}: no result.json of schema version {SCHEMA_VERSION}; remove it and run again")
     return result
@@ -64,14 +73,14 @@ def teacher_of(run: Result) -> dict[str, Any]:
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, {"method.name": "kd", ...}, without what is called seed."""
+    """Flattens nested mappings to one, {"method.name": "kd", ...}, without keys called seed."""
     if isinstance(value, dict) and value:
         return {k: v for key, inner in value.items() for k, v in flatten(inner, f"{prefix}{key}.").items()}
     return {prefix[:-1]: value} if prefix[:-1].rpartition(".")[2] != "seed" else {}
 
 
-def figure(value: float | None, deviation: float | None) -> str:
-    """Writes a figure as in every table: 42.00 ± 2.65, 42.00, n/a."""
+def cell_text(value: float | None, deviation: float | None) -> str:
+    """Writes mean ± deviation as in every table: 42.00 ± 2.65, 42.00, n/a."""
     if value is None:
         return NOT_AVAILABLE
     return f"{value:.2f}" if deviation is None else f"{value:.2f} ± {deviation:.2f}"
@@ -95,7 +104,7 @@ def run_table(result: Result) -> str:
 
 
 def _records(result: Result | TeacherResult, attacked: UnderAttack | None) -> dict[str, Evaluated | Attacked]:
-    """Accuracies on the test part, before a second stage too, on a validation split, under attack: what is there."""
+    """Returns the accuracies that there are: on the test part, before a second stage, on validation, under attack."""
     last, before = result["accuracy"]["last"], result.get("before_retraining")
     records = {"": last} | ({", before retraining": before["last"]} if before else {})
     records |= {", on validation": last["validation"]} if "validation" in last else {}
@@ -104,7 +113,7 @@ def _records(result: Result | TeacherResult, attacked: UnderAttack | None) -> di
 
 def _rows(name: str, method: str, records: dict[str, Evaluated | Attacked], groups: list[str]) -> list[list[str]]:
     return [
-        [f"{name}{what}", method, figure(record["all"], None)]
-        + [figure(record["per_group"][group], None) for group in groups]
+        [f"{name}{what}", method, cell_text(record["all"], None)]
+        + [cell_text(record["per_group"][group], None) for group in groups]
         for what, record in records.items()
     ]

@@ -1,4 +1,4 @@
-"""Many runs as processes of their own, some at a time."""
+"""Runs many jobs as processes of their own, some at a time."""
 
 from ltkd.sweep.display import Display, summary
 from ltkd.sweep.jobs import Job, JobOutcome, check_jobs, expand_overrides

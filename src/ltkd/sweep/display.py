@@ -54,7 +54,7 @@ class Display:
         self._say(f"{outcome.status}: {outcome.job.label}: {about}  ({count}, {_clock(outcome.seconds)})")
 
     def refresh(self, running: list[Job]) -> None:
-        """Called often; writes when it is time."""
+        """Writes when it is time; called often."""
         now = time.monotonic()
         if self.live and now >= self.next_drawing:
             self.next_drawing = now + REDRAW_SECONDS

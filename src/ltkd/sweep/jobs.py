@@ -36,13 +36,13 @@ class Job:
 
     @property
     def console(self) -> Path:
-        """All that the job's processes have written, the last words of a crash too."""
+        """The file with all output of the job's processes, the last words of a crash too."""
         return self.run.files.console
 
 
 @dataclass(frozen=True)
 class JobOutcome:
-    """The end of a job. `stopped`: the sweep was, before or while it ran. `busy`: another process works on this run."""
+    """The outcome of a job. `stopped`: the sweep was, before or while it ran. `busy`: another process works on it."""
 
     job: Job
     status: Literal["done", "skipped", "failed", "stopped", "busy"]

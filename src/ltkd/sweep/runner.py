@@ -46,7 +46,7 @@ def run_sweep(
     jobs: Iterable[Sequence[str]], *, num_workers: int | None = None, devices: Sequence[int] | None = None,
     display: Display | None = None,
 ) -> list[JobOutcome]:  # fmt: skip
-    """`run_jobs` for overrides. UserError, before anything runs, when the configuration of any job is wrong."""
+    """Calls `run_jobs` for overrides. UserError, before anything runs, when the configuration of any job is wrong."""
     return run_jobs(check_jobs(jobs), num_workers=num_workers, devices=devices, display=display)
 
 
@@ -113,7 +113,7 @@ def run_jobs(
 
 
 def exit_code(outcomes: Iterable[JobOutcome]) -> int:
-    """0 when all is done, 130 after a stop, else 1."""
+    """Returns 0 when all is done, 130 after a stop, else 1."""
     outcomes = list(outcomes)
     if any(outcome.status == "stopped" for outcome in outcomes):
         return 128 + signal.SIGINT
@@ -210,7 +210,7 @@ def _how_it_ended(worker: Worker, told_to_stop: bool) -> JobOutcome:
 
 
 def _reason(worker: Worker) -> str:
-    """Why it failed: what its status says, or else the signal that ended it, or else its last words."""
+    """Explains a failure: by the run's status, or else the signal that ended it, or else its last words."""
     code = worker.process.returncode
     if code < 0:
         hint = " (out of memory?)" if code == -signal.SIGKILL else ""

@@ -1,1 +1,1 @@
-"""A paper's tables as data, and what of them is left to run."""
+"""A paper's tables as data, and plans of the runs that they still lack."""

@@ -14,9 +14,8 @@ from tqdm import tqdm
 
 from ltkd.config.identity import NetworkRun
 from ltkd.config.schema import Wandb
-from ltkd.data import class_counts, why_unavailable
+from ltkd.data import why_unavailable
 from ltkd.errors import UserError
-from ltkd.files import read_json
 from ltkd.loop.tracking import latest_metrics
 from ltkd.machine import resolve_device
 from ltkd.results.files import RunFiles
@@ -26,13 +25,12 @@ from ltkd.tables.table import Table, TableRun, compose_runs
 
 STATES = ("done", "to resume", "to run", "no data")
 MANY_CELLS = 60  # a plan of more has a line for each column
-IMAGES_PER_CLASS = {"digits": 124, "cifar10": 5000, "cifar100": 500}  # before the long tail is cut
 TAG_LENGTH = 64  # of W&B's tags at most
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The runs of a table by what is to be done about them."""
+    """The runs of a table, sorted by state: done, to resume, to run, without data."""
 
     table: Table
     runs: list[TableRun]
@@ -64,7 +62,7 @@ class Plan:
         return [run for run in others if _place(run) not in planned]
 
     def text(self, seconds: "Speeds", num_at_a_time: int = 1) -> str:
-        """For the screen: how much of each cell is done, and an estimate."""
+        """Describes how much of each cell is done, with an estimate of the time left."""
         counts: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(STATES, 0))
         cells = {run.cell.label for run in self.runs}
         for run, state in zip(self.runs, self.states, strict=True):
@@ -152,33 +150,21 @@ def _missing(teachers: Iterable[NetworkRun]) -> list[NetworkRun]:
 
 
 class Speeds:
-    """How long a run takes: by runs that have finished under a folder on the same type of device, else by the latest
-    benchmark of the pair there."""
+    """Estimates how long runs take by those that have finished under a folder on the same type of device."""
 
     def __init__(self, output_root: Path, device: str) -> None:
-        self.on_cpu = resolve_device(device).type == "cpu"
+        on_cpu = resolve_device(device).type == "cpu"
         seconds: dict[tuple, list[float]] = defaultdict(list)  # of an epoch
         for files in RunFiles.below(output_root):
             with contextlib.suppress(UserError, KeyError, TypeError):  # not of this version
                 result = read_result(files.result)
                 epochs = result["accuracy"]["last"]["epoch"]
-                if epochs and self._is_like_here(result["device"]):
+                if epochs and result["device"].startswith("cpu") == on_cpu:
                     names = result["dataset"], result["teacher"], result["student"]
                     spent = max(result["train_seconds"], result["wall_seconds"]) / epochs
                     for kind in {(*names, result["method"]), names}:
                         seconds[kind].append(spent)
         self.seconds = {kind: mean(values) for kind, values in seconds.items()}
-        self.images_per_second: dict[tuple, float] = {}  # of a student's training
-        for path in sorted((output_root / "benchmark").glob("*.json"), key=lambda one: one.stat().st_mtime):
-            with contextlib.suppress(UserError, KeyError, TypeError, ValueError):
-                measured = read_json(path)
-                if self._is_like_here(measured["device"]):
-                    # the first row is the plain loop; of the engine's the slowest, whatever will be switched on
-                    alone = [row["images_per_second"] for row in measured["rows"][1:] if row["jobs"] == 1]
-                    self.images_per_second[measured["teacher"], measured["student"]] = min(alone)
-
-    def _is_like_here(self, device: str) -> bool:
-        return device.startswith("cpu") == self.on_cpu
 
     def of(self, run: NetworkRun) -> float | None:
         """Estimates what is left of the run: by runs of the same data, networks and method, else of another method."""
@@ -187,29 +173,14 @@ class Speeds:
         epoch = self.seconds.get((*pair, names["method"])) or self.seconds.get(pair)
         return None if epoch is None else epoch * _epochs_left(run)
 
-    def benchmarked(self, run: NetworkRun) -> float | None:
-        """The same by the benchmark of the pair, with any method."""
-        dataset = run.config.dataset
-        speed = self.images_per_second.get((run.names["teacher"], run.names["student"]))
-        if speed is None or dataset.source not in IMAGES_PER_CLASS:
-            return None
-        n_max = IMAGES_PER_CLASS[dataset.source]
-        images = class_counts(dataset.imbalance, dataset.imbalance_factor, n_max, dataset.num_classes).sum()
-        return _epochs_left(run) * float(images) / speed
-
     def estimate(self, runs: list[NetworkRun], num_at_a_time: int = 1) -> str:
-        finished = {id(run): seconds for run in runs if (seconds := self.of(run)) is not None}
-        others = [run for run in runs if id(run) not in finished]
-        benchmarked = [seconds for run in others if (seconds := self.benchmarked(run)) is not None]
-        unknown = len(others) - len(benchmarked)
+        known = [seconds for run in runs if (seconds := self.of(run)) is not None]
+        unknown = len(runs) - len(known)
         text = f"{len(runs)} networks to train"
-        if unknown == len(runs):
-            return f"{text}; how long that takes is unknown: none of the kind has finished here, nor been benchmarked"
-        known = [*finished.values(), *benchmarked]
+        if not known:
+            return f"{text}; how long that takes is unknown: none of the kind has finished here"
         text += f", about {tqdm.format_interval(sum(known))} one after the other"
         if num_at_a_time > 1:
             side_by_side = max(sum(known) / num_at_a_time, *known)  # the longest is not divided
             text += f", {tqdm.format_interval(side_by_side)} or more with {num_at_a_time} at a time"
-        if benchmarked:
-            text += f" ({len(benchmarked)} of them by the benchmark's slowest engine)"
         return f"{text}, and {unknown} of a kind that has not finished here yet" if unknown else text

@@ -1,20 +1,4 @@
-"""A paper's table as data: conf/table/NAME.yaml -> cells -> composed runs -> the results that are there.
-
-name, title        the file's name, and what the table shows
-study              first folder below output_root; tables with the same study share their runs
-accuracy           which figure of result.json, last, validation, selected ... (results.KINDS); default: last
-base               overrides of every cell, as on the command line of train.py
-rows, columns      axes, {AXIS: {LABEL: overrides}}; the product of the axes makes the rows (columns), and a row
-                   in a column is a cell. Overrides are a list or one string ("": none); null: nothing is run
-                   there, the row has published values only. A row's overrides win over a column's
-without            cells that are left out, each a selection {AXIS: LABEL, ...}; what it does not name is any
-seeds              seeds of the runs in a cell
-split_seeds        with several, each is combined with each seed; default: [0]
-teachers           shared: one teacher (teacher.seed as it is) for all seeds; per_seed: one of the same seed
-baselines          labels: the rows that the others are compared with
-published          {SOURCE: [{at: {AXIS: LABEL, ...}, all: 42.48, tail: 13.38}, ...]}: `at` says for which cells
-                   (an axis that it does not name: any), with {role: teacher} for the teacher's own figures
-notes              text for below the table
+"""A paper's table as data: cells -> composed runs -> the results that are there.
 
 table = load_table("cifar100_lt_main")
 for run in compose_runs(table, ["device=cuda"]):     one for each cell, split seed and seed
@@ -29,20 +13,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import MinLen
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
-from ltkd.config.bind import bind
-from ltkd.config.compose import CONFIGURATION, compose_variants
+from ltkd.config.compose import compose_variants
 from ltkd.config.identity import NetworkRun, student_run, teacher_run
 from ltkd.config.load import load_config
 from ltkd.config.schema import Config, Seed
-from ltkd.errors import UserError, unknown_name
+from ltkd.errors import UserError
 from ltkd.results.read import KINDS
 from ltkd.results.result import Result
 from ltkd.runs.directory import RunDirectory
@@ -57,7 +36,7 @@ Axes = dict[str, Annotated[dict[str, str | list[str] | None], MinLen(1)]]
 
 @dataclass(frozen=True)
 class Published:
-    """Figures of a paper, in %, over all classes ("all") or in a group."""
+    """Accuracies of a paper, in %, over all classes ("all") or in a group."""
 
     source: str
     at: dict[str, str]  # axis -> label, and role -> teacher
@@ -88,7 +67,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """The checked content of a table's file; the module's docstring says what each key means."""
+    """The checked content of a table's file; ltkd.tables.file says what each key means."""
 
     name: str
     title: str
@@ -107,7 +86,7 @@ class Table:
 
     @cached_property
     def cells(self) -> list[Cell]:
-        """Column by column, each in the order of the rows."""
+        """The cells column by column, each in the order of the rows."""
         cells = []
         for column, row in itertools.product(_choices(self.columns), _choices(self.rows)):
             at = {axis: label for axis, label, _ in (*column, *row)}
@@ -129,7 +108,9 @@ class Table:
     def keys_of_cells(self) -> set[str]:
         """The keys that rows and columns set."""
         labels = itertools.chain(self.rows.values(), self.columns.values())
-        return {key_of(override) for choices in labels for part in choices.values() for override in _listed(part) or []}
+        return {
+            key_of(override) for choices in labels for part in choices.values() for override in overrides_of(part) or []
+        }
 
     def published_at(self, at: Mapping[str, str], role: str | None = None) -> list[Published]:
         """The published values of a cell (at = cell.row | cell.column), or of a column's teacher (role = TEACHER)."""
@@ -181,37 +162,6 @@ class TableRun:
         return RunDirectory(self.student).finished_result()
 
 
-def list_tables() -> list[str]:
-    return sorted(path.stem for path in (CONFIGURATION / "table").glob("*.yaml"))
-
-
-def load_table(name: str | None) -> Table:
-    """The table of conf/table/NAME.yaml, or of a file of your own given by its path (ending in .yaml).
-
-    UserError where no name is given, and with all that is wrong in the file, a line each; overrides are checked by
-    `compose_runs`.
-    """
-    if not name:
-        raise UserError(f"table: missing; add table=NAME, one of: {', '.join(list_tables())}")
-    path = Path(name) if name.endswith(".yaml") else CONFIGURATION / "table" / f"{name}.yaml"
-    if not path.is_file():
-        raise unknown_name("table", name, list_tables())
-    try:
-        values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except (OmegaConfBaseException, YAMLError, OSError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: should be a mapping of keys to values")
-    errors: list[str] = []
-    arguments = bind(Table, _with_text_labels(values), "", errors)
-    if not errors:
-        table = Table(**arguments)
-        errors += _errors(table, path)
-    if errors:
-        raise UserError("\n".join([f"{path}:", *(f"  {line}" for line in errors)]))
-    return table
-
-
 def compose_runs(table: Table, overrides: Iterable[str] = (), *, cells: Iterable[Cell] | None = None) -> list[TableRun]:
     """Every run of the table, or of some of its cells: cell by cell, in a cell split seed by split seed, seed by seed.
 
@@ -250,93 +200,19 @@ def key_of(override: str) -> str:
     return override.lstrip("+~").partition("=")[0]
 
 
-Choice = tuple[str, str, list[str] | None]  # axis, label, overrides
+AxisLabel = tuple[str, str, list[str] | None]  # axis, label, overrides
 
 
-def _choices(axes: Axes) -> Iterator[tuple[Choice, ...]]:
-    """The product of the axes: a choice on each."""
-    return itertools.product(*([(axis, label, _listed(part)) for label, part in axes[axis].items()] for axis in axes))
+def _choices(axes: Axes) -> Iterator[tuple[AxisLabel, ...]]:
+    """The product of the axes: a label on each."""
+    return itertools.product(
+        *([(axis, label, overrides_of(part)) for label, part in axes[axis].items()] for axis in axes)
+    )
 
 
-def _listed(overrides: str | list[str] | None) -> list[str] | None:
+def overrides_of(overrides: str | list[str] | None) -> list[str] | None:
+    """Lists what a label of a table's file stands for: one override or several; None where nothing is run."""
     return [overrides] * bool(overrides) if isinstance(overrides, str) else overrides
-
-
-def _with_text_labels(values: dict[str, Any]) -> dict[str, Any]:
-    """Labels that YAML reads as numbers or truth values (100, on) are text like all others.
-
-    What is not of the expected shape stays as it is: `bind` says what is wrong with it.
-    """
-
-    def text(mapping: Any, *, keys: bool) -> Any:
-        if not isinstance(mapping, dict):
-            return mapping
-        return {str(k): v for k, v in mapping.items()} if keys else {k: str(v) for k, v in mapping.items()}
-
-    def entry(value: Any) -> Any:
-        return value | {"at": text(value["at"], keys=False)} if isinstance(value, dict) and "at" in value else value
-
-    values = dict(values)
-    for key in {"rows", "columns"} & values.keys():
-        axes = values[key]
-        values[key] = {a: text(labels, keys=True) for a, labels in axes.items()} if isinstance(axes, dict) else axes
-    if isinstance(values.get("without"), list):
-        values["without"] = [text(selection, keys=False) for selection in values["without"]]
-    if isinstance(values.get("published"), dict):
-        values["published"] = {
-            source: [entry(one) for one in entries] if isinstance(entries, list) else entries
-            for source, entries in values["published"].items()
-        }
-    return values
-
-
-def _errors(table: Table, path: Path) -> Iterator[str]:
-    """Checks what the keys must satisfy together."""
-    if table.name != path.stem:
-        yield f"name: should be the file's, {path.stem!r}, got {table.name!r}"
-    for axis in table.rows.keys() & table.columns.keys():
-        yield f"columns.{axis}: is an axis of the rows already"
-    for key, seeds in (("seeds", table.seeds), ("split_seeds", table.split_seeds)):
-        if len(set(seeds)) < len(seeds):
-            yield f"{key}: {seeds} has one twice"
-    for label, parts in (
-        item for axes in (table.rows, table.columns) for labels in axes.values() for item in labels.items()
-    ):
-        for override in _listed(parts) or []:
-            if "=" not in override and not override.startswith("~"):
-                yield f"{label}: should be an override, key=value, got {override!r}"
-    if all(cell.overrides is None for cell in table.cells):
-        yield "rows: none is run, all are there for published values alone"
-    row_labels = {label for labels in table.rows.values() for label in labels}
-    for label in table.baselines:
-        if label not in row_labels:
-            yield str(unknown_name("baselines", label, row_labels))
-    for selection in table.without:
-        yield from _errors_of_selection("without", selection, table)
-    for source, entries in table.published.items():
-        for entry in entries:
-            key = f"published.{source}"
-            at, figures = entry.get("at"), {name: value for name, value in entry.items() if name != "at"}
-            if not isinstance(at, dict):
-                yield f"{key}: should have `at`, which cells it is of, got {entry}"
-                continue
-            if at.get(ROLE, TEACHER) != TEACHER:
-                yield f"{key}: {ROLE} can be {TEACHER!r} only, got {at[ROLE]!r}"
-            yield from _errors_of_selection(key, {axis: label for axis, label in at.items() if axis != ROLE}, table)
-            for name, value in figures.items():
-                if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
-                    yield f"{key}: {name} should be a figure in %, got {value!r}"
-            if not figures:
-                yield f"{key}: has no figure at {at}"
-
-
-def _errors_of_selection(key: str, selection: Mapping[str, str], table: Table) -> Iterator[str]:
-    axes = table.rows | table.columns
-    for axis, label in selection.items():
-        if axis not in axes:
-            yield str(unknown_name(key, axis, axes))
-        elif label not in axes[axis]:
-            yield str(unknown_name(f"{key}.{axis}", label, axes[axis]))
 
 
 @contextmanager

@@ -1,0 +1,70 @@
+"""A report as Markdown, and its tables for README and docs."""
+
+from tabulate import tabulate
+
+from ltkd.errors import UserError
+from ltkd.report.content import Report
+from ltkd.report.explanations import about_differences, about_overview, averaged_over, explanations, sentence
+from ltkd.report.text_tables import TextTable, corrected_tables, difference_table, main_table, overview_table
+from ltkd.results.read import KINDS
+
+
+def markdown(report: Report) -> str:
+    """The whole report but its plots."""
+    blocks = [f"# {report.table.title}", _markdown_list([f"{key}: {value}" for key, value in report.facts.items()])]
+    overview = overview_table(report)
+    if overview is not None:
+        blocks += ["## Overview", about_overview(report), _github(overview)]
+    for index, column in enumerate(report.columns):
+        blocks += [f"## {column.label}"] * bool(column.label)
+        blocks.append(_github(main_table(report, column)))
+        differences = difference_table(report, column)
+        if differences is not None:
+            blocks.append(_github(differences))
+        blocks += explanations(report) if index == 0 else []
+        for kind, table in corrected_tables(report, column).items():
+            blocks += [sentence(KINDS[kind]), _github(table)]
+    if report.missing:
+        blocks += ["## Missing", _markdown_list(report.missing)]
+    return "\n\n".join(blocks) + "\n"
+
+
+def readme_table(report: Report, *, differences: bool) -> str:
+    """The tables with what a reader must know of them, for a page that says the rest itself."""
+    blocks = []
+    for column in report.columns:
+        blocks += [f"**{column.label}**"] * bool(column.label)
+        blocks.append(_github(main_table(report, column)))
+        compared = difference_table(report, column) if differences else None
+        blocks += [] if compared is None else [_github(compared)]
+    facts = report.facts
+    place = f"{facts['hardware']}; commit {facts['commit']}; finished {facts['finished']}"
+    command = f"`python scripts/reproduce.py table={report.table.name}`"
+    texts = explanations(report)
+    if not differences:
+        texts = [text for text in texts if text not in about_differences(report)]
+    missing = [f"Missing runs: {len(report.missing)}."] if report.missing else []
+    return "\n\n".join([*blocks, *texts, *missing, f"{command} ({place})"])
+
+
+def readme_correction(report: Report, kind: str) -> str:
+    """The runs of `readme_table` after a correction of their logits; UserError where no run has it."""
+    if kind == report.table.accuracy:
+        raise UserError(f"table {report.table.name}: its own accuracy is {kind}; leave that out beside its name")
+    blocks = []
+    for column in report.columns:
+        table = corrected_tables(report, column).get(kind)
+        blocks += [] if table is None else [f"**{column.label}**"] * bool(column.label) + [_github(table)]
+    if not blocks:
+        raise UserError(f"table {report.table.name}: none of its runs has {kind} accuracies")
+    return "\n\n".join([*blocks, sentence(f"{KINDS[kind]}; mean ± sample standard deviation {averaged_over(report)}")])
+
+
+def _github(table: TextTable) -> str:
+    escaped = [[cell.replace("|", r"\|") for cell in row] for row in table.body]
+    align = ["left"] * table.names + ["right"] * (len(table.headers) - table.names)
+    return tabulate(escaped, headers=table.headers, tablefmt="github", disable_numparse=True, colalign=align)
+
+
+def _markdown_list(lines: list[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
