@@ -11,24 +11,7 @@
 The same command again skips what is finished and resumes what is not.
 """
 
-import sys
-
-import hydra
-from omegaconf import DictConfig
-
-from ltkd.config.compose import CONFIGURATION
-
-
-@hydra.main(version_base="1.3", config_path=str(CONFIGURATION), config_name="config")
-def main(config: DictConfig) -> None:
-    from ltkd.commands.launch import launch  # here and not above: --help and tab completion need no torch
-
-    launch(config)
-
+from ltkd.commands.train import main
 
 if __name__ == "__main__":
-    if "--list" in sys.argv:
-        from ltkd.commands.listing import show
-
-        sys.exit(show())
     main()

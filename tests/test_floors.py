@@ -10,7 +10,7 @@ from .conftest import PROJECT
 
 PACKAGE = PROJECT / "src" / "ltkd"
 FLOORS = [  # from the ground up; those of one line do not import each other
-    ["errors"],
+    ["errors", "console"],
     ["files", "ranges", "settings", "machine"],
     ["losses", "data", "models", "results"],
     ["task_losses"],

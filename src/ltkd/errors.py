@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+EXIT_BUSY = 75  # of a process that another one was before, at the same run: try again later (sysexits.h, EX_TEMPFAIL)
+
 
 class UserError(ValueError):
     """Says in one message which key or file is wrong and what would be right; shown without a traceback."""

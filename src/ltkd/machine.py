@@ -37,28 +37,39 @@ def device_name(device: torch.device) -> str:
     return f"cpu ({model})"
 
 
+CODE = ("src", "conf", "pyproject.toml")  # of the project; files that are not tracked count too
+
+
 @functools.cache
 def git_state() -> dict[str, Any] | None:
-    """Commit and whether files differ from it, as first asked for in this process; None where neither is known.
+    """Commit and whether code or settings differ from it, as first asked for in this process; None where unknown.
 
     The code that runs was read when the process started: what is committed later is not what made the numbers. Outside
     a checkout the environment variable LTKD_COMMIT counts, in the form of `git describe --always --dirty --abbrev=40`.
     """
 
     def git(*arguments: str) -> str:
-        folder = Path(__file__).parent
+        folder = Path(__file__).resolve().parents[2]
         return subprocess.run(
             ["git", "-C", folder, *arguments], capture_output=True, text=True, check=True
         ).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # else installed below somebody else's repository
         return {
             "commit": git("rev-parse", "HEAD"),
-            "modified": bool(git("status", "--porcelain", "--untracked-files=no")),
+            "modified": bool(git("status", "--porcelain", "--", *CODE)),
         }
     except (OSError, subprocess.CalledProcessError):
         given = os.environ.get("LTKD_COMMIT", "")
         return {"commit": given.removesuffix("-dirty"), "modified": given.endswith("-dirty")} if given else None
+
+
+def commit_label(state: dict[str, Any] | None) -> str:
+    """A git_state as messages and tables call it: "0ab8356909, with changes"."""
+    if state is None:
+        return "unknown"
+    return f"{state['commit'][:10]}{', with changes' if state['modified'] else ''}"
 
 
 def num_cores() -> int:

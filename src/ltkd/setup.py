@@ -11,6 +11,7 @@ from ltkd.config.schema import Config
 from ltkd.data import (
     DeviceData,
     LongTailData,
+    build_augmentation,
     device_data,
     load_data,
     make_groups,
@@ -37,7 +38,8 @@ def prepare(config: Config) -> Setup:
     """Data loaded and on the device, torch set up. UserError when the data is absent, damaged or does not fit."""
     set_backends(config.precision, config.run.threads, config.dataset.image_size)
     device = _current_device(config)
-    data = load_data(config.dataset, Path(config.data_root))
+    crops = build_augmentation(config.recipe_of(config.student).augmentation).resized_crop is not None
+    data = load_data(config.dataset, Path(config.data_root), device=device, resized_crops=crops)
     return Setup(
         config, data, device,
         train=device_data(data, "train", device=device),
@@ -83,10 +85,17 @@ def describe(setup: Setup) -> str:
     counts, groups = setup.data.split.class_counts, setup.data.split.groups
     images = (f"{name} {counts[groups == group].sum()}" for group, name in enumerate(setup.data.split.group_names))
     held_out = f", {len(setup.validation)} for validation" if setup.validation else ""
+    unbalanced = [name for name in ("test", "validation") if not _is_balanced(getattr(setup, name))]
+    told = f"; not balanced: {' and '.join(unbalanced)}, where accuracy counts images alike" if unbalanced else ""
     return (
         f"{setup.data.name}: {len(setup.train)} training images ({', '.join(images)}){held_out}, "
-        f"{len(setup.test)} test images, {len(counts)} classes; device {setup.device}"
+        f"{len(setup.test)} test images, {len(counts)} classes{told}; device {setup.device}"
     )
+
+
+def _is_balanced(part: DeviceData | None) -> bool:
+    counts = [] if part is None else torch.bincount(part.labels).tolist()
+    return len({count for count in counts if count}) <= 1
 
 
 @torch.no_grad()

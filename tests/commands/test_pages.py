@@ -9,6 +9,7 @@ from ltkd.config.compose import compose_values
 from ltkd.config.load import load_config
 
 from ..conftest import PROJECT
+from ..data.pictures import write
 
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
 COMMAND = re.compile(r"^ {4}python src/train\.py(.*)$", re.MULTILINE)
@@ -38,17 +39,18 @@ def test_the_pages_have_commands():
     assert len(commands()) > 10
 
 
-@pytest.fixture
-def files(tmp_path, monkeypatch):
-    """A current folder with the files that the commands name."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("train", "test"):
-        (tmp_path / f"{name}.txt").write_text("a.png 0\nb.png 1\n")
-        for label in "ab":
-            (tmp_path / "FOLDER" / name / label).mkdir(parents=True)
+def write_files(root, test_share):
+    """The files that the commands name; with a share for testing the folder has no test part."""
+    for part in ("train", "test"):
+        (root / f"{part}.txt").write_text("a.png 0\nb.png 1\n")
+    for name in ("a", "b"):
+        write(root / f"FOLDER/{name}.png", 0)
+        for part in ("train", "test") if not test_share else (".",):
+            write(root / f"FOLDER/{part}/{name}/0.png", 0)
 
 
-@pytest.mark.usefixtures("files")
 @pytest.mark.parametrize("words", commands().values(), ids=list(commands()))
-def test_command_composes(words):
+def test_command_composes(words, tmp_path, monkeypatch):
+    write_files(tmp_path, any("test_share" in word for word in words))
+    monkeypatch.chdir(tmp_path)
     load_config(compose_values("wandb.mode=disabled", *overrides(words)))

@@ -99,3 +99,15 @@ def test_calibration_has_15_bins():
     """0.67 and 0.72 are one bin, 10/15 .. 11/15: an accuracy of one half at a confidence of 0.695."""
     error = calibration_error(torch.tensor([0.67, 0.72], dtype=torch.float64), torch.tensor([True, False]))
     assert error == pytest.approx(0.195)
+
+
+def test_the_mean_of_the_classes_counts_none_by_its_images():
+    """Three of four images of class 0 are right, none of the one of class 1, and class 2 has none."""
+    predicted = torch.tensor([0, 0, 0, 1, 0])
+    split = split_of([0, 0, 1], ["head", "tail"])
+    result = summarize(torch.eye(3)[predicted], torch.tensor([0, 0, 0, 0, 1]), split)
+    assert (result.all, result.mean_per_class) == (60.0, 37.5)
+    assert result.accuracies == {"all": 60.0, "mean per class": 37.5}
+    assert result.metrics("test")["test/mean_per_class"] == 37.5
+    balanced = summarize(torch.eye(3)[predicted[2:4]], torch.tensor([0, 1]), split)
+    assert balanced.accuracies == {"all": 100.0}

@@ -9,7 +9,9 @@ from safetensors.torch import load_file
 
 from ltkd.config.identity import student_run, teacher_run
 from ltkd.errors import UserError
+from ltkd.runs.build import new_model
 from ltkd.runs.run import run_experiment
+from ltkd.setup import predict, prepare
 
 SHIFT = torch.tensor([1, 2, 3, 4, 5, 6, 7, 8, 9, 0])  # output k is class k + 1
 
@@ -52,6 +54,45 @@ def test_given_weights(teacher, make_config, tmp_path, caplog):
         )  # fmt: skip
     assert both["teacher_result"]["accuracy"]["last"]["all"] == pytest.approx(accuracy, abs=0.5)
     assert "may have been trained on the 50 validation images" in caplog.text
+
+
+def test_validation_images_that_a_teacher_of_our_own_has_seen_are_counted(make_config, caplog):
+    """Its manifest tells: it was trained on all but 5 of the images of class 0, and 20 of them validate now."""
+    trained = make_config("recipe.epochs=8", "dataset.validation_per_class=5")
+    run_experiment(trained)
+    given = ["method=kd", "recipe.epochs=0", f"teacher.checkpoint={teacher_run(trained).directory}/weights.safetensors"]
+    run_experiment(make_config(*given, "dataset.validation_per_class=5"))
+    assert "validation images" not in caplog.text
+    run_experiment(make_config(*given, "dataset.validation_per_class=20"))
+    assert "weights.safetensors was trained on 15 of the 200 validation images" in caplog.text
+
+
+def test_a_teacher_has_its_own_normalisation_and_size(teacher, make_config, tmp_path):
+    """Its logits on images normalised for the student are those on images normalised for itself."""
+    path = _saved(teacher, tmp_path / "w.pth")
+    other = ["method=kd", f"teacher.checkpoint={path}", "dataset.mean=[0.5]", "dataset.std=[0.2]"]
+    own = make_config(*other, "teacher.mean=[0.304]", "teacher.std=[0.375]")
+    theirs, ours = prepare(make_config(*other[:2])), prepare(own)
+    expected = predict(
+        theirs, new_model(theirs, theirs.config.teacher, 0), next(theirs.test.evaluation_batches()).images
+    )
+    images = next(ours.test.evaluation_batches()).images
+    logits = predict(ours, new_model(ours, own.teacher, 0), images).logits
+    assert torch.allclose(logits, expected.logits, atol=1e-4)
+    assert not torch.allclose(
+        logits, predict(ours, new_model(ours, theirs.config.teacher, 0), images).logits, atol=1e-2
+    )
+
+    larger = make_config(*other, "teacher.image_size=16")
+    seen = []
+    model = new_model(ours, larger.teacher, 0)
+    next(iter(model.children())).register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape))
+    predict(ours, model, images)
+    assert seen[0][2:] == (16, 16)
+    hashes = {student_run(make_config(*settings)).hash for settings in (other, [*other, "teacher.std=[0.2]"])}
+    assert len({student_run(own).hash, student_run(larger).hash} | hashes) == 4
+    with pytest.raises(UserError, match=r"teacher\.mean: 125 is not of pixel values"):
+        make_config(*other, "teacher.mean=[125]")
 
 
 def _saved(content, path):

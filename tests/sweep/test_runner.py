@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ltkd.errors import UserError
+from ltkd.errors import EXIT_BUSY, UserError
 from ltkd.loop.tracking import latest_metrics
 from ltkd.sweep import Display, JobOutcome, check_jobs, exit_code, runner, summary
 from ltkd.sweep.display import Pace
@@ -147,7 +147,7 @@ def test_failing_jobs_do_not_stop_the_others_and_a_teacher_is_trained_once(sweep
 
 def test_the_same_run_twice_is_run_once_and_another_process_may_be_at_it(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "TRAIN", tmp_path / "train.py")
-    (tmp_path / "train.py").write_text("")  # ends well without a result, as train.py does when it finds a lock
+    (tmp_path / "train.py").write_text(f"raise SystemExit({EXIT_BUSY})")  # as train.py ends when it finds a lock
     stream = io.StringIO()
     common = [f"output_root={tmp_path}/outputs", "device=cpu", "method=ce"]
     jobs = [[*common, "teacher=resnet8"], [*common, "teacher=resnet14"]]  # cross-entropy has no teacher
@@ -295,3 +295,11 @@ def test_progress_is_read_from_the_run_directories(tmp_path):
     validated = metrics | {"validation/accuracy": 30.0}
     (job.run.directory / "metrics.jsonl").write_text(json.dumps(validated) + "\n")
     assert pace.text() == "student resnet8 epoch 3/8  loss 1.500  validation 30.0"
+
+
+def test_one_run_by_its_settings_on_two_folders_is_refused(tmp_path):
+    """Which TinyImageNet is read is no setting: two of them would be one run, and one column of a table two."""
+    folders = [tmp_path / name for name in ("one", "other")]
+    jobs = make_jobs(tmp_path, *(["dataset=tiny_imagenet_lt", f"dataset.path={path}", "method=ce"] for path in folders))
+    with pytest.raises(UserError, match=r"images from .*one.* and .*other.*another dataset\.name"):
+        runner.run_jobs(jobs)

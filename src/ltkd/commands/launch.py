@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ltkd.config.load import load_config
-from ltkd.errors import UserError
+from ltkd.errors import EXIT_BUSY, UserError
 from ltkd.loop.interrupt import end_on_signals
 from ltkd.results.read import run_table
 from ltkd.runs.run import run_experiment
@@ -21,8 +21,9 @@ logger = logging.getLogger("ltkd")
 def launch(composed: DictConfig) -> None:
     """Check, run, print the table of teacher and student.
 
-    What the user can mend is one message without a traceback, and exit code 2. In a multirun every error is logged when
-    it happens and raised: Hydra goes on with the other jobs and ends with an exit code other than 0.
+    What the user can mend is one message without a traceback, and exit code 2; a run that another process works on is
+    left alone with exit code 75. In a multirun every error is logged when it happens and raised: Hydra goes on with the
+    other jobs and ends with an exit code other than 0.
     """
     _log_to_console()
     end_on_signals()  # while a network is trained, its Trainer answers
@@ -32,6 +33,10 @@ def launch(composed: DictConfig) -> None:
         result = run_experiment(config)
         if result is not None:
             logger.info("%s", run_table(result))
+        elif multirun:
+            raise UserError("a job was left alone")
+        else:
+            raise SystemExit(EXIT_BUSY)
     except KeyboardInterrupt:
         logger.error("stopped; the same command goes on from the last checkpoint")
         raise SystemExit(128 + signal.SIGINT) from None

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
+from ltkd.console import write_plainly
 from ltkd.errors import UserError
 
 SETTINGS = "further arguments KEY=VALUE are settings, those of src/train.py; options can be written KEY=VALUE too"
@@ -63,6 +64,7 @@ def command(parser: Parser, *, help_without_arguments: bool = False) -> Callable
     def decorate(function: Main) -> Callable[..., int]:
         @functools.wraps(function)
         def main(arguments: Sequence[str] | None = None) -> int:
+            write_plainly()
             arguments = sys.argv[1:] if arguments is None else list(arguments)
             try:
                 if help_without_arguments and not arguments:

@@ -11,9 +11,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import ltkd.config.resolvers  # noqa: F401  what the YAML files interpolate with
+from ltkd.config.overrides import check_grammar
 from ltkd.errors import UserError
 
-CONFIGURATION = Path(__file__).resolve().parents[3] / "conf"
+# src/ltkd/conf is a link to the conf/ of the checkout, so that an installed package has the files in the same place
+CONFIGURATION = (Path(__file__).resolve().parents[1] / "conf").resolve()
 
 
 def compose_values(*overrides: str) -> dict[str, Any]:
@@ -27,9 +29,11 @@ def compose_variants(overrides: Iterable[str], variants: Iterable[Mapping[str, A
 
     The files are read once, which is what takes the time; interpolations see the variant's values.
     """
+    overrides = list(overrides)
+    check_grammar(overrides)
     try:
         with initialize_config_dir(str(CONFIGURATION), version_base="1.3"):
-            composed = compose("config", list(overrides))
+            composed = compose("config", overrides)
         resolved = []
         for variant in variants:
             config = copy.deepcopy(composed)

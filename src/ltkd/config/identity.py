@@ -13,6 +13,8 @@ from ltkd.files import file_sha256
 from ltkd.models import starting_weights
 from ltkd.results.files import RunFiles
 
+OWN_INPUT = ("mean", "std", "image_size")  # of a teacher whose images are not normalised as the data set's
+
 
 @dataclass(frozen=True)
 class NetworkRun:
@@ -124,8 +126,12 @@ def _teacher_identity(config: Config, teacher: Teacher) -> dict[str, Any]:
         return adapted | {
             "dataset": config.dataset.settings(), "name": teacher.name, "arguments": teacher.arguments,
             "checkpoint": file_sha256(Path(teacher.checkpoint)), "precision": asdict(config.precision),
-        }  # fmt: skip
-    return {"seed": teacher.seed, **_network_identity(config, teacher)}
+        } | _own_input(teacher)  # fmt: skip
+    return {"seed": teacher.seed, **_network_identity(config, teacher), **_own_input(teacher)}
+
+
+def _own_input(teacher: Teacher) -> dict[str, Any]:
+    return {key: value for key in OWN_INPUT if (value := getattr(teacher, key)) is not None}
 
 
 def _network_identity(config: Config, network: Network) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,17 @@ from ltkd.config.bind import bind
 from ltkd.config.compatibility import impossible_combinations, warn_of_combinations
 from ltkd.config.retraining import retraining_class
 from ltkd.config.schema import Config, Recipe, Teacher
-from ltkd.data import AUGMENTATIONS, complete_settings, group_policy, joined_choice, sampler_class, split_choice
+from ltkd.data import (
+    AUGMENTATIONS,
+    DatasetConfig,
+    complete_settings,
+    group_policy,
+    joined_choice,
+    sampler_class,
+    split_choice,
+    with_content,
+)
+from ltkd.data.dataset import check_normalisation
 from ltkd.errors import UnknownName, UserError
 from ltkd.loop.averaging import average_kind
 from ltkd.loop.optimizers import optimizer_kind
@@ -24,6 +35,12 @@ from ltkd.task_losses import task_loss_class
 
 logger = logging.getLogger(__name__)
 
+# Keys of paths, wherever they stand; the last two are arguments of timm's networks.
+PATHS = (
+    "output_root", "data_root", "path", "train_list", "validation_list", "test_list", "class_names", "checkpoint",
+    "checkpoint_path", "file",
+)  # fmt: skip
+
 
 def load_config(values: Mapping[str, Any]) -> Config:
     """The checked configuration from plain, resolved values.
@@ -31,7 +48,7 @@ def load_config(values: Mapping[str, Any]) -> Config:
     Raises UserError with all that is wrong, a line each, every line beginning with the key.
     """
     errors: list[str] = []
-    values = dict(values)
+    values = _with_home(values)
     if isinstance(values.get("dataset"), Mapping):
         # Without readable files nothing is known of the data: their error is raised at once, alone.
         values["dataset"] = complete_settings(values["dataset"])
@@ -42,18 +59,32 @@ def load_config(values: Mapping[str, Any]) -> Config:
         sections["recipe"] = _with_bound_choices(sections["recipe"], "recipe", errors)
     if sections.get("dataset"):
         sections["dataset"] = _with_bound_choice(sections["dataset"], "dataset", "groups", group_policy, errors)
+        with _collecting(errors):
+            sections["dataset"] = with_content(sections["dataset"], Path(sections.get("data_root") or ""))
     method = _bind_method(sections, errors)
     if sections.get("student"):
         _bind_network("student", sections, errors)
     if sections.get("teacher") and (method is None or method.needs.teacher):
         _bind_network("teacher", sections, errors)
         _check_checkpoint(sections["teacher"], errors)
+        _check_own_input(sections["teacher"], sections.get("dataset"), errors)
     _raise(errors)
     config = Config(**sections)
     _ = config.extra_teachers  # what does not fit there is said now too
     _raise(impossible_combinations(config))
     warn_of_combinations(config)
     return config
+
+
+def _with_home(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with ~ and ~user written out in every path, those in the arguments of a network too."""
+
+    def written_out(key: str, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return _with_home(value)
+        return os.path.expanduser(value) if isinstance(value, str) and key in PATHS else value
+
+    return {key: written_out(key, value) for key, value in values.items()}
 
 
 def _raise(errors: list[str]) -> None:
@@ -187,6 +218,13 @@ def _check_checkpoint(teacher: Teacher, errors: list[str]) -> None:
     for key in ("checkpoint_key", "class_names"):
         if teacher.checkpoint is None and getattr(teacher, key) is not None:
             errors.append(f"teacher.{key}: is about a file of weights, but teacher.checkpoint names none")
+
+
+def _check_own_input(teacher: Teacher, dataset: DatasetConfig | None, errors: list[str]) -> None:
+    for key in ("mean", "std"):
+        if dataset is not None and (values := getattr(teacher, key)) is not None:
+            with _collecting(errors):
+                check_normalisation(f"teacher.{key}", values, dataset.channels)
 
 
 def _check_recipe(key: str, recipe: Recipe, errors: list[str]) -> None:

@@ -67,6 +67,9 @@ class Teacher(Network):
     swag: Swag | None = None  # set by methods alone
     checkpoint_key: str | None = None  # the set of weights in a file that has several
     class_names: list[str] | None = None  # of the file's outputs, in their order; None: in the data set's order
+    mean: list[float] | None = None  # of the images that its weights expect; None: as the data set's
+    std: list[Annotated[float, Gt(0)]] | None = None
+    image_size: Annotated[int, Ge(1)] | None = None
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,18 @@ import pkgutil
 from ltkd.data.augmentation import CHOICES as AUGMENTATIONS
 from ltkd.data.augmentation import build_augmentation, joined_choice, split_choice
 from ltkd.data.batches import Batch, DeviceData, StreamedData, device_data
+from ltkd.data.content import with_content
 from ltkd.data.dataset import DatasetConfig, LongTailData
 from ltkd.data.groups import group_policy, make_groups
-from ltkd.data.load import complete_settings, file_names, identifying_hashes, load_data, why_unavailable
+from ltkd.data.load import (
+    complete_settings,
+    file_names,
+    files_of,
+    identifying_hashes,
+    load_data,
+    load_split,
+    why_unavailable,
+)
 from ltkd.data.long_tail import LongTailSplit, class_counts, make_split
 from ltkd.data.manifest import check_manifest, write_manifest
 from ltkd.data.pack import pack_dataset_config, read_pack, write_pack
@@ -36,12 +45,14 @@ __all__ = [
     "complete_settings",
     "device_data",
     "file_names",
+    "files_of",
     "group_policy",
     "identifying_hashes",
     "joined_choice",
     "list_sources",
     "load_data",
     "load_source",
+    "load_split",
     "make_groups",
     "make_split",
     "pack_dataset_config",
@@ -50,6 +61,7 @@ __all__ = [
     "sampler_class",
     "split_choice",
     "why_unavailable",
+    "with_content",
     "write_manifest",
     "write_pack",
 ]

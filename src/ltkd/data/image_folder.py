@@ -29,7 +29,7 @@ def count_classes(path: str | None) -> int:
     return len(class_folders(_train_folder(checked_folder(path))))
 
 
-@register_source("image_folder", count_classes=count_classes)
+@register_source("image_folder", count_classes=count_classes, own_images=True)
 def read_image_folder(
     data_root: Path, *, path: str | None, channels: int, image_size: int, test_share: float | None, split_seed: int
 ) -> Source:

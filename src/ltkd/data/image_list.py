@@ -17,7 +17,7 @@ def count_classes(train_list: str | None) -> int:
     return max(label for _, label in read_lines("train_list", train_list)) + 1
 
 
-@register_source("image_list", count_classes=count_classes)
+@register_source("image_list", count_classes=count_classes, own_images=True)
 def read_image_list(
     data_root: Path,
     *,

@@ -6,12 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ltkd.data.dataset import DatasetConfig, LongTailData
 from ltkd.data.groups import make_groups
 from ltkd.data.image_files import ImageFiles
 from ltkd.data.image_parts import load_files, names_sha256
 from ltkd.data.long_tail import LongTailSplit, make_split
-from ltkd.data.pack import pack_data_sha256, pack_dataset_config, read_pack
+from ltkd.data.pack import pack_dataset_config, read_pack
 from ltkd.data.sources import PACK, Source, load_source, reader
 from ltkd.errors import UserError
 
@@ -27,13 +29,19 @@ _FIXED_BY_PACK = (
 )
 
 
-def load_data(dataset: DatasetConfig, data_root: Path) -> LongTailData:
-    """Reads the images and cuts the long tail; UserError when files or settings do not fit each other."""
+def load_data(
+    dataset: DatasetConfig, data_root: Path, *, device: torch.device | str = "cpu", resized_crops: bool = False
+) -> LongTailData:
+    """Reads the images and cuts the long tail; UserError when files or settings do not fit each other.
+
+    device: that the images are for, whose memory decides whether image files are decoded now or in every epoch.
+    resized_crops: training cuts from whole files, and evaluation scales and cuts as ImageNet's does.
+    """
     if dataset.source == PACK:
         return _load_pack(dataset)
     source, split = _cut(dataset, data_root)
     if isinstance(source.train_images, ImageFiles):
-        return load_files(dataset, source, split)
+        return load_files(dataset, source, split, device=torch.device(device), resized_crops=resized_crops)
     return LongTailData(
         name=dataset.name,
         config=dataset,
@@ -46,6 +54,11 @@ def load_data(dataset: DatasetConfig, data_root: Path) -> LongTailData:
         test_images=source.test_images,
         test_labels=source.test_labels,
     )
+
+
+def load_split(dataset: DatasetConfig, data_root: Path) -> LongTailSplit:
+    """The rows that the settings choose, of every source but a pack; no file of images is decoded."""
+    return _cut(dataset, data_root)[1]
 
 
 def file_names(data: LongTailData, data_root: Path) -> dict[str, list[str]]:
@@ -62,16 +75,24 @@ def file_names(data: LongTailData, data_root: Path) -> dict[str, list[str]]:
 
 
 def identifying_hashes(dataset: DatasetConfig, data_root: Path) -> dict[str, Any]:
-    """The fields of the manifest that tell two data sets of the same settings apart, without decoding an image.
+    """The fields of the manifest that tell two folders of a published data set apart, without decoding an image.
 
-    Of a pack the hashes that it states, of image files those of their names and labels; {} for published data.
+    They are hashes of names and labels; {} where checksums are published, and where the content is a setting.
     """
-    if dataset.source == PACK:
-        return pack_data_sha256(Path(dataset.path))
-    if not {"path", "train_list"} & set(reader(dataset.source).settings):
+    if dataset.source == PACK or dataset.content is not None or "path" not in reader(dataset.source).settings:
         return {}
     source, split = _cut(dataset, data_root)
     return names_sha256(source, split)
+
+
+def files_of(dataset: DatasetConfig, data_root: Path) -> tuple[str, str | None] | None:
+    """Folder and test list of a published data set that may lie in several folders; None where nothing is to choose.
+
+    They are no settings. Data sets that are verified by published checksums, or by their content, need no comparison.
+    """
+    if dataset.source == PACK or dataset.content is not None or (folder := reader(dataset.source).folder) is None:
+        return None
+    return str(Path(dataset.path or Path(data_root) / folder).resolve()), dataset.test_list
 
 
 def complete_settings(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +47,9 @@ _SPLIT_ARRAYS = [field.name for field in fields(LongTailSplit) if field.type is 
 
 def write_pack(path: Path, data: LongTailData) -> None:
     """Packs the selected training images, the validation and the test images; the file appears whole or not at all."""
+    data = replace(data, config=replace(data.config, content=None))  # the pack has a content of its own
+    data, members = data.decoded(), {}
     arrays = {name: getattr(data.split, name) for name in _SPLIT_ARRAYS}
-    members = {}
     for part in _PARTS:
         arrays[f"{part}_labels"] = getattr(data, f"{part}_labels")
         for number, mosaic in enumerate(_mosaics(getattr(data, f"{part}_images"))):
@@ -102,11 +103,18 @@ def pack_dataset_config(path: Path) -> dict[str, Any]:
         return _dataset_config(_read_manifest(archive), path)
 
 
-def pack_data_sha256(path: Path) -> dict[str, str]:
-    """The manifest's hashes of the pixels and labels in a pack, as it states them: nothing is decoded."""
+def pack_content(path: Path) -> dict[str, Any]:
+    """All of a pack that its settings do not say, as its manifest states it: nothing is decoded.
+
+    Hashes of pixels and labels, the names of the classes in their order, and the images that validation took from
+    training, which groups do not count.
+    """
     with _readable(path) as archive:
-        data = _read_manifest(archive)["data"]
-        return {key: data[key] for key in (f"{part}_data_sha256" for part in _PARTS)}
+        manifest = _read_manifest(archive)
+        data = manifest["data"]
+        hashes = {key: data[key] for key in (f"{part}_data_sha256" for part in _PARTS)}
+        taken = data["validation_from_training"]
+        return hashes | {"class_names": manifest["class_names"], "validation_from_training": taken}
 
 
 def _dataset_config(manifest: dict[str, Any], path: Path) -> dict[str, Any]:

@@ -39,6 +39,7 @@ class Reader:
     read: Callable[..., Source]
     folder: str | None  # name of the data set's folder under the data root; dataset.path may name another one
     count_classes: Callable[..., int] | None  # from the settings' path or lists, where dataset.num_classes is null
+    own_images: bool  # files of the user's, of which the settings say nothing: their content is part of the settings
 
     @property
     def settings(self) -> list[str]:
@@ -50,12 +51,12 @@ _READERS: dict[str, Reader] = {}
 
 
 def register_source(
-    name: str, *, folder: str | None = None, count_classes: Callable[..., int] | None = None
+    name: str, *, folder: str | None = None, count_classes: Callable[..., int] | None = None, own_images: bool = False
 ) -> Callable[[Callable[..., Source]], Callable[..., Source]]:
     """Makes a function the reader for `dataset.source=name`."""
 
     def register(read: Callable[..., Source]) -> Callable[..., Source]:
-        _READERS[name] = Reader(read, folder, count_classes)
+        _READERS[name] = Reader(read, folder, count_classes, own_images)
         return read
 
     return register

@@ -1,8 +1,10 @@
 """Evaluates a network on held-out images, in all, per group and per class, and where its probability goes."""
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from statistics import mean
 
 import torch
 from torch import Tensor, nn
@@ -19,21 +21,30 @@ NUM_BINS = 15  # of the calibration error: the number that the field reports wit
 class Evaluation:
     """A network on held-out images, in percent. A group without a class, or a class without an image, is None, never 0.
 
-    group_confusion[i][j] is the share of the images of group i that are taken for a class of group j (None for an
-    empty group i); group_mass is the mean probability that the network gives to a group: on a balanced test part an
-    unbiased network gives each group its share of the classes.
+    `all` counts images alike and `mean_per_class` classes; they differ where the images are not balanced, and the epoch
+    that validation selects is selected by `all`. group_confusion[i][j] is the share of the images of group i that are
+    taken for a class of group j (None for an empty group i); group_mass is the mean probability that the network gives
+    to a group: on a balanced test part an unbiased network gives each group its share of the classes.
     """
 
     all: float
+    mean_per_class: float
     per_group: dict[str, float | None]
     per_class: list[float | None]
     group_confusion: list[list[float] | None]
     group_mass: dict[str, float | None]
     expected_calibration_error: float
 
+    @property
+    def accuracies(self) -> dict[str, float]:
+        """`all`, and the mean of the classes where the two differ: on images that are not balanced."""
+        alike = math.isclose(self.all, self.mean_per_class, rel_tol=1e-9, abs_tol=1e-9)
+        return {"all": self.all} | ({} if alike else {"mean per class": self.mean_per_class})
+
     def metrics(self, prefix: str) -> dict[str, float]:
         """Flat numbers for the metrics file: prefix/accuracy, prefix/accuracy/<group>, ..."""
-        flat = {f"{prefix}/accuracy": self.all, f"{prefix}/expected_calibration_error": self.expected_calibration_error}
+        flat = {f"{prefix}/accuracy": self.all, f"{prefix}/mean_per_class": self.mean_per_class}
+        flat |= {f"{prefix}/expected_calibration_error": self.expected_calibration_error}
         flat |= {f"{prefix}/accuracy/{name}": value for name, value in self.per_group.items() if value is not None}
         flat |= {f"{prefix}/group_mass/{name}": value for name, value in self.group_mass.items() if value is not None}
         return flat
@@ -80,11 +91,13 @@ def summarize(logits: Tensor, labels: Tensor, split: LongTailSplit) -> Evaluatio
     group_correct = torch.bincount(groups[labels[correct]], minlength=num_groups)
     group_totals = confusion.sum(1)
 
+    per_class = _percentages(class_correct, class_totals)
     mass = 100 * group_mass(logits, groups, num_groups).mean(0)
     return Evaluation(
         all=100 * correct.sum().item() / len(labels),
+        mean_per_class=mean(value for value in per_class if value is not None),
         per_group=dict(zip(split.group_names, _percentages(group_correct, group_totals), strict=True)),
-        per_class=_percentages(class_correct, class_totals),
+        per_class=per_class,
         group_confusion=[
             (100 * row / total).tolist() if total else None for row, total in zip(confusion, group_totals, strict=True)
         ],

@@ -69,7 +69,7 @@ class Progress:
     def _accuracies(self) -> str:
         if self.evaluation is None:
             return ""
-        named = {"all": self.evaluation.all, **self.evaluation.per_group}
+        named = self.evaluation.accuracies | self.evaluation.per_group
         figures = " ".join(f"{name} {value:.1f}" for name, value in named.items() if value is not None)
         return f"  {self.part}: {figures}"
 

@@ -43,10 +43,10 @@ class TeacherCache:
             write_json(self.folder / ABOUT, about | {"complete": False})
         size = num_entries * self._record.itemsize
         try:
-            descriptor = os.open(self.folder / ENTRIES, os.O_RDWR | os.O_CREAT, 0o644)
-            self._file = os.fdopen(descriptor, "r+b", buffering=0)
-            if os.fstat(descriptor).st_size != size:  # new, or cut off: the rest is holes, which are no entries
-                os.truncate(descriptor, size)
+            (self.folder / ENTRIES).touch()
+            self._file = open(self.folder / ENTRIES, "r+b", buffering=0)  # noqa: SIM115  as long as the cache
+            if self._file.seek(0, os.SEEK_END) != size:  # new, or cut off: the rest is holes, which are no entries
+                self._file.truncate(size)
             self._records = np.memmap(self.folder / ENTRIES, self._record, "r", shape=(num_entries,))
         except OSError as error:
             raise UserError(f"{self.folder / ENTRIES}: cannot be written ({error.strerror})") from error
@@ -72,7 +72,8 @@ class TeacherCache:
         neighbours = np.split(np.arange(len(entries)), np.flatnonzero(np.diff(entries) != 1) + 1)
         for positions in neighbours if len(entries) else ():  # those that stand together in the file in one write
             some = records[positions[0] : positions[-1] + 1]
-            os.pwrite(self._file.fileno(), some.tobytes(), int(entries[positions[0]]) * self._record.itemsize)
+            self._file.seek(int(entries[positions[0]]) * self._record.itemsize)  # not pwrite, which Windows lacks
+            self._file.write(some.tobytes())
 
     def _checksum(self, entries: np.ndarray, logits: np.ndarray) -> np.ndarray:
         """Hash each row and its place to a uint64 [K], multilinear, vectorised; never 0, so that a hole is no entry."""

@@ -88,6 +88,9 @@ def ltkd_terms(
     within = mean_b sum_G w_G KL(qT_G(b) || qS_G(b)) with w_G = 1 ("uniform", the paper's) or pT_G(b) ("teacher").
     With rebalancing "none" and within weights "teacher" their sum is `kd`.
 
+    Two groups (step imbalance) are treated as three are. With one group (balanced data) cross is 0, there being nothing
+    to rebalance, and within is T^2 KL(pT || pS): KD. With a group for each class within is 0.
+
     Shapes: logits [B, C]; groups [C], group id of each class (ids without classes are skipped), or its ClassGroups,
     which saves looking them up again at each call; a tensor `rebalancing` [largest id + 1], masses by group id.
     Gradient flows to the student only. "batch" depends on who shares the batch: it is the statistic of the logits

@@ -35,7 +35,7 @@ class GML(Method):
     `losses.cosine_kd`, and both learn with the balanced softmax. There three views have the recipe's own augmentation
     (AutoAugment and Cutout) and the student's two share a forward pass; here the teacher's keys are those of the view
     that it classifies, the second view is crop, flip and RandAugment, and each has a pass, hence a normalisation, of
-    its own.
+    its own. The table's cost is of a batch of 4, where the queue's projection, the same for any batch, weighs most.
     """
 
     reads_labels = True

@@ -38,7 +38,7 @@ class BiKD(Method):
     """
 
     reads_labels = True
-    paper = "Bilevel optimisation of the balance between label and teacher on long tails (BiKD), arXiv:2605.17839"
+    paper = "BiKD (public code: Bilevel-balancing-kd), arXiv:2605.17839 (PAKDD 2026)"
     fidelity = "adapted"
     needs = Needs(held_out=True)
     capturable = False  # the weighing network steps once in several, and its Adam counts on the host

@@ -39,5 +39,5 @@ def check_predictions(logits: Tensor, labels: Tensor, class_names: Sequence[str]
     if accuracy <= at_chance:
         raise UserError(
             f"{told}, no more than chance ({100 * chance:.1f} %): it knows other classes, other images, or images of "
-            "another normalisation (dataset.mean, dataset.std)"
+            "another normalisation (dataset.mean, dataset.std; teacher.mean, teacher.std, teacher.image_size)"
         )

@@ -16,6 +16,7 @@ class RunFiles:
         self.lock = folder / "lock"
         self.metrics = folder / "metrics.jsonl"  # a line for each epoch
         self.checkpoint = folder / "last.ckpt"  # state to resume from; goes when the result is there
+        self.sessions = folder / "sessions.json"  # circumstances of the training so far; goes with the checkpoint
         self.selected = folder / "selected.safetensors"  # weights of the epoch that the validation split selects
         self.weights = folder / "weights.safetensors"  # weights after the last epoch
         self.result = folder / "result.json"  # written last: where it is, all of them are

@@ -7,6 +7,7 @@ class Evaluated(TypedDict):
     """A network on held-out images, all in percent; None for a group or a class without images (never 0)."""
 
     all: float
+    mean_per_class: NotRequired[float]  # which older results lack
     per_group: dict[str, float | None]
     per_class: list[float | None]
     group_confusion: list[list[float] | None]  # [i][j]: share of the images of group i taken for a class of group j
@@ -77,9 +78,19 @@ class TeacherResult(TypedDict):
     weights_sha256: str | None
 
 
+class Session(TypedDict):
+    """The circumstances of a training that may change its last digits; None where they were not noted."""
+
+    device: str | None
+    threads: int | None
+    torch: str | None
+    git: dict[str, Any] | None
+
+
 class Findings(TypedDict):
     """The findings about a network beside its accuracy."""
 
+    sessions: NotRequired[list[Session]]  # of the training, each once; older results lack them
     further_teacher_results: list[TeacherResult]
     before_retraining: NotRequired[Accuracy]  # after the first of two stages
     post_hoc: PostHoc
@@ -103,6 +114,7 @@ class Result(Findings):
     seed: int
     split_seed: int
     accuracy: Accuracy
+    evened_out_by: NotRequired[str | None]  # setting of the training that makes a correction the second one
     group_names: list[str]
     class_names: NotRequired[list[str]]  # which older results lack
     class_counts: list[int]

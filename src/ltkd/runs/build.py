@@ -16,6 +16,7 @@ from ltkd.methods import Method, MethodContext, Networks, build_method, method_c
 from ltkd.models import build_model, load_weights
 from ltkd.models.classifier import give_classifier, order_classes
 from ltkd.models.output import ModelOutput
+from ltkd.models.own_input import OwnInput
 from ltkd.results.result import Result
 from ltkd.runs.retrain import check_retraining
 from ltkd.setup import Setup, predict
@@ -48,6 +49,8 @@ def new_model(setup: Setup, network: Network, seed: int) -> nn.Module:
         if not all(torch.isfinite(tensor).all() for tensor in model.state_dict().values()):
             raise UserError(f"{checkpoint}: has weights that are infinite or nan")
     model = model.to(setup.device, memory_format=torch.channels_last)
+    if isinstance(network, Teacher):
+        _let_have_own_input(setup, network, model)
     try:
         predict(setup, model, next(setup.test.evaluation_batches(2)).images)
     except (torch.OutOfMemoryError, getattr(torch, "AcceleratorError", torch.OutOfMemoryError)):  # torch 2.8 and later
@@ -56,6 +59,15 @@ def new_model(setup: Setup, network: Network, seed: int) -> nn.Module:
         size = f"{dataset.channels} x {dataset.image_size} x {dataset.image_size}"
         raise UserError(f"{network.name}: does not take the data set's images, {size} ({error})") from error
     return model
+
+
+def _let_have_own_input(setup: Setup, teacher: Teacher, model: nn.Module) -> None:
+    """The teacher sees images of its own mean, std and size, where they are set."""
+    dataset = setup.config.dataset
+    if teacher.mean is teacher.std is teacher.image_size is None:
+        return
+    own = teacher.mean or dataset.mean, teacher.std or dataset.std, teacher.image_size
+    model.register_forward_pre_hook(OwnInput(dataset.mean, dataset.std, *own, setup.device))
 
 
 def new_method(setup: Setup, model: nn.Module, teacher: TrainedTeacher | None, num_extra_teachers: int = 0) -> Method:

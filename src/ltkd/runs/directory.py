@@ -76,10 +76,13 @@ class RunDirectory(RunFiles):
             write_manifest(self.manifest, manifest)
 
     def check_source(self) -> None:
-        """Refuse a finished run of other images: two packs or folders may have the same settings. Decodes none."""
+        """Refuse a finished run of other images: of two folders of a published data set. Decodes none."""
         dataset, root = self.run.config.dataset, Path(self.run.config.data_root)
         if self.manifest.exists() and (hashes := identifying_hashes(dataset, root)):
-            check_manifest(self.manifest, read_json(self.manifest) | hashes)
+            try:
+                check_manifest(self.manifest, read_json(self.manifest) | hashes)
+            except UserError as error:
+                raise UserError(f"{error}; give these images another dataset.name") from error
 
 
 @contextmanager
@@ -143,7 +146,7 @@ def recorded(files: RunFiles, info: dict[str, Any]) -> Iterator[None]:
 
 def _log_file(path: Path) -> logging.FileHandler:
     try:
-        handler = logging.FileHandler(path)
+        handler = logging.FileHandler(path, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ltkd.config.identity import OWN_INPUT
 from ltkd.errors import UserError
 from ltkd.files import file_sha256, read_json
 from ltkd.methods import MethodContext, Networks, build_method, method_class
@@ -47,6 +48,12 @@ def load_run(directory: Path) -> FinishedRun:
         hint = "the run has not finished; repeat its command" if unfinished else "a run's folder has one"
         raise UserError(f"{directory}: has no {files.result.name}; {hint}")
     result, settings = read_result(files.result), read_json(files.config)
+    own = [key for key in OWN_INPUT if result["role"] == "teacher" and settings["teacher"].get(key) is not None]
+    if own:
+        raise UserError(
+            f"{directory}: the teacher was given images of its own {' and '.join(own)}, which weights do not tell; "
+            "its students can be loaded"
+        )
     if file_sha256(files.weights) != result["weights_sha256"]:
         raise UserError(
             f"{files.weights}: not the weights that {files.result.name} speaks of; run it again in another study"

@@ -10,8 +10,9 @@ from torch import nn
 import ltkd
 from ltkd.files import file_sha256, write_json
 from ltkd.loop.trainer import FitResult
-from ltkd.machine import device_name, git_state
+from ltkd.machine import commit_label, device_name, git_state
 from ltkd.models import count_multiply_adds, count_parameters, save_weights
+from ltkd.results.corrections import evened_out_by
 from ltkd.results.read import SCHEMA_VERSION
 from ltkd.results.result import Findings, Result, TeacherResult
 from ltkd.runs.directory import RunDirectory
@@ -34,6 +35,7 @@ def write_result(
         **run.names,
         "accuracy": fitted.accuracy,
         **findings,
+        "evened_out_by": evened_out_by(run.identity),  # a correction after training comes second to it
         "group_names": setup.data.split.group_names,
         "class_names": setup.data.class_names,
         "class_counts": setup.data.split.class_counts.tolist(),
@@ -61,6 +63,7 @@ def write_result(
     write_json(directory.result, result)
     for files in (directory, directory.retraining):  # the state to resume from has served; the weights stay
         files.checkpoint.unlink(missing_ok=True)
+    directory.sessions.unlink(missing_ok=True)
     return result
 
 
@@ -69,3 +72,9 @@ def teacher_in_short(result: Result) -> TeacherResult:
     keys = ("hash", "cell", "seed", "directory", "accuracy", "parameters", "evaluate_every")
     later = ("post_hoc", "weights_sha256")  # which not all results have
     return {key: result[key] for key in keys} | {key: result.get(key) for key in later}
+
+
+def made_by(result: Result) -> str:
+    """Names the code behind a result, and the code here where it is another: "commit 0ab8356909; here 3c65991f02"."""
+    label, here = commit_label(result["git"]), commit_label(git_state())
+    return f"commit {label}" if label == here else f"commit {label}; here {here}"

@@ -12,6 +12,7 @@ from ltkd.results.result import Result
 from ltkd.runs.build import make_method, new_method, new_model
 from ltkd.runs.directory import RunDirectory, RunLocked
 from ltkd.runs.post_hoc import warn_of_other_tau
+from ltkd.runs.result import made_by
 from ltkd.runs.teacher_store import find_or_train_teacher
 from ltkd.runs.train import train_network
 from ltkd.setup import describe, prepare
@@ -27,7 +28,7 @@ def run_experiment(config: Config) -> Result | None:
         with RunDirectory(run).open(wait=False) as directory:
             if directory.finished is not None:
                 directory.check_source()
-                logger.info("finished before, skipped")
+                logger.info("finished before, skipped (%s)", made_by(directory.finished))
                 _warn_of_other_evaluation(config, directory.finished)
                 return directory.finished
             return _train(config, directory)

@@ -13,10 +13,12 @@ from ltkd.config.identity import teacher_run
 from ltkd.config.schema import Teacher
 from ltkd.errors import UserError
 from ltkd.files import file_sha256
-from ltkd.models import check_predictions, load_weights
+from ltkd.models import load_weights
 from ltkd.results.result import Result
 from ltkd.runs.build import TrainedTeacher, new_model, task_only
 from ltkd.runs.directory import RunDirectory
+from ltkd.runs.given_teacher import check_given
+from ltkd.runs.result import made_by
 from ltkd.runs.swag import (
     WeightCollector,
     draw_weights,
@@ -26,7 +28,7 @@ from ltkd.runs.swag import (
     swag_training,
 )
 from ltkd.runs.train import train_network
-from ltkd.setup import Setup, predict
+from ltkd.setup import Setup
 
 logger = logging.getLogger(__name__)
 
@@ -42,13 +44,14 @@ def find_or_train_teacher(
     run = teacher_run(setup.config, teacher)
     model = new_model(setup, run.network, run.seed)
     if run.network.checkpoint is not None:
-        _check_given(setup, model, run.network.checkpoint)
+        check_given(setup, model, run.network)
     if check is not None:
         check(TrainedTeacher(model, None))
     with RunDirectory(run).open(wait=True) as directory:
         directory.check_data(setup.data)
         if directory.finished is not None:
-            logger.info("teacher %s: reused from %s", run.network.name, run.directory)
+            source = made_by(directory.finished)
+            logger.info("teacher %s: reused from %s (%s)", run.network.name, run.directory, source)
         result = directory.finished or _train(setup, directory, model)
     weights, speaker = directory.weights, directory.result.name
     if file_sha256(weights) != result["weights_sha256"]:
@@ -56,20 +59,6 @@ def find_or_train_teacher(
     load_weights(model, weights)
     model.zero_grad(set_to_none=True)  # of its own training, if that was just now: memory that no one needs
     return TrainedTeacher(model.eval().requires_grad_(False), result, run.directory)
-
-
-def _check_given(setup: Setup, model: nn.Module, checkpoint: str) -> None:
-    """Refuse a teacher from a file that does not know the training images; say that it may know the validation's."""
-    logits = torch.cat(
-        [predict(setup, model, batch.images).logits.float() for batch in setup.train.evaluation_batches()]
-    )
-    check_predictions(logits, setup.train.labels, setup.data.class_names, f"teacher.checkpoint: {checkpoint}")
-    if setup.validation is not None:
-        logger.warning(
-            "teacher.checkpoint: %s may have been trained on the %d validation images (unknown for a file of weights); "
-            "what is chosen on them then favours this teacher",
-            checkpoint, len(setup.validation),
-        )  # fmt: skip
 
 
 def _train(setup: Setup, directory: RunDirectory, model: nn.Module) -> Result:

@@ -19,13 +19,14 @@ from ltkd.loop.trainer import Trainer
 from ltkd.loop.training import Training
 from ltkd.losses import ClassGroups
 from ltkd.methods import Method
-from ltkd.results.result import Findings, Result
+from ltkd.results.result import Findings, Result, Session
 from ltkd.runs.build import TrainedTeacher, given_weights, task_only
 from ltkd.runs.directory import RunDirectory
 from ltkd.runs.post_hoc import post_hoc_corrections
 from ltkd.runs.result import teacher_in_short, write_result
 from ltkd.runs.retrain import retrain
 from ltkd.runs.robustness import accuracy_under_attack
+from ltkd.runs.sessions import session
 from ltkd.setup import Setup
 
 logger = logging.getLogger(__name__)
@@ -86,6 +87,15 @@ def train_network(
     extra_teachers: Sequence[TrainedTeacher] = (),
 ) -> Result:  # fmt: skip
     """Train (or resume) and return the result, which is then on disk with the weights."""
+    label = f"{directory.run.role} {directory.run.network.name}"
+    with session(directory, setup.device, label) as sessions:
+        return _train_network(setup, directory, model, method, teacher, extra_teachers, sessions)
+
+
+def _train_network(
+    setup: Setup, directory: RunDirectory, model: nn.Module, method: Method, teacher: TrainedTeacher | None,
+    extra_teachers: Sequence[TrainedTeacher], sessions: list[Session],
+) -> Result:  # fmt: skip
     start, config, run, names = time.perf_counter(), setup.config, directory.run, directory.run.names
     write_json(directory.config, run.settings)
     training = make_training(setup, run, model, method, teacher, extra_teachers)
@@ -96,7 +106,10 @@ def train_network(
     )  # fmt: skip
     with tracker:
         fitted = Trainer(training, directory, tracker).fit()
-        findings: Findings = {"further_teacher_results": [teacher_in_short(extra.result) for extra in extra_teachers]}
+        findings: Findings = {
+            "sessions": sessions,
+            "further_teacher_results": [teacher_in_short(extra.result) for extra in extra_teachers],
+        }
         if run.network.retraining is not None:
             findings["before_retraining"] = fitted.accuracy
             cross_entropy = task_only(setup, dataclasses.replace(run.network, task_loss="ce"))

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import torch
 
-from ltkd.errors import UserError
+from ltkd.data import files_of
+from ltkd.errors import EXIT_BUSY, UserError
 from ltkd.files import read_json
 from ltkd.loop.interrupt import StopRequest
 from ltkd.loop.precision import TINY_IMAGE
@@ -66,6 +67,7 @@ def run_jobs(
     kills them.
     """
     gpus = _visible_gpus(devices)
+    _refuse_two_data_sets_of_one_run(jobs)
     outcomes = {job.run.directory: outcome for job in jobs if (outcome := _ended_before(job)) is not None}
     waiting = list({job.run.directory: job for job in jobs if job.run.directory not in outcomes}.values())
     num_workers = min(num_at_a_time(num_workers, devices), max(len({job.run.directory for job in jobs}), 1))
@@ -110,6 +112,19 @@ def run_jobs(
                 worker.process.wait()
             display.close()
     return [outcomes.get(job.run.directory) or JobOutcome(job, "stopped", "not started") for job in jobs]
+
+
+def _refuse_two_data_sets_of_one_run(jobs: Sequence[Job]) -> None:
+    """UserError for jobs that would be one run by their settings, and read their images from different folders."""
+    seen: dict[Path, Job] = {}
+    for job in jobs:
+        first = seen.setdefault(job.run.directory, job)
+        folders = [files_of(one.config.dataset, Path(one.config.data_root)) for one in (first, job)]
+        if folders[0] != folders[1]:
+            raise UserError(
+                f"{first.label} and {job.label}: the same settings, but images from {folders[0]} and {folders[1]}; "
+                "give one of them another dataset.name"
+            )
 
 
 def exit_code(outcomes: Iterable[JobOutcome]) -> int:
@@ -202,7 +217,7 @@ def _how_it_ended(worker: Worker, told_to_stop: bool) -> JobOutcome:
             return JobOutcome(job, "done", None, seconds)
     except UserError as error:
         return JobOutcome(job, "failed", str(error), seconds)
-    if code == 0:
+    if code == EXIT_BUSY:
         return JobOutcome(job, "busy", f"another process works on {job.run.directory}", seconds)
     if told_to_stop:
         return JobOutcome(job, "stopped", "goes on from its last checkpoint", seconds)
