@@ -189,6 +189,14 @@ def test_no_run_at_all_says_so(tmp_path):
     assert markdown(collect([tmp_path]).cells, "last") == "no finished run"
 
 
+def test_a_row_says_that_its_method_trained_on_the_validation_images(tmp_path):
+    write_run(tmp_path, "kd", 0, 41.0)
+    file = write_run(tmp_path, "bikd", 0, 40.0) / "result.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"learned_from_validation": True}))
+    settings = {row["method"]: row["settings"] for row in summary_rows(collect([tmp_path]).cells, "last")}
+    assert settings == {"bikd": "(trained on the validation images too)", "kd": ""}
+
+
 def test_the_mean_of_the_classes_stands_beside_where_the_images_are_not_balanced(tmp_path):
     """Only there: with as many images of each class the two are one."""
     for method, mean_per_class in (("kd", 40.0), ("dkd", 25.0)):

@@ -1,7 +1,7 @@
 """The typed configuration: one dataclass per section, one attribute per key."""
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Lt
@@ -31,6 +31,10 @@ class Recipe:
     decay_factors: list[Annotated[float, Gt(0)]]
     sampling: Choice = "instance"
     augmentation: str | list[Choice] = "crop_flip"
+    optimizer: Choice = "sgd"
+    sam: Annotated[float, Ge(0)] = 0.0
+    average: Choice = "none"
+    accumulation: Annotated[int, Ge(1)] = 1
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Network:
     task_loss: Choice
     retraining: Choice | None
     recipe: dict[str, Any]
+    classifier: Choice = field(default="linear", kw_only=True)
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,10 @@ class Row:
         return len(self.entries)
 
     @property
+    def learned_from_validation(self) -> bool:
+        return any(entry.result.get("learned_from_validation") for entry in self.entries)
+
+    @property
     def fidelity(self) -> str | None:
         """The method's fidelity to its paper; None for a teacher, and without a run of a method that is still there."""
         names = {entry.result["method"] for entry in self.entries} & set(list_methods())

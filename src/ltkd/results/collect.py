@@ -35,6 +35,7 @@ from ltkd.results.read import (
 )
 
 DATA = ("train_data_sha256", "validation_data_sha256", "test_data_sha256", "sha256", "validation_sha256")
+LEARNED_FROM_VALIDATION = "(trained on the validation images too)"  # in a row's settings
 
 
 @dataclass
@@ -63,6 +64,10 @@ class SeedGroup:
     def column(self, group: str) -> str:
         """The column of one of its groups: groups of two policies are other classes under one name."""
         return f"{group} ({self.groups})" if self.groups_in_doubt else group
+
+    @property
+    def learned_from_validation(self) -> bool:
+        return any(run.get("learned_from_validation") for run in self.runs)
 
 
 @dataclass(frozen=True)
@@ -277,9 +282,10 @@ def summary_rows(cells: list[SeedGroup], kind: str) -> list[dict[str, Any]]:
 
 
 def _settings_of(cell: SeedGroup, kind: str) -> str:
-    """The cell's settings, with a mark where a correction after training is the second one."""
+    """The cell's settings, with marks where a correction is the second one or validation images were trained on."""
     by = evened_out_by(cell.identity) if kind in POST_HOC else None
-    return f"{cell.settings} (second correction, after {by})".strip() if by else cell.settings
+    second = f"(second correction, after {by})" if by else ""
+    return " ".join(filter(None, [cell.settings, second, LEARNED_FROM_VALIDATION * cell.learned_from_validation]))
 
 
 def _by_tau(cell: SeedGroup, kind: str) -> list[SeedGroup]:
