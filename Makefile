@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-cuda lint clean
+.PHONY: help setup train test lint clean
 
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
 
 setup: $(READY)  ## create .venv and install the project with its development tools
 
@@ -27,10 +27,11 @@ test: $(READY)  ## all tests, one process a core; ARGS="..." are pytest's
 test-cuda: $(READY)  ## the tests that need an NVIDIA GPU, which `make test` skips without one
 	$(BIN)/python -m pytest -m cuda $(ARGS)
 
-lint: $(READY)  ## ruff: rules and format
+lint: $(READY)  ## ruff: rules and format; mypy: names, attributes and arguments
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 clean:  ## remove .venv and caches; outputs/ and data/ stay
-	rm -rf $(VENV) .pytest_cache .ruff_cache
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache
 	find src scripts tests -name __pycache__ -prune -exec rm -rf {} +

@@ -12,10 +12,13 @@ import torch
 from ltkd.config.compose import compose_values
 from ltkd.config.load import load_config
 from ltkd.config.schema import Config
+from ltkd.methods import list_methods, method_class
 
 PROJECT = Path(__file__).resolve().parents[1]
 
 torch.set_num_threads(1)
+
+LEARN_FROM_VALIDATION = [name for name in list_methods() if method_class(name).needs.held_out]
 
 compose_once = functools.cache(compose_values)  # a tenth of a second each, and most tests want one of a few
 
@@ -37,6 +40,8 @@ def make_config(tmp_path):
             "wandb.mode=disabled", "run.threads=1", "run.progress=none",
             "teacher=resnet8", "student=resnet8", "recipe.epochs=3", "recipe.warmup_epochs=1", "device=cpu",
         ]  # fmt: skip
+        if any(f"method={name}" in overrides for name in LEARN_FROM_VALIDATION):
+            tiny.append("dataset.validation_per_class=2")
         values = copy.deepcopy(compose_once(*tiny, *overrides))
         if not any(override.startswith("output_root=") for override in overrides):
             values["output_root"] = f"{tmp_path}/outputs"

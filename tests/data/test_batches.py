@@ -50,6 +50,7 @@ def test_evaluation_is_the_plain_image_in_order():
     assert torch.equal(torch.cat([batch.images for batch in batches]), expected)
     assert torch.cat([batch.index for batch in batches]).tolist() == list(range(10))
     assert torch.cat([batch.labels for batch in batches]).tolist() == [i % 7 for i in range(10)]
+    assert torch.equal(data.whole(torch.tensor([7, 0, 7])), expected[[7, 0, 7]])
 
 
 def test_without_gradients_batches_are_what_the_device_takes_best():
@@ -153,6 +154,7 @@ def test_streamed_batches_are_equal_bit_for_bit(tmp_path, channels, size, paddin
         assert batch.images.stride() == other.images.stride()
         assert torch.equal(batch.index, other.index)
         assert torch.equal(batch.labels, other.labels)
+    assert torch.equal(data.whole(torch.tensor([5, 2])), streamed.whole(torch.tensor([5, 2])))
     for batch, other in zip(data.evaluation_batches(40), streamed.evaluation_batches(40), strict=True):
         assert torch.equal(batch.images, other.images)
         assert torch.equal(batch.index, other.index)

@@ -223,7 +223,8 @@ def state_of(step):
         for name, tensor in (*module.named_buffers(), *module.named_parameters()):
             tensors[f"{key}.{name}"] = tensor
     for position, state in enumerate(step.optimizer.state.values()):
-        tensors[f"momentum.{position}"] = state["momentum_buffer"]
+        tensors |= {f"optimizer.{position}.{key}": value for key, value in state.items()}
+    tensors |= {f"average.{name}": value for name, value in step.average.state_dict().items()}
     tensors |= {f"sum.{name}": value for name, value in step.totals.sums().items()}
     return {name: tensor.detach().clone().cpu() for name, tensor in tensors.items()}
 
@@ -312,6 +313,17 @@ def test_capturing_changes_nothing_but_the_way(make_config, shared_teachers, rec
     assert torch.equal(eager_random, graphed_random)
 
 
+RECIPE = ("recipe.optimizer=adamw", "recipe.average=ema", "recipe.accumulation=2")  # what a graph can do
+
+
+def test_capturing_changes_nothing_of_an_optimizer_or_an_average(make_config, recorded_graphs):
+    config = make_config("method=ce", "recipe.batch_size=100", *RECIPE)
+    (eager, _), (graphed, _) = (twenty_steps(config, kind) for kind in (Step, RecordedStep))
+    assert recorded_graphs == [100, 17]
+    assert eager.keys() == graphed.keys()
+    assert [key for key in eager if not torch.equal(eager[key], graphed[key])] == []
+
+
 # --------------------------------------------------------------------------------------------------------- CUDA graph
 
 
@@ -338,6 +350,14 @@ def test_20_graphed_steps_are_20_eager_steps_bit_for_bit(make_cuda_config, name,
     different = [key for key in eager if not torch.equal(eager[key], graphed[key])]
     assert different == []
     assert torch.equal(eager_random, graphed_random)
+
+
+@pytest.mark.cuda
+def test_20_graphed_steps_of_another_recipe_are_20_eager_steps(make_cuda_config):
+    config = make_cuda_config("method=ce", *RECIPE)
+    eager, graphed = (twenty_steps(config, kind)[0] for kind in (Step, GraphedStep))
+    assert eager.keys() == graphed.keys()
+    assert [key for key in eager if not torch.equal(eager[key], graphed[key])] == []
 
 
 @pytest.mark.parametrize(

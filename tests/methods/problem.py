@@ -1,6 +1,7 @@
 """A whole distillation problem, small enough for float64 derivatives: two networks, a method, a batch."""
 
 import copy
+import functools
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,6 +12,7 @@ from ltkd.config.load import load_config
 from ltkd.data import Batch
 from ltkd.methods import Method, MethodContext, Networks, build_method, method_class
 from ltkd.models.output import ModelOutput
+from ltkd.runs.build import run_at
 from ltkd.task_losses import build_task_loss
 
 from ..conftest import compose_once
@@ -51,6 +53,18 @@ class TinyNetwork(nn.Module):
         )
 
 
+class HeldOut:
+    """As much of a `DeviceData` of held-out images as a method looks at."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        generator = torch.Generator().manual_seed(2)
+        self.labels = torch.arange(2 * NUM_CLASSES) % NUM_CLASSES
+        self._images = torch.randn(len(self.labels), 1, SIDE, SIDE, generator=generator, dtype=torch.float64).to(dtype)
+
+    def whole(self, index: Tensor) -> Tensor:
+        return self._images[index]
+
+
 @dataclass
 class Problem:
     method: Method
@@ -88,6 +102,7 @@ def make_problem(name: str, *, same: bool = False, dtype: torch.dtype = torch.fl
     method = method_of(name, student, teacher, **settings).to(dtype)
     student = method.adapt_student(student).to(dtype)
     method.train()
+    method.start_epoch(1)
     generator = torch.Generator().manual_seed(1)
     images, second_view = torch.randn(2, BATCH_SIZE, 1, SIDE, SIDE, generator=generator, dtype=torch.float64).to(dtype)
     further = torch.randn(method_context_of(method).num_extra_teachers, BATCH_SIZE, NUM_CLASSES, generator=generator)
@@ -119,6 +134,7 @@ def build_tiny_method(
     with torch.no_grad():
         outputs = student(images, features=True), teacher(images, features=True)
     student.train(was_training)
+    trained = {name: p for name, p in student.named_parameters() if p.requires_grad}
     context = MethodContext(
         num_classes=NUM_CLASSES,
         class_counts=CLASS_COUNTS,
@@ -136,7 +152,11 @@ def build_tiny_method(
             student_classifier=student.classifier,
             teacher_classifier=teacher.classifier,
             teacher_norms=teacher.preact_norms,
+            student_at=functools.partial(run_at, student),
+            student_parameters=trained,
         ),
+        held_out=HeldOut(student.classifier.weight.dtype),
+        learning_rate=lambda epoch: 0.1 / epoch,
         num_extra_teachers=num_extra_teachers,
     )
     method = build_method(name, arguments, context, build_task_loss(task_loss, CLASS_COUNTS))

@@ -36,8 +36,10 @@ def restorable(problem):
 
 # Derivatives that are not those of the value, by the method's definition; their own tests check what they are.
 STOPPED = {
+    "bikd": "the weights of the images are functions of the student's logits, without gradient, and learn at each call",
     "ctkd": "the gradient of the temperature is reversed",
     "wsl": "the weights of the images are functions of the student's logits, without gradient",
+    "gml": "the temperature learns from a term of its own, which trains nothing else",
     "okd": "student and module each take the other as it is",
 }
 
@@ -132,7 +134,7 @@ ONE_SAMPLE = {
 
 # What the distillation terms are when student and teacher are the same network. With these settings: nothing.
 NOTHING = {
-    "abkd": {}, "at": {}, "bayesian": ONE_SAMPLE, "catkd": {},
+    "abkd": {}, "at": {}, "bayesian": ONE_SAMPLE, "bikd": {}, "catkd": {},
     "ckd": {}, "cmkd": {}, "ctkd": {}, "dist": {}, "dive": {"power": 1.0}, "dkd": {}, "kd": {},
     "kdiga": {"norm": "squared"},
     "lskd_dkd": {}, "lskd_kd": {}, "lskd_mlkd": {}, "ltkd": {"rebalancing": "none"}, "mlkd": {}, "nst": {},
@@ -157,7 +159,7 @@ KNOWN = {
     ),
 }
 # The rest compare through connectors of their own, which start at random: tests of their losses have equal inputs.
-CONNECTED = {"cc", "crd", "fitnet", "ofd", "okd", "reviewkd", "simkd", "vid"}
+CONNECTED = {"cbd", "cc", "crd", "fitnet", "gml", "ofd", "okd", "reviewkd", "simkd", "vid"}
 
 
 def test_every_method_says_what_equal_networks_give():

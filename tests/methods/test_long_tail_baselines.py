@@ -1,6 +1,10 @@
 """The recent long-tail baselines: what each makes of the losses, its statistics, and what it refuses."""
 
+import copy
+import itertools
+import math
 from dataclasses import replace
+from fractions import Fraction
 
 import pytest
 import torch
@@ -8,11 +12,12 @@ import torch
 from ltkd import losses
 from ltkd.errors import UserError
 from ltkd.methods import build_method
+from ltkd.methods.class_queue import ClassQueue, queue_slots
 from ltkd.models.output import ModelOutput
 from ltkd.task_losses import build_task_loss
 
 from ..conftest import compose_values
-from .problem import make_problem
+from .problem import CLASS_COUNTS, make_problem
 
 
 def settings_of(name, *overrides):
@@ -217,3 +222,196 @@ def test_two_heads_need_a_linear_classifier_and_an_embedding(context):
         make("ssd", context, "ldam")
     with pytest.raises(UserError, match="needs the pooled vector"):
         make("ssd", replace(context, student=ModelOutput(torch.zeros(2, 6))))
+
+
+# class-balanced distillation
+
+
+def test_cbd_is_its_loss_between_the_projected_and_the_teachers_vectors():
+    problem = make_problem("cbd")
+    output, teacher = problem.student(problem.batch.images), problem.teacher(problem.batch.images)
+    whole = losses.class_balanced_distillation(
+        problem.method.projection(output.embedding).relu(), output.logits, [3 * teacher.embedding],
+        problem.batch.labels, alpha=0.4, beta=100.0,
+    )  # fmt: skip
+    torch.testing.assert_close(sum(problem.terms().values()), whole)
+
+
+# GML
+
+
+@pytest.mark.parametrize(("size", "per_class"), [(4096, 2), (20, 2), (12, 2), (31, 3)])
+def test_every_class_has_its_slots_and_a_share_of_the_rest(size, per_class):
+    counts = [100, 50, 25, 12, 6, 3]
+    slots = queue_slots(counts, size, per_class)
+    assert sum(slots) == size
+    ends, seen = [], 0
+    for c, count in enumerate(counts):
+        seen += count
+        ends.append(math.ceil(Fraction(per_class * (c + 1)) + Fraction((size - 6 * per_class) * seen, sum(counts))))
+    assert list(itertools.accumulate(slots)) == ends
+    assert min(slots) >= per_class
+    with pytest.raises(UserError, match=r"method\.queue_size: 6 classes with 2 slots each need 12, got 11"):
+        queue_slots(counts, 11, 2)
+
+
+def test_the_queue_keeps_the_latest_of_each_class():
+    torch.manual_seed(0)
+    queue = ClassQueue([3, 2, 4], 5)
+    starts, sizes, at = [0, 3, 5], [3, 2, 4], [0, 0, 0]
+    expected = [(-1, queue.vectors[k].clone()) for k in range(9)]
+    for step in range(6):
+        labels, vectors = torch.randint(3, (7,)), torch.randn(7, 5)
+        index = torch.arange(7) + 7 * step
+        queue.push(vectors, labels, index)
+        new = {0: [], 1: [], 2: []}
+        for label, vector, row in zip(labels.tolist(), vectors, index.tolist(), strict=True):
+            if len(new[label]) < sizes[label]:
+                new[label].append((row, vector))
+        for label, entries in new.items():
+            for entry in entries:
+                expected[starts[label] + at[label]] = entry
+                at[label] = (at[label] + 1) % sizes[label]
+        assert queue.index.tolist() == [row for row, _ in expected]
+        assert torch.equal(queue.vectors, torch.stack([vector for _, vector in expected]))
+        assert queue.pointers.tolist() == at
+    assert queue.labels.tolist() == [0, 0, 0, 1, 1, 2, 2, 2, 2]
+
+
+def test_gml_is_its_losses_on_the_queue_and_the_temperature_learns_alone():
+    problem = make_problem("gml", queue_size=30, kd_weight=2.0, contrast_weight=3.0)
+    method, batch = problem.method, problem.batch
+    terms = problem.terms()
+    assert set(method.queue.index.tolist()) - {-1} <= set(batch.index.tolist())
+    assert (method.queue.index >= 0).any()
+    own = [*problem.student.parameters(), *method.parameters()]
+    of = {
+        name: torch.autograd.grad(terms[name], own, allow_unused=True, retain_graph=True)
+        for name in ("contrast", "temperature")
+    }
+    learnt = {id(p) for p, g in zip(own, of["temperature"], strict=True) if g is not None}
+    assert learnt == {id(method.log_temperature)}
+    reached = {id(p) for p, g in zip(own, of["contrast"], strict=True) if g is not None and g.abs().sum() > 0}
+    assert id(method.log_temperature) not in reached
+    for part in (problem.student.convolutions[0], method.student_projection[0], method.teacher_projection[0]):
+        assert id(part.weight) in reached
+
+    before = method.queue.vectors.clone()
+    method.eval()  # as it is: no image enters, and projections by running statistics can be compared
+    problem.student.eval()
+    terms = problem.terms()
+    assert torch.equal(method.queue.vectors, before)
+    query = method.student_projection(problem.student(batch.second_view).embedding)
+    keys = method.teacher_projection(before)
+    torch.testing.assert_close(query.norm(dim=1), torch.ones(8).double())
+    loss = losses.queue_contrast(query, keys, batch.labels, method.queue.labels, CLASS_COUNTS, temperature=0.1)
+    torch.testing.assert_close(terms["contrast"], 3 * loss)
+    output, teacher = problem.student(batch.images), problem.teacher(batch.images)
+    torch.testing.assert_close(terms["kd"], 2 * losses.kd(output.logits, teacher.logits, temperature=4.0))
+
+
+# BiKD
+
+
+def bikd_problem(**settings):
+    problem = make_problem("bikd", **settings)
+    problem.method.start_epoch(1)
+    return problem
+
+
+def test_the_hyper_gradient_is_a_finite_difference_of_the_look_ahead():
+    problem = bikd_problem(hidden_layers=1)
+    method, batch = problem.method, problem.batch
+    output, teacher = problem.student(batch.images), problem.teacher(batch.images)
+    terms = losses.hard_soft_terms(output.logits, teacher.logits, batch.labels, temperature=4.0)
+    seen = torch.rand(8, 2, generator=torch.Generator().manual_seed(0)).double()
+    held_out = (method.held_out.whole(torch.arange(12)), method.held_out.labels)
+
+    def ahead(parameters):
+        return method.look_ahead(terms, method.weigh(seen, parameters), *held_out)
+
+    start = {name: p.detach().clone().requires_grad_() for name, p in method.network.named_parameters()}
+    gradients = torch.autograd.grad(ahead(start), list(start.values()))
+    assert any(gradient.abs().max() > 1e-6 for gradient in gradients)
+    for (name, value), gradient in zip(start.items(), gradients, strict=True):
+        position = gradient.abs().argmax()  # the largest of each tensor
+        moved = []
+        for sign in (1, -1):
+            other = value.detach().clone()
+            other.view(-1)[position] += sign * 1e-4
+            moved.append(ahead(start | {name: other}).item())
+        difference = (moved[0] - moved[1]) / 2e-4
+        assert difference == pytest.approx(gradient.view(-1)[position].item(), rel=1e-4, abs=1e-10)
+
+
+def test_the_look_ahead_is_that_of_a_step_of_the_student():
+    problem = bikd_problem()
+    method, batch = problem.method, problem.batch
+    buffers = {name: buffer.clone() for name, buffer in problem.student.named_buffers()}
+    output, teacher = problem.student(batch.images), problem.teacher(batch.images)
+    terms = losses.hard_soft_terms(output.logits, teacher.logits, batch.labels, temperature=4.0)
+    weights, rows = torch.rand(8, 2).double(), torch.arange(12)
+    after_forward = {name: buffer.clone() for name, buffer in problem.student.named_buffers()}
+    loss = method.look_ahead(terms, weights, method.held_out.whole(rows), method.held_out.labels)
+    for name, buffer in problem.student.named_buffers():  # the look-ahead leaves them alone
+        assert torch.equal(buffer, after_forward[name])
+        assert "running_mean" not in name or not torch.equal(buffer, buffers[name])
+    assert all(parameter.grad is None for parameter in problem.student.parameters())
+
+    objective = losses.weighted_hard_soft(
+        problem.student(batch.images).logits, teacher.logits, batch.labels, weights, temperature=4.0
+    )
+    objective.backward()
+    torch.optim.SGD(problem.student.parameters(), lr=0.1).step()
+    expected = losses.cross_entropy(problem.student(method.held_out.whole(rows)).logits, method.held_out.labels)
+    torch.testing.assert_close(loss, expected)
+
+
+def test_the_weighing_network_steps_once_in_several_and_an_epoch_drops_the_rest():
+    problem = bikd_problem(accumulation=3)
+    method = problem.method
+
+    def weights():
+        return [parameter.clone() for parameter in method.network.parameters()]
+
+    start, moved = weights(), []
+    for _ in range(7):
+        problem.terms()
+        moved.append(any(not torch.equal(a, b) for a, b in zip(start, weights(), strict=True)))
+        start = weights()
+    assert moved == [False, False, True, False, False, True, False]
+    assert (method.collected, method.position) == (1, 7 * 12)
+    method.end_epoch(None)
+    assert (method.collected, method.position) == (0, 0)
+    assert all(parameter.grad is None for parameter in method.network.parameters())
+
+
+def test_bikd_goes_on_in_the_middle_of_a_group():
+    one, two = bikd_problem(accumulation=3), bikd_problem(accumulation=3)
+    for _ in range(4):
+        one.terms()
+    two.method.load_state_dict(copy.deepcopy(one.method.state_dict()))
+    two.student.load_state_dict(one.student.state_dict())
+    for problem in (one, two):
+        for _ in range(3):
+            problem.terms()
+    for name, value in one.method.network.state_dict().items():
+        assert torch.equal(two.method.network.state_dict()[name], value)
+
+
+def test_bikd_needs_held_out_images_and_plain_cross_entropy(context):
+    with pytest.raises(UserError, match=r"no validation split; set dataset\.validation_per_class"):
+        make("bikd", context)
+    for task_loss in ("balanced_softmax", {"name": "ce", "label_smoothing": 0.1}):
+        with pytest.raises(UserError, match="method bikd weighs the cross-entropy of each image"):
+            make("bikd", context, task_loss)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [("recipe.sam=0.1", "recipe.sam: takes each step twice"), ("run.step=compile", "run.step: comp")],
+)
+def test_what_bikd_does_not_go_with_is_said(make_config, setting, said):
+    make_config("method=bikd")
+    with pytest.raises(UserError, match=said):
+        make_config("method=bikd", setting)

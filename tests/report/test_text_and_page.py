@@ -57,6 +57,16 @@ def test_markdown_has_the_figures_their_differences_and_the_sources(report):
     assert "Missing" not in text
 
 
+def test_rows_that_trained_on_the_validation_images_are_named(finished):
+    table, runs = finished
+    assert "Trained on the images of the validation split" not in markdown(make_report(table, entries_of(runs)))
+    for run in runs:
+        if run.cell.row_label == "KD":
+            write_result(run, ACCURACY["KD"][run.seed], learned_from_validation=True)
+    said = "Trained on the images of the validation split too, unlike the other rows: KD."
+    assert said in markdown(make_report(table, entries_of(runs)))
+
+
 def test_csv_has_the_unrounded_figures(report):
     rows = {row["method"]: row for row in csv.DictReader(io.StringIO(comma_separated(report)))}
     ltkd = rows["LTKD 100%"]
@@ -72,7 +82,8 @@ def test_post_hoc_corrections_have_a_table_of_their_own(finished, make_table, ma
     text = markdown(make_report(table, entries_of(runs)))
     assert text.count("adjusted post hoc") == 1
     assert "tau-normalised" not in text  # no run has it
-    assert "| KD        |   3 | 1 (default) | 59.00 ± 2.65 |" in text
+    assert re.search(r"\| KD +\| +3 \| +1 \(default\) \| 59\.00 ± 2\.65 \|", text)
+    assert re.search(r"\| LTKD 100% +\| +3 \| 1 \(default; second, after method=ltkd\) \|", text)
     rows = {
         row["method"]: row for row in csv.DictReader(io.StringIO(comma_separated(make_report(table, entries_of(runs)))))
     }

@@ -163,6 +163,7 @@ def test_two_corrections_of_the_class_counts_are_warned_about(make_config, caplo
 
 # methods that read the classifier's weights need a linear one; SimKD's student gets the teacher's instead of its own
 REFUSED = {
+    "bikd": "student.task_loss: method bikd weighs",
     "catkd": "needs a linear classifier",
     "simkd": "student.task_loss: method simkd deploys",
     "ssd": "hard head of method ssd is linear",

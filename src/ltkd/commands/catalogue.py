@@ -16,6 +16,7 @@ from ltkd.config.compose import compose_values
 from ltkd.config.identity import student_run
 from ltkd.config.load import load_config
 from ltkd.config.schema import Config
+from ltkd.data import DeviceData
 from ltkd.loop.step import Step, StepInput
 from ltkd.methods import FIDELITY, list_methods, method_class
 from ltkd.models import build_model, count_multiply_adds, count_parameters, list_models
@@ -28,7 +29,7 @@ NUM_CLASSES = 100
 BATCH_SIZE = 4  # the convolutions' share of a step's arithmetic does not depend on it
 NEEDS = {
     "stages": "feature maps", "embedding": "pooled vector", "input_gradients": "input gradients",
-    "second_view": "second view", "networks": "images of its own",
+    "second_view": "second view", "networks": "images of its own", "held_out": "validation images",
 }  # fmt: skip
 
 
@@ -83,6 +84,9 @@ def model_rows() -> list[dict[str, Any]]:
 def method_rows(teacher: str, student: str) -> list[dict[str, Any]]:
     """All methods: name, paper, needs, teacher (cached, live, none), parameters that training adds, and cost."""
     setup = synthetic_setup(_config("kd", teacher, student), 4 * NUM_CLASSES)
+    dataset, test = setup.config.dataset, setup.test
+    few = test.source[:BATCH_SIZE], test.labels[:BATCH_SIZE]  # a batch that looks ahead is as large as the training's
+    setup = dataclasses.replace(setup, validation=DeviceData(*few, mean=dataset.mean, std=dataset.std))
     teachers: dict[tuple[str, str], nn.Module] = {}  # each is made once
     rows = []
     for name in list_methods():
@@ -127,6 +131,7 @@ def _registered(name: str) -> dict[str, str]:
     method = method_class(name)
     needs = method.needs
     words = [word for key, word in NEEDS.items() if getattr(needs, key)]
+    words = ["logits", *words] if words == [NEEDS["held_out"]] else words
     return {
         "paper": method.paper,
         "fidelity": method.fidelity,

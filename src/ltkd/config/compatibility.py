@@ -17,9 +17,13 @@ def impossible_combinations(config: Config) -> list[str]:
     networks = _networks(config)
     for role, network in networks.items():
         loss = _name(network.task_loss)
-        scaling = network.retraining is not None and _name(network.retraining) == "lws"
-        if scaling and task_loss_class(loss).replaces_classifier:
-            what = f"lws scales a linear classifier, and {role}.task_loss={loss} puts another in its place"
+        classifier = _name(network.classifier)
+        replaced = f"task_loss={loss}" if task_loss_class(loss).replaces_classifier else None
+        if replaced and classifier != "linear":
+            errors.append(f"{role}.classifier: {role}.{replaced} brings a classifier of its own; leave it at linear")
+        replaced = replaced or (f"classifier={classifier}" if classifier != "linear" else None)
+        if replaced and network.retraining is not None and _name(network.retraining) == "lws":
+            what = f"lws scales a linear classifier, and {role}.{replaced} puts another in its place"
             errors.append(f"{role}.retraining: {what}; use crt")
         if build_augmentation(config.recipe_of(network).augmentation).mixing:
             mixed = f"{config.recipe_of(network).augmentation} mixes the labels of two images"
@@ -34,6 +38,12 @@ def impossible_combinations(config: Config) -> list[str]:
         kinds = f"{crops['teacher']} and {crops['student']}"
         errors.append(f"teacher.recipe.augmentation: teacher and student need crops of the same kind, got {kinds}")
     method = method_class(config.method_name)
+    if config.recipe_of(config.student).sam and method.learns_once_a_step:
+        errors.append(f"recipe.sam: takes each step twice, and method {config.method_name} learns in each; set it to 0")
+    if config.run.step == "compile" and method.needs.held_out:
+        errors.append(
+            f"run.step: compiled networks have no second derivative, which method {config.method_name} takes; use eager"
+        )
     if not method.keeps_classifier:
         loss = _name(config.student.task_loss)
         deployed = f"method {config.method_name} deploys the student with the teacher's classifier"
@@ -41,6 +51,8 @@ def impossible_combinations(config: Config) -> list[str]:
             errors.append(f"student.retraining: {deployed}; retrain the teacher's (teacher.retraining)")
         if task_loss_class(loss).replaces_classifier:
             errors.append(f"student.task_loss: {deployed}, but {loss} needs one of its own kind; use teacher.task_loss")
+        if _name(config.student.classifier) != "linear":
+            errors.append(f"student.classifier: {deployed}; leave it at linear")
     if "teacher" in networks and config.teacher.retraining is not None and config.teacher.checkpoint is not None:
         errors.append("teacher.retraining: weights from teacher.checkpoint are used as they are; leave one of them out")
     return errors
@@ -62,11 +74,11 @@ def warn_of_combinations(config: Config) -> None:
                 "together they favour rare classes",
                 role, name, sampling,
             )  # fmt: skip
-    made_for = method_class(config.method_name).made_for_task_losses
-    if any(_name(networks[role].task_loss) != name for role, name in made_for.items()):
-        choices = " ".join(f"{role}.task_loss={name}" for role, name in made_for.items())
+    made_for = method_class(config.method_name).made_for
+    if any(_name(_setting(config, networks, key)) != name for key, name in made_for.items()):
+        choices = " ".join(f"{'++' if '.recipe.' in key else ''}{key}={name}" for key, name in made_for.items())
         logger.warning("method=%s is made for %s; elsewhere it is another method", config.method_name, choices)
-    teacher = networks.get("teacher")
+    teacher = config.teacher if "teacher" in networks else None
     if teacher is not None and teacher.checkpoint is not None and not config.extra_teachers:  # those may train on
         unused = [key for key in ("recipe", "pretrained", "seed") if getattr(teacher, key)]  # but for the defaults
         if unused:
@@ -79,6 +91,12 @@ def warn_of_combinations(config: Config) -> None:
 
 def _networks(config: Config) -> dict[str, Network]:
     return {"student": config.student} | ({"teacher": config.teacher} if config.needs_teacher else {})
+
+
+def _setting(config: Config, networks: dict[str, Network], key: str) -> str | dict[str, Any]:
+    """The choice at "teacher.task_loss" or "student.recipe.sampling"."""
+    role, *section, name = key.split(".")
+    return getattr(config.recipe_of(networks[role]) if section else networks[role], name)
 
 
 def _name(choice: str | dict[str, Any]) -> str:

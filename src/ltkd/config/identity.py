@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -120,6 +120,7 @@ def _teacher_identity(config: Config, teacher: Teacher) -> dict[str, Any]:
         return {"swag": asdict(teacher.swag), "teacher": around} | trained_on
     if teacher.checkpoint is not None:  # used as it is: no recipe, no seed
         adapted = {} if teacher.task_loss == "ce" else {"task_loss": teacher.task_loss}  # it may replace the classifier
+        adapted |= _classifier_identity(teacher)
         adapted |= {} if teacher.checkpoint_key is None else {"checkpoint_key": teacher.checkpoint_key}
         adapted |= {} if teacher.class_names is None else {"class_names": teacher.class_names}
         return adapted | {
@@ -140,6 +141,7 @@ def _network_identity(config: Config, network: Network) -> dict[str, Any]:
     return (
         retraining
         | started
+        | _classifier_identity(network)
         | {
             **_training_identity(config, network),
             "dataset": config.dataset.settings(),
@@ -151,6 +153,10 @@ def _network_identity(config: Config, network: Network) -> dict[str, Any]:
     )
 
 
+def _classifier_identity(network: Network) -> dict[str, Any]:
+    return {} if network.classifier == "linear" else {"classifier": network.classifier}
+
+
 def _training_identity(config: Config, network: Network) -> dict[str, Any]:
     compiled = {"step": "compile"} if config.run.step == "compile" else {}  # the other steps give the same numbers
     return compiled | {"task_loss": network.task_loss, "recipe": _recipe_identity(config.recipe_of(network))}
@@ -159,9 +165,9 @@ def _training_identity(config: Config, network: Network) -> dict[str, Any]:
 def _recipe_identity(recipe: Recipe) -> dict[str, Any]:
     """All settings; those that came later are left out where they are as before them: a run stays the run it was."""
     identity = asdict(recipe)
-    for key, default in {"sampling": "instance", "augmentation": "crop_flip"}.items():
-        if identity[key] == default:
-            del identity[key]
+    for field in fields(recipe):
+        if field.default is not MISSING and identity[field.name] == field.default:
+            del identity[field.name]
     return identity
 
 

@@ -25,9 +25,12 @@ from ltkd.data import (
 )
 from ltkd.data.dataset import check_normalisation
 from ltkd.errors import UnknownName, UserError
+from ltkd.loop.averaging import average_kind
+from ltkd.loop.optimizers import optimizer_kind
 from ltkd.machine import resolve_device
 from ltkd.methods import Method, method_class
 from ltkd.models import model_factory
+from ltkd.models.classifier import classifier_kind
 from ltkd.task_losses import task_loss_class
 
 logger = logging.getLogger(__name__)
@@ -145,6 +148,7 @@ def _bind_network(role: str, sections: dict[str, Any], errors: list[str]) -> Non
             errors.append(f"{role}.arguments.{key}: is not set here; it comes from the data set or {role}.pretrained")
         bind(factory, network.arguments | {"num_classes": 1, "in_channels": 1}, f"{role}.arguments", errors)
     network = _with_bound_choice(network, role, "task_loss", task_loss_class, errors)
+    network = _with_bound_choice(network, role, "classifier", classifier_kind, errors)
     if network.retraining is not None:
         network = _with_bound_choice(network, role, "retraining", retraining_class, errors, given=0)
     recipe = sections.get("recipe")
@@ -162,6 +166,8 @@ def _bind_network(role: str, sections: dict[str, Any], errors: list[str]) -> Non
 def _with_bound_choices(recipe: Recipe, where: str, errors: list[str]) -> Recipe:
     """The recipe with its choices as `_with_bound_choice` writes them."""
     recipe = _with_bound_choice(recipe, where, "sampling", sampler_class, errors)
+    recipe = _with_bound_choice(recipe, where, "optimizer", optimizer_kind, errors, given=3)
+    recipe = _with_bound_choice(recipe, where, "average", average_kind, errors)
     with _collecting(errors, f"{where}.augmentation"):
         entries = [
             _without_defaults(AUGMENTATIONS[entry.pop("name")], name, entry, f"{where}.augmentation", errors)
@@ -235,3 +241,6 @@ def _check_recipe(key: str, recipe: Recipe, errors: list[str]) -> None:
         logger.warning("%s: the warm-up of %d epochs never ends in %d", key, recipe.warmup_epochs, recipe.epochs)
     if recipe.nesterov and recipe.momentum == 0:
         errors.append(f"{key}.nesterov: needs a momentum greater than 0")
+    optimizer = recipe.optimizer if isinstance(recipe.optimizer, str) else recipe.optimizer.get("name")
+    if recipe.nesterov and optimizer != "sgd":
+        errors.append(f"{key}.nesterov: belongs to sgd, got {key}.optimizer={optimizer}")

@@ -37,6 +37,7 @@ class ClassifierRetraining:
             first, epochs=self.epochs, batch_size=batch_size, weight_decay=self.weight_decay, sampling=self.sampling,
             learning_rate=self.learning_rate or LEARNING_RATE_AT_512 * batch_size / 512,
             momentum=0.9, nesterov=False, warmup_epochs=0, schedule="cosine", milestones=[], decay_factors=[],
+            optimizer="sgd", sam=0.0, average="none", accumulation=1,
         )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """The typed configuration: one dataclass per section, one attribute per key."""
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Lt
@@ -31,6 +31,10 @@ class Recipe:
     decay_factors: list[Annotated[float, Gt(0)]]
     sampling: Choice = "instance"
     augmentation: str | list[Choice] = "crop_flip"
+    optimizer: Choice = "sgd"
+    sam: Annotated[float, Ge(0)] = 0.0
+    average: Choice = "none"
+    accumulation: Annotated[int, Ge(1)] = 1
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Network:
     task_loss: Choice
     retraining: Choice | None
     recipe: dict[str, Any]
+    classifier: Choice = field(default="linear", kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -147,11 +152,12 @@ class Config:
     @property
     def extra_teachers(self) -> list[Teacher]:
         """The teachers that the method wants beside the main one."""
-        method, sections = method_class(self.method_name), [dataclasses.asdict(n) for n in (self.teacher, self.student)]
+        method = method_class(self.method_name)
         if not method.needs.teacher:
             return []
         teachers = []
-        for difference in method.extra_teachers(*sections, self.method_arguments):
+        teacher, student = dataclasses.asdict(self.teacher), dataclasses.asdict(self.student)
+        for difference in method.extra_teachers(teacher, student, self.method_arguments):
             if "swag" in difference:
                 difference = difference | {"swag": Swag(**difference["swag"])}
             teachers.append(dataclasses.replace(self.teacher, **difference))

@@ -9,6 +9,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -41,6 +42,23 @@ class Batch:
     teacher_logits: Tensor | None = None  # [B, classes], where they were computed ahead of the step
     partner_labels: Tensor | None = None  # [B] int64, of the images that these are mixed with, where they are
     own_share: Tensor | None = None  # [] float32, of `labels` in the mixture; the rest is the partners'
+
+    def parts(self, number: int) -> list["Batch"]:
+        """The batch in `number` parts of about the same size, at least two images each, in its order."""
+        number = max(1, min(number, len(self.labels) // 2))
+        if number == 1:
+            return [self]
+        ends = [len(self.labels) * part // number for part in range(number + 1)]
+        return [self._part(slice(start, end)) for start, end in pairwise(ends)]
+
+    def _part(self, rows: slice) -> "Batch":
+        def cut(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor[rows]
+
+        return Batch(
+            cut(self.images), cut(self.labels), cut(self.index), cut(self.second_view),
+            tuple(map(cut, self.extra_logits)), cut(self.teacher_logits), cut(self.partner_labels), self.own_share,
+        )  # fmt: skip
 
     def accuracy(self, predicted: Tensor) -> Tensor:
         """Percentage of the predicted classes [B] that are right; a mixed image has two, by their shares."""
@@ -242,6 +260,11 @@ class DeviceData:
         Offsets [B] are in 0 .. 2 * crop_padding; flips [B] are bool, all False unless `horizontal_flip`.
         """
         return self._normalise(self._cut_out(EpochPlan(index, offsets_y, offsets_x, flips)))
+
+    def whole(self, index: Tensor) -> Tensor:
+        """Images [B, C, H, W] of rows `index` [B], neither cropped nor flipped."""
+        middle = torch.full_like(index, self.crop_padding)
+        return self.views(index, middle, middle, torch.zeros_like(index, dtype=torch.bool))
 
     def _cut_out(self, part: EpochPlan) -> Tensor:
         """The crops [B, H, W, C]."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ltkd.errors import UserError
+from ltkd.loop.optimizers import make_state
 from ltkd.loop.step import Step, StepInput, make_optimizer
 from ltkd.loop.training import Training
 
@@ -31,6 +32,8 @@ def make_step(training: Training) -> Step:
         obstacle = "a CUDA graph needs an NVIDIA GPU"
     elif not t.method.capturable:
         obstacle = f"method {t.method.name} looks at values in its step"
+    elif t.recipe.sam:
+        obstacle = "the second pass of recipe.sam needs the random numbers of the first again"
     if mode == "graph" and obstacle:
         raise UserError(f"run.step: graph is not possible, {obstacle}; choose auto, eager or compile")
     if mode == "auto" and obstacle and t.device.type == "cuda":
@@ -52,7 +55,7 @@ class GraphedStep(Step):
     What the warm-up of a capture changes is put back, so that capturing changes no number.
     """
 
-    def __init__(self, training: Training, optimizer: torch.optim.SGD, *, compiled: bool = False) -> None:
+    def __init__(self, training: Training, optimizer: torch.optim.Optimizer, *, compiled: bool = False) -> None:
         super().__init__(training, optimizer, compiled=compiled)
         self._graphs: dict[int, tuple[StepInput, torch.cuda.CUDAGraph]] = {}
         self._pool = torch.cuda.graph_pool_handle()  # no step needs what another left in it: one pool serves all sizes
@@ -80,7 +83,7 @@ class GraphedStep(Step):
     def _capture(self, given: StepInput) -> tuple[StepInput, torch.cuda.CUDAGraph]:
         """Capture a step and return its input buffers and graph. Nothing else is changed."""
         device, buffers = self.training.device, given.clone()
-        self._make_momentum()
+        make_state(self.optimizer)  # it must exist before a capture
         changing = self._changing_tensors()
         before, totals = [tensor.detach().clone() for tensor in changing], copy.deepcopy(self.totals.state_dict())
         random = torch.get_rng_state(), torch.cuda.get_rng_state(device)
@@ -118,14 +121,6 @@ class GraphedStep(Step):
             torch.cuda.set_stream(stream)  # a capture that fails leaves its own behind
         return graph
 
-    def _make_momentum(self) -> None:
-        """Make momentum buffers of 0, which leave the first step as it is: they must exist before a capture."""
-        for group in self.optimizer.param_groups:
-            for parameter in group["params"]:
-                state = self.optimizer.state[parameter]
-                if group["momentum"] and state.get("momentum_buffer") is None:
-                    state["momentum_buffer"] = torch.zeros_like(parameter)
-
     def _changing_tensors(self) -> list[Tensor]:
         """Collect all tensors, but the totals, that outlive a step and that it may change."""
         modules = (self.training.model, self.training.method)
@@ -133,4 +128,5 @@ class GraphedStep(Step):
         tensors += [
             value for state in self.optimizer.state.values() for value in state.values() if torch.is_tensor(value)
         ]
+        tensors += self.average.tensors()
         return list({id(tensor): tensor for tensor in tensors}.values())

@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 
 from ltkd.data import Batch, DeviceData, EpochPlan, SecondViews
+from ltkd.loop.averaging import build_average
+from ltkd.loop.optimizers import build_optimizer, load_state
+from ltkd.loop.sharpness import sharpness_aware_gradient
 from ltkd.loop.totals import Totals
 from ltkd.loop.training import Training
 from ltkd.losses import group_mass
@@ -55,12 +58,13 @@ class Step:
     from an input of the caller's.
     """
 
-    def __init__(self, training: Training, optimizer: torch.optim.SGD, *, compiled: bool = False) -> None:
+    def __init__(self, training: Training, optimizer: torch.optim.Optimizer, *, compiled: bool = False) -> None:
         self.training = training
         self.optimizer = optimizer
         self.compiled = compiled
         if compiled:
             self._forward = torch.compile(self._forward)
+        self.average = build_average(training.model, training.recipe)
         self.totals = Totals(training.device)
 
     def start_epoch(self, epoch: int, plan: EpochPlan, learning_rate: float) -> None:
@@ -98,12 +102,35 @@ class Step:
         t = self.training
         batch = given.batch(t.train)
 
-        terms, student, teacher = self._forward(batch)
-
         self.optimizer.zero_grad(set_to_none=True)
-        sum(terms.values()).backward()
+        if t.recipe.sam:
+            metrics = sharpness_aware_gradient(
+                lambda: self._differentiate(batch), self.optimizer, (t.model, t.method), radius=t.recipe.sam
+            )
+        else:
+            metrics = self._differentiate(batch)
         self.optimizer.step()
+        self.average.update()
+        self.totals.add(metrics, len(batch.labels))
+        return metrics
 
+    def _differentiate(self, batch: Batch) -> dict[str, Tensor]:
+        """Add the gradient of the objective, part of the batch by part. Returns the metrics of the whole batch."""
+        parts = batch.parts(self.training.recipe.accumulation)
+        if len(parts) == 1:
+            return self._differentiate_part(batch, 1.0)
+        metrics: dict[str, Tensor] = {}
+        for part in parts:
+            share = len(part.labels) / len(batch.labels)
+            for name, value in self._differentiate_part(part, share).items():
+                metrics[name] = metrics.get(name, 0) + share * value
+        return metrics
+
+    def _differentiate_part(self, batch: Batch, share: float) -> dict[str, Tensor]:
+        t = self.training
+        terms, student, teacher = self._forward(batch)
+        loss = sum(terms.values())
+        (loss if share == 1 else share * loss).backward()
         with torch.no_grad():
             metrics = {f"loss/{name}": term.detach() for name, term in terms.items()}
             metrics["accuracy"] = batch.accuracy(student.logits.argmax(1))
@@ -111,9 +138,7 @@ class Step:
                 if output is not None:
                     mass = group_mass(output.logits.detach(), t.groups, len(t.split.group_names))
                     metrics[f"group_mass/{role}"] = 100 * mass.mean(0)
-            metrics |= {name: sums / len(batch.labels) for name, sums in t.method.figures.items()}
-            self.totals.add(metrics, len(batch.labels))
-        return metrics
+            return metrics | {name: sums / len(batch.labels) for name, sums in t.method.figures.items()}
 
     def _forward(self, batch: Batch) -> tuple[dict[str, Tensor], ModelOutput, ModelOutput | None]:
         """Run the networks and losses. Returns weighted terms by name, the student's output and the teacher's."""
@@ -149,13 +174,13 @@ class Step:
                 group["lr"] = torch.tensor(value, device=device)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"optimizer": self.optimizer.state_dict(), "totals": self.totals.state_dict()}
+        parts = {"optimizer": self.optimizer, "totals": self.totals, "average": self.average}
+        return {name: part.state_dict() for name, part in parts.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.optimizer.load_state_dict(state["optimizer"])
-        for group in self.optimizer.param_groups:  # as this device wants it, not the one that wrote the checkpoint
-            group["fused"] = self.optimizer.defaults["fused"]
+        load_state(self.optimizer, state["optimizer"])
         self.totals.load_state_dict(state["totals"])
+        self.average.load_state_dict(state.get("average", {}))  # which checkpoints of before do not have
 
     def close(self) -> None:
         """Give back what the steps hold beside the training's own tensors."""
@@ -163,15 +188,8 @@ class Step:
             torch.compiler.reset()
 
 
-def make_optimizer(training: Training) -> torch.optim.SGD:
-    """Make the recipe's SGD on the parameters of network and method."""
-    t, recipe = training, training.recipe
+def make_optimizer(training: Training) -> torch.optim.Optimizer:
+    """Make the recipe's optimizer on the parameters of network and method."""
+    t = training
     groups = [*t.method.task_loss.network_parameter_groups(t.model), *t.method.parameter_groups()]
-    return torch.optim.SGD(
-        [group for group in groups if group["params"]],
-        lr=recipe.learning_rate,
-        momentum=recipe.momentum,
-        nesterov=recipe.nesterov,
-        weight_decay=recipe.weight_decay,
-        fused=True if t.device.type == "cuda" else None,  # one kernel, which reads the learning rate on the device
-    )
+    return build_optimizer([group for group in groups if group["params"]], t.recipe, t.device)

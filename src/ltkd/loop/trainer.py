@@ -87,6 +87,7 @@ class Trainer:
         state = self.state
         if state.last is None:  # no epoch at all: a pretrained network used as it is
             self.evaluate()
+        self.step.average.deploy()
         accuracy: Accuracy = {"last": state.last, "best": state.best, "selected": state.selected}
         return FitResult(accuracy, state.seconds, self.images_per_second())
 
@@ -178,6 +179,10 @@ class Trainer:
 
     def evaluate(self) -> dict[str, Evaluation]:
         """Evaluate the network as it is now on the parts held out, in their order, and note it in the state."""
+        with self.step.average.applied():
+            return self._evaluate()
+
+    def _evaluate(self) -> dict[str, Evaluation]:
         t, state = self.training, self.state
         evaluations = {name: evaluate(t.model, part, t.split, t.autocast) for name, part in t.held_out.items()}
         test, validation = evaluations["test"], evaluations.get("validation")

@@ -28,29 +28,34 @@ def effective_number_weights(class_counts: Tensor, *, beta: float | Tensor) -> T
 
 
 @full_precision
-def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of softmax(logits), in full precision whatever the type of the logits."""
-    return F.cross_entropy(logits, target)
+def cross_entropy(logits: Tensor, target: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of softmax(logits), in full precision whatever the type of the logits.
+
+    label_smoothing: e of the targets (1 - e) * one-hot + e / C (Szegedy et al., arXiv:1512.00567).
+    """
+    return F.cross_entropy(logits, target, label_smoothing=label_smoothing)
 
 
 @full_precision
-def balanced_softmax(logits: Tensor, target: Tensor, class_counts: Tensor) -> Tensor:
-    """Balanced softmax: cross-entropy of softmax(z + log n).
+def balanced_softmax(logits: Tensor, target: Tensor, class_counts: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+    """Balanced softmax: cross-entropy of softmax(z + log n); label_smoothing as in `cross_entropy`.
 
     Ren et al.: Balanced Meta-Softmax for Long-Tailed Visual Recognition, arXiv:2007.10740.
     """
-    return F.cross_entropy(logits + class_counts.to(logits.dtype).log(), target)
+    return F.cross_entropy(logits + class_counts.to(logits.dtype).log(), target, label_smoothing=label_smoothing)
 
 
 @full_precision
-def logit_adjusted(logits: Tensor, target: Tensor, class_counts: Tensor, *, tau: float) -> Tensor:
+def logit_adjusted(
+    logits: Tensor, target: Tensor, class_counts: Tensor, *, tau: float, label_smoothing: float = 0.0
+) -> Tensor:
     """Logit-adjusted cross-entropy, of softmax(z + tau * log pi) with the class priors pi = n / sum(n).
 
     tau = 1 is the balanced softmax, tau = 0 plain cross-entropy.
     Menon et al.: Long-Tail Learning via Logit Adjustment, arXiv:2007.07314.
     """
     prior = class_counts.to(logits.dtype) / class_counts.sum()
-    return F.cross_entropy(logits + tau * prior.log(), target)
+    return F.cross_entropy(logits + tau * prior.log(), target, label_smoothing=label_smoothing)
 
 
 @full_precision

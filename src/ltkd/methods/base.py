@@ -7,13 +7,13 @@ a module.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from ltkd.data.batches import Batch
+from ltkd.data.batches import Batch, DeviceData
 from ltkd.errors import unknown_name
 from ltkd.models.output import ModelOutput
 from ltkd.ranges import NonNegative
@@ -39,6 +39,7 @@ class Needs:
     input_gradients: bool = False  # a graph from both networks' logits back to batch.images
     second_view: bool = False  # batch.second_view: the batch's images strongly augmented
     networks: bool = False  # runs a network on images of its own, through context.networks
+    held_out: bool = False  # trains on the validation split's images too, context.held_out
 
     @property
     def teacher_logits_only(self) -> bool:
@@ -61,6 +62,9 @@ class Networks:
     teacher: Callable[..., ModelOutput]
     student_classifier: nn.Module | None
     teacher_classifier: nn.Module | None
+    # the student with other parameters, student_at(parameters, images), which changes nothing of it; and its own
+    student_at: Callable[[Mapping[str, Tensor], Tensor], ModelOutput] | None = None
+    student_parameters: Mapping[str, nn.Parameter] = field(default_factory=dict)
     # the batch normalisation before each stage's last activation, None where there is none or the network does not say
     teacher_norms: Sequence[nn.BatchNorm2d | None] | None = None
 
@@ -80,6 +84,8 @@ class MethodContext:
     student: ModelOutput | None = None  # of one dry forward pass with features: shapes
     teacher: ModelOutput | None = None
     networks: Networks | None = None  # student and teacher; None where no teacher is needed
+    held_out: DeviceData | None = None  # the validation split's images, where there is one
+    learning_rate: Callable[[int], float] | None = None  # of an epoch, counted from 1
     num_extra_teachers: int = 0  # entries of batch.extra_logits
     student_name: str = "student"  # for messages
     teacher_name: str = "teacher"
@@ -92,13 +98,14 @@ class Method(Settings, nn.Module):
     paper: ClassVar[str]
     fidelity: ClassVar[str]  # a key of FIDELITY
     needs: ClassVar[Needs] = Needs()
-    made_for_task_losses: ClassVar[Mapping[str, str]] = {}  # {"teacher": name}; compatibility.py warns of another
+    made_for: ClassVar[Mapping[str, str]] = {}  # {"teacher.task_loss": "ce"}; compatibility.py warns of another
     reads_labels: ClassVar[bool] = False  # beside the task loss: each image's one label or row, which a mixture lacks
     keeps_classifier: ClassVar[bool] = True  # the student is deployed with its own, whatever `adapt_student` does
     needs_teacher_statistics = False  # `prepare` wants the teacher's logits on the whole training set
     # Every step gives the device the same work: no value is read from it, no choice and no shape depends on one, and
     # what changes from epoch to epoch is in buffers, changed in place. Then a GPU runs the step as one captured graph.
     capturable: ClassVar[bool] = True
+    learns_once_a_step: ClassVar[bool] = False  # more than parameters by gradient and buffers changes in `forward`
     reports_robustness: ClassVar[bool] = False  # the accuracy under attack belongs to its result
 
     task_weight: NonNegative

@@ -34,7 +34,7 @@ class ClassConditionalKD(Method):
         "Learning via Logit Adjustment, arXiv:2007.07314"
     )
     fidelity = "inspired"
-    made_for_task_losses: ClassVar = {"teacher": "ce", "student": "balanced_softmax"}
+    made_for: ClassVar = {"teacher.task_loss": "ce", "student.task_loss": "balanced_softmax"}
 
     weight: NonNegative
     temperature: Positive

@@ -72,7 +72,7 @@ class DiVE(Method):
 
     paper = "He, Wu, Wei: Distilling Virtual Examples for Long-tailed Recognition, arXiv:2103.15042"
     fidelity = "faithful"
-    made_for_task_losses: ClassVar = {"teacher": "balanced_softmax", "student": "balanced_softmax"}
+    made_for: ClassVar = {"teacher.task_loss": "balanced_softmax", "student.task_loss": "balanced_softmax"}
 
     weight: NonNegative
     temperature: Positive

@@ -1,13 +1,15 @@
-"""The last layer of a network: the cosine classifier, and changing one for another."""
+"""The last layer of a network: its kinds by name, the cosine classifier, and changing one for another."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ltkd.errors import UserError
+from ltkd.errors import UserError, unknown_name
 from ltkd.models.adapter import AdaptedModel
+from ltkd.ranges import Positive
 
 
 class CosineClassifier(nn.Module):
@@ -33,6 +35,33 @@ class CosineClassifier(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
             return self.scale * F.linear(F.normalize(x), F.normalize(self.weight))
+
+
+def keep_classifier(model: nn.Module) -> None:
+    """The linear layer that the network comes with."""
+
+
+def use_cosine_classifier(model: nn.Module, *, scale: Positive = 30.0) -> None:
+    """A `CosineClassifier` in its place, whose directions start at random. Scale: GML's (arXiv:2305.01160)."""
+    replace_classifier(
+        model, lambda old: CosineClassifier(old.in_features, old.out_features, scale=scale), "classifier: cosine"
+    )
+
+
+CLASSIFIERS: dict[str, Callable[..., None]] = {"linear": keep_classifier, "cosine": use_cosine_classifier}
+
+
+def classifier_kind(name: str) -> Callable[..., None]:
+    """The function that gives a new network a classifier of that name. UserError if unknown."""
+    if name not in CLASSIFIERS:
+        raise unknown_name("classifier", name, CLASSIFIERS)
+    return CLASSIFIERS[name]
+
+
+def give_classifier(model: nn.Module, choice: str | Mapping[str, Any]) -> None:
+    """Change the classifier of a new network, in place, to the kind of a name or {name: ..., its settings}."""
+    settings = {"name": choice} if isinstance(choice, str) else dict(choice)
+    classifier_kind(settings.pop("name"))(model, **settings)
 
 
 def linear_classifier(model: nn.Module, purpose: str) -> nn.Linear:

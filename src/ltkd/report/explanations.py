@@ -13,7 +13,10 @@ def explanations(report: Report) -> list[str]:
     lines = [f"{kind}; mean ± sample standard deviation {averaged_over(report)}."]
     if any(one.summary is None for column in report.columns for row in column.rows for one in row.values.values()):
         lines.append(f"{NOT_AVAILABLE}: no run has that value.")
-    found = {row.fidelity for column in report.columns for row in column.rows}
+    rows = [row for column in report.columns for row in column.rows]
+    if learned := ", ".join(dict.fromkeys(row.label for row in rows if row.learned_from_validation)):
+        lines.append(f"Trained on the images of the validation split too, unlike the other rows: {learned}.")
+    found = {row.fidelity for row in rows}
     lines += [f"{mark} {kind}: {FIDELITY[kind]}." for kind, mark in FIDELITY_MARKS.items() if kind in found]
     lines += about_differences(report)
     lines += [f"[{number}] {source}" for number, source in enumerate(report.sources, 1)]

@@ -94,6 +94,7 @@ class Findings(TypedDict):
     further_teacher_results: list[TeacherResult]
     before_retraining: NotRequired[Accuracy]  # after the first of two stages
     post_hoc: PostHoc
+    learned_from_validation: NotRequired[Literal[True]]  # the method trained on the validation split's images
     robustness: NotRequired[Robustness | None]  # of a student
 
 

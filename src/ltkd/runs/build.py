@@ -1,17 +1,21 @@
 """Builds a network from its seed, and its objective."""
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.func import functional_call
 
 from ltkd.config.schema import Network, Teacher
 from ltkd.errors import UserError
+from ltkd.loop.schedule import learning_rate
 from ltkd.methods import Method, MethodContext, Networks, build_method, method_class
 from ltkd.models import build_model, load_weights
-from ltkd.models.classifier import order_classes
+from ltkd.models.classifier import give_classifier, order_classes
+from ltkd.models.output import ModelOutput
 from ltkd.models.own_input import OwnInput
 from ltkd.results.result import Result
 from ltkd.runs.retrain import check_retraining
@@ -34,10 +38,11 @@ def new_model(setup: Setup, network: Network, seed: int) -> nn.Module:
         network.name, num_classes=dataset.num_classes, in_channels=dataset.channels, pretrained=network.pretrained,
         **network.arguments,
     )  # fmt: skip
+    give_classifier(model, network.classifier)
     build_task_loss(network.task_loss, torch.as_tensor(setup.data.split.class_counts)).adapt_network(model)
     check_retraining(network, model)
-    checkpoint = given_weights(network)
-    if checkpoint is not None:
+    if isinstance(network, Teacher) and network.checkpoint is not None:
+        checkpoint = network.checkpoint
         load_weights(model, Path(checkpoint), key=network.checkpoint_key)
         if network.class_names is not None:
             order_classes(model, network.class_names, setup.data.class_names)
@@ -114,6 +119,8 @@ def _context(
         teacher=predict(setup, teacher.model, images, features=True) if teacher is not None else None,
         num_train=len(setup.train),
         networks=_networks(model, teacher.model) if teacher is not None else None,
+        held_out=setup.validation,
+        learning_rate=functools.partial(learning_rate, setup.config.recipe_of(network)),
         num_extra_teachers=num_extra_teachers,
         student_name=network.name,
         teacher_name=setup.config.teacher.name,
@@ -127,7 +134,15 @@ def _networks(student: nn.Module, teacher: nn.Module) -> Networks:
         student_classifier=getattr(student, "classifier", None),
         teacher_classifier=getattr(teacher, "classifier", None),
         teacher_norms=getattr(teacher, "preact_norms", None),
+        student_at=functools.partial(run_at, student),
+        student_parameters={name: p for name, p in student.named_parameters() if p.requires_grad},
     )
+
+
+def run_at(model: nn.Module, parameters: Mapping[str, Tensor], images: Tensor) -> ModelOutput:
+    """The network's output with other parameters, in the mode that it is in; its buffers stay as they are."""
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    return functional_call(model, {**parameters, **buffers}, (images,))
 
 
 def given_weights(network: Network) -> str | None:

@@ -13,6 +13,7 @@ from ltkd.errors import UserError
 from ltkd.files import file_sha256, read_json
 from ltkd.methods import MethodContext, Networks, build_method, method_class
 from ltkd.models import build_model, load_weights
+from ltkd.models.classifier import give_classifier
 from ltkd.results.files import RunFiles
 from ltkd.results.read import read_result
 from ltkd.results.result import Result
@@ -77,7 +78,9 @@ def architecture_of(settings: Mapping[str, Any], result: Result) -> dict[str, An
 
 def _layers(network: Mapping[str, Any]) -> dict[str, Any]:
     arguments = {key: value for key, value in network["arguments"].items() if key not in STARTING_POINT}
-    return {"name": network["name"], "arguments": arguments, "task_loss": network["task_loss"]}
+    layers = {"name": network["name"], "arguments": arguments, "task_loss": network["task_loss"]}
+    classifier = network.get("classifier", "linear")  # which older runs do not say
+    return layers if classifier == "linear" else layers | {"classifier": classifier}
 
 
 def build_network(architecture: Mapping[str, Any]) -> nn.Module:
@@ -100,5 +103,6 @@ def build_network(architecture: Mapping[str, Any]) -> nn.Module:
 def _build(network: Mapping[str, Any], data: Mapping[str, Any]) -> nn.Module:
     num_classes = data["num_classes"]
     model = build_model(network["name"], num_classes, in_channels=data["channels"], **network["arguments"])
+    give_classifier(model, network.get("classifier", "linear"))
     build_task_loss(network["task_loss"], torch.ones(num_classes)).adapt_network(model)
     return model.eval()

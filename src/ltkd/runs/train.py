@@ -116,6 +116,8 @@ def _train_network(
             second = retrain(run.network, training, cross_entropy, directory.retraining, tracker)
             fitted = fitted.followed_by(second)
         findings["post_hoc"] = post_hoc_corrections(setup, model)
+        if method.needs.held_out:
+            findings["learned_from_validation"] = True
         if run.role == "student":
             findings["robustness"] = accuracy_under_attack(setup, method, model, teacher.model if teacher else None)
         result = write_result(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ltkd import losses
 from ltkd.errors import UserError, unknown_name
-from ltkd.ranges import NonNegative
+from ltkd.ranges import Fraction, NonNegative
 from ltkd.settings import Settings
 from ltkd.task_losses.class_counts import check_every_class
 
@@ -84,8 +84,10 @@ def build_task_loss(choice: str | Mapping[str, Any], class_counts: Tensor) -> Ta
 class CrossEntropy(TaskLoss):
     """Plain cross-entropy."""
 
+    label_smoothing: Fraction = 0.0
+
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return losses.cross_entropy(logits, labels)
+        return losses.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
 
 
 @register_task_loss("balanced_softmax")
@@ -95,8 +97,10 @@ class BalancedSoftmax(TaskLoss):
     needs_every_class = True
     corrects_prior = True
 
+    label_smoothing: Fraction = 0.0
+
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return losses.balanced_softmax(logits, labels, self.class_counts)
+        return losses.balanced_softmax(logits, labels, self.class_counts, label_smoothing=self.label_smoothing)
 
 
 @register_task_loss("logit_adjusted")
@@ -107,6 +111,8 @@ class LogitAdjusted(TaskLoss):
     corrects_prior = True
 
     tau: NonNegative = 1.0
+    label_smoothing: Fraction = 0.0
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return losses.logit_adjusted(logits, labels, self.class_counts, tau=self.tau)
+        smoothing = self.label_smoothing
+        return losses.logit_adjusted(logits, labels, self.class_counts, tau=self.tau, label_smoothing=smoothing)
