@@ -3,6 +3,7 @@
     python scripts/benchmark.py dataset=cifar100_lt teacher=resnet32x4 student=resnet8x4 recipe=mdistiller
     python scripts/benchmark.py dataset=cifar100_lt jobs=4 steps=50 rounds=5        quieter numbers; 4 jobs side by side
     python scripts/benchmark.py dataset=cifar100_lt --scaling                       over batch size, classes and jobs
+    python scripts/benchmark.py dataset=tiny_imagenet_lt100 --images              files, against ImageFolder
 
 The table is also written to outputs/benchmark/, with the numbers as JSON. Nothing else should run meanwhile.
 """
@@ -10,9 +11,16 @@ The table is also written to outputs/benchmark/, with the numbers as JSON. Nothi
 import argparse
 import shutil
 import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ltkd.commands.script import Parser, command, whole_number
+
+if TYPE_CHECKING:
+    from ltkd.config.schema import Config
 
 PARSER = Parser(__doc__)
 PARSER.add_argument(
@@ -25,6 +33,7 @@ PARSER.add_argument(
 PARSER.add_argument("--rounds", type=whole_number, default=3, metavar="N", help="default: 3")
 PARSER.add_argument("--jobs", type=whole_number, metavar="N", help="side by side (default: 4 on a GPU, else 2)")
 PARSER.add_argument("--scaling", action="store_true", help="over batch size, classes and jobs")
+PARSER.add_argument("--images", action="store_true", help="image files, streamed, against ImageFolder + DataLoader")
 
 
 @command(PARSER)
@@ -41,6 +50,9 @@ def main(options: argparse.Namespace, settings: list[str]) -> None:
 
     steps, rounds, scaling = options.steps, options.rounds, options.scaling
     config = load_config(compose_values("wandb.mode=disabled", *settings))
+    if options.images:
+        sys.stdout.write(f"{images(config, steps, rounds, say)}\n")
+        return
     device = resolve_device(config.device)
     jobs = options.jobs or (4 if device.type == "cuda" else 2)
     variants = (scaling_variants if scaling else standard_variants)(config, device.type == "cuda", jobs)
@@ -61,6 +73,26 @@ def main(options: argparse.Namespace, settings: list[str]) -> None:
     write_text(root / f"{name}.md", text + "\n")
     write_json(root / f"{name}.json", as_json(rows, config, settings, steps, rounds))
     sys.stdout.write(f"{text}\n")
+
+
+def images(config: "Config", steps: int, rounds: int, say: Callable[[str], None]) -> str:
+    """Measures reading images from files and returns the table."""
+    from ltkd.benchmark import images_table, measure_images
+    from ltkd.files import write_json, write_text
+    from ltkd.loop.precision import set_backends
+    from ltkd.machine import device_name, num_cores, resolve_device
+
+    set_backends(config.precision, config.run.threads, config.dataset.image_size)
+    workers = num_cores() if config.dataset.workers == "auto" else config.dataset.workers
+    root = Path(config.output_root) / "benchmark"
+    with tempfile.TemporaryDirectory() as folder:
+        rows = measure_images(config, workers=workers, steps=steps, rounds=rounds, folder=Path(folder), say=say)
+    name = device_name(resolve_device(config.device))
+    title = f"{workers} workers, batch {config.recipe.batch_size}, {config.student.name}; {rounds} rounds, {name}"
+    text = images_table(rows, title)
+    write_text(root / "images.md", text + "\n")
+    write_json(root / "images.json", {"title": title, "rows": [asdict(row) for row in rows]})
+    return text
 
 
 if __name__ == "__main__":

@@ -102,6 +102,7 @@ def few_images(data: LongTailData, num_images: int) -> LongTailData:
         train_labels=data.train_labels[rows],
         test_images=data.test_images[test],
         test_labels=data.test_labels[test],
+        sha256={},  # of other images
     )
 
 

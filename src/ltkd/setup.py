@@ -11,6 +11,7 @@ from ltkd.config.schema import Config
 from ltkd.data import (
     DeviceData,
     LongTailData,
+    build_augmentation,
     device_data,
     load_data,
     make_groups,
@@ -37,7 +38,8 @@ def prepare(config: Config) -> Setup:
     """Data loaded and on the device, torch set up. UserError when the data is absent, damaged or does not fit."""
     set_backends(config.precision, config.run.threads, config.dataset.image_size)
     device = _current_device(config)
-    data = load_data(config.dataset, Path(config.data_root))
+    crops = build_augmentation(config.recipe_of(config.student).augmentation).resized_crop is not None
+    data = load_data(config.dataset, Path(config.data_root), device=device, resized_crops=crops)
     return Setup(
         config, data, device,
         train=device_data(data, "train", device=device),

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ltkd.benchmark import Measurement, Variant, as_json, markdown, measure, scaling_variants, standard_variants
+from ltkd.benchmark.images import Kind, images_table, measure_images
 from ltkd.benchmark.loops import EngineLoop, PlainLoop
 from ltkd.errors import UserError
 
@@ -115,3 +116,15 @@ def test_bad_settings_are_one_message(capsys):
 def test_a_method_that_the_plain_loop_cannot_run_is_refused(make_config, tmp_path):
     with pytest.raises(UserError, match="does not know how to run mlkd"):
         PlainLoop(make_config("method=mlkd"), tmp_path)
+
+
+def test_streamed_images_are_measured_against_a_plain_loop(make_config, tmp_path):
+    kinds = [Kind(16, (16, 16), "crop_flip"), Kind(16, (30, 20), "resized_crop_flip")]
+    config = make_config("recipe.batch_size=4")
+    measure = {"workers": 0, "steps": 3, "rounds": 1, "folder": tmp_path / "files", "say": lambda text: None}
+    rows = [row for kind in kinds for row in measure_images(config, **measure, kinds=[kind])]
+    assert [row.name for row in rows] == ["ImageFolder + DataLoader", "stream"] * 2
+    assert all(0 < row.waiting_share < 1 and row.images_per_second > 0 for row in rows)
+    lines = images_table(rows[:2], "title").splitlines()
+    ratio = rows[1].images_per_second / rows[0].images_per_second
+    assert [cell.strip() for cell in lines[5].split("|")][3] == f"{ratio:.2f}"

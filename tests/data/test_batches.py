@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional as reference
 
-from ltkd.data import DeviceData, StreamedData, batches, device_data, load_data
+from ltkd.data import DeviceData, StreamedData, device_data, load_data, storage
 from ltkd.errors import UserError
 
 
@@ -163,7 +163,7 @@ def test_images_that_do_not_fit_are_streamed(dataset_config, tmp_path, monkeypat
     data = load_data(dataset_config("digits_lt"), tmp_path)
     needed = 2 * len(data.train_labels) * 10 * 10
     for available, expected in ((needed * 2, DeviceData), (needed, StreamedData), (None, DeviceData)):
-        monkeypatch.setattr(batches, "available_memory", lambda device, available=available: available)
+        monkeypatch.setattr(storage, "available_memory", lambda device, available=available: available)
         assert type(device_data(data, "train", device="cpu")) is expected
     assert "train images: streamed" in caplog.text
     data = load_data(dataset_config("digits_lt", storage="stream"), tmp_path)

@@ -84,7 +84,7 @@ FOLDERS = {
     "duplicates": (
         lambda root: write(root / "test/ape/1.png", 0), {"duplicates": "error"}, r"duplicates: 1 of 4 .*ape/1\.png",
     ),
-    "too large": (None, {"image_size": 200_000}, r"dataset\.image_size: 9 decoded images .* GB are free"),
+    "too large": (None, {"image_size": 200_000}, r"dataset\.image_size: 64 images .* GB are free"),
     "empty file": (lambda root: (root / "train/ape/2.png").write_bytes(b""), {}, r"ape/2\.png \(empty file\)"),
     "cut off": (lambda root: cut_jpeg(root / "train/ape/2.jpg"), {}, r"ape/2\.jpg \(.*truncated.*\)"),
     "no picture": (lambda root: (root / "train/ape/2.png").write_text("hello"), {}, r"ape/2\.png \(no image"),

@@ -6,8 +6,9 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 
-from ltkd.data import image_files, load_data
+from ltkd.data import device_data, image_files, load_data
 from ltkd.data.image_files import ImageFiles
 from tests.data.pictures import pixels, write, write_folder
 
@@ -81,15 +82,16 @@ def test_a_folder_that_cannot_be_written_is_decoded_every_time(files, caplog):
     assert "decoded images are not kept" in caplog.text
 
 
-def test_20000_files_are_opened_once_each(own_images, tmp_path):
-    """The first run opens each image once, the next none; each folder is listed once."""
+@pytest.mark.parametrize("storage", ["memory", "stream"])
+def test_20000_files_are_opened_once_each(own_images, tmp_path, storage):
+    """The first run opens each image once, the next none; each folder is listed once. An epoch opens each once more."""
     root = tmp_path / "own"
     write_folder(root / "test", {f"{label:02}": 1 for label in range(20)}, first=100)
     for label in range(20):
         path = write(root / f"train/{label:02}/0.bmp", label, side=2)
         for number in range(1, 1000):
             os.link(path, path.with_name(f"{number}.bmp"))
-    config = own_images(path=root, image_size=2, crop_padding=0)
+    config = own_images(path=root, image_size=2, crop_padding=0, storage=storage, workers=0)
     opened = []
     for _ in range(2):
         COUNTED.clear()
@@ -102,3 +104,12 @@ def test_20000_files_are_opened_once_each(own_images, tmp_path):
         assert COUNTED["open", False] <= 100
         assert len(data.train_labels) == 20000
     assert opened == [20000, 0]
+    if storage == "stream":
+        train = device_data(data, "train", device="cpu")
+        plan = train.draw_epoch(torch.Generator())
+        COUNTED.clear()
+        COUNTING.append(True)
+        for step in range(train.num_batches(500)):
+            train.fetch(plan, step, 500)
+        COUNTING.clear()
+        assert COUNTED["open", True] == 20000

@@ -12,6 +12,7 @@ from ltkd.commands.export import main
 from ltkd.commands.predict import main as predict
 from ltkd.data.decoding import decode
 from ltkd.deploy import formats
+from ltkd.deploy.latency import measure, peak_memory
 from ltkd.deploy.open import open_network
 from tests.data.pictures import pixels
 
@@ -74,6 +75,15 @@ def test_scaling_inside_is_that_of_reading_a_file(example, opened, tmp_path, hei
     for file in ("model.safetensors", "model.pt2", "model.onnx"):
         for count in (1, 3):
             assert np.abs(opened[file].classify(np.repeat(raw, count, 0)) - expected).max() < 0.05
+
+
+def test_a_file_is_timed_in_a_process_that_loads_what_it_needs(exported):
+    timing = measure(exported / "model.onnx", threads=1, seconds=0.01)
+    for batch in (1, 64):
+        assert 0 < timing.p50[batch] <= timing.p99[batch]
+        assert timing.calls[batch] >= 20
+    with_torch = peak_memory()  # of this process
+    assert 10e6 < timing.peak_memory < with_torch
 
 
 def test_without_the_libraries_the_message_says_what_to_install(example, monkeypatch, capsys):

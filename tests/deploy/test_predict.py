@@ -1,23 +1,27 @@
 """Predictions from a run's folder: the run's own network, on any files, without its data."""
 
 import csv
+import dataclasses
 import json
 import shutil
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ltkd.commands.predict import main
 from ltkd.config.compose import compose_values
 from ltkd.config.identity import student_run
 from ltkd.config.load import load_config
+from ltkd.data.decoding import decode
 from ltkd.deploy.data import data_of_run
 from ltkd.deploy.open import open_network
+from ltkd.deploy.served import ServedNetwork
 from ltkd.loop.evaluate import summarize
 from ltkd.runs.load import load_run
 from ltkd.runs.run import run_experiment
-from tests.data.pictures import write
+from tests.data.pictures import pixels, write
 
 
 def predicted(capsys, *arguments):
@@ -48,13 +52,19 @@ def test_a_network_with_the_teachers_classifier_comes_back(example):
     assert found.group_mass == pytest.approx(result["accuracy"]["last"]["group_mass"], abs=1e-3)
 
 
+def test_a_teacher_serves_as_well(example):
+    teacher = open_network(example.result["teacher_result"]["directory"]).about
+    assert teacher.method == "teacher"
+    assert teacher.accuracy["all"] == example.result["teacher_result"]["accuracy"]["last"]["all"]
+
+
 def test_files_folders_and_lists_without_the_training_data(example, tmp_path, capsys):
     moved = tmp_path / "elsewhere"
     shutil.copytree(example.run, moved)
     shutil.copytree(example.photos / "test" / "ant", tmp_path / "photos" / "inner")
     large = write(tmp_path / "large.png", 7, side=40)
     (tmp_path / "list.txt").write_text("large.png\nphotos/inner/0.png\n")
-    code, rows, _ = predicted(capsys, moved, tmp_path / "photos", large, tmp_path / "list.txt", "batch=2")
+    code, rows, _ = predicted(capsys, moved, tmp_path / "photos", "batch=2", large, tmp_path / "list.txt")
     assert code == 0
     names = [row["file"].removeprefix(f"{tmp_path}/") for row in rows]
     assert names == [*(f"photos/inner/{i}.png" for i in range(3)), "large.png", "large.png", "photos/inner/0.png"]
@@ -132,3 +142,16 @@ def test_wrong_calls_are_one_line(example, tmp_path, arguments, message, capsys)
     assert error.startswith("error: ")
     assert error.count("\n") == 1
     assert message in error
+
+
+@pytest.mark.parametrize(("height", "width"), [(12, 12), (31, 50), (70, 20), (9, 7)])
+def test_scaling_after_resized_crops_is_that_of_reading_a_file(example, tmp_path, height, width):
+    """The shorter side becomes 14 pixels, the centre's 12 are cut out; an image of 12 comes whole."""
+    about = dataclasses.replace(open_network(example.run).about, shorter_side=14, mean=[0.0] * 3, std=[1.0] * 3)
+    picture = Image.fromarray(pixels(3, side=6)).resize((width, height), Image.Resampling.BICUBIC)
+    picture.save(tmp_path / "picture.png")
+    raw = torch.from_numpy(np.asarray(picture).transpose(2, 0, 1).copy())[None]
+    expected = torch.from_numpy(decode(tmp_path / "picture.png", channels=3, size=12, shorter=14))
+    assert about.image_size == 12
+    served = ServedNetwork(torch.nn.Identity(), about)(raw)[0]
+    assert (255 * served - expected).abs().max() < 2.5  # Pillow rounds its weights, in either direction

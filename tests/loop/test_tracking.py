@@ -219,7 +219,7 @@ def test_what_is_sent_of_a_killed_and_resumed_offline_run_has_every_epoch_once(t
         for record in records(sent)
         if record.WhichOneof("record_type") == "history"
     ]
-    assert [(row["epoch"], row["x"]) for row in rows if "epoch" in row] == [(1, 0.5), (2, 1.0), (3, 1.5)]
+    assert [(row["epoch"], row["x"]) for row in rows if "x" in row] == [(1, 0.5), (2, 1.0), (3, 1.5)]
     assert [row["retraining/epoch"] for row in rows if "retraining/epoch" in row] == [1, 2]
     assert any("classes.nrows" in row and row["classes.nrows"] == 2 for row in rows)
     assert any(key.startswith("bias") for row in rows for key in row)

@@ -1,5 +1,6 @@
 """A method with its YAML settings for two real networks, untrained, and one step's terms."""
 
+import copy
 import dataclasses
 
 import torch
@@ -11,7 +12,7 @@ from ltkd.methods import Method, MethodContext, Networks, build_method
 from ltkd.models import build_model
 from ltkd.task_losses import build_task_loss
 
-from ..conftest import compose_values
+from ..conftest import compose_once
 
 
 class Pair:
@@ -25,7 +26,9 @@ class Pair:
         self.teacher = build_model(teacher, num_classes).eval().requires_grad_(False)
         self.student = build_model(student, num_classes)
         # by names that need no installed YAML file; what it chooses by them does not matter here
-        self.settings = load_config(compose_values("device=cpu", f"method={name}")).method_arguments | settings
+        self.settings = (
+            load_config(copy.deepcopy(compose_once("device=cpu", f"method={name}"))).method_arguments | settings
+        )
         self.labels = torch.repeat_interleave(torch.arange(num_classes), torch.arange(num_classes, 0, -1) % 5 + 1)
         index = torch.tensor([0, 7, len(self.labels) - 1, 3])
         images = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(6))

@@ -189,6 +189,34 @@ def test_no_run_at_all_says_so(tmp_path):
     assert markdown(collect([tmp_path]).cells, "last") == "no finished run"
 
 
+def test_the_mean_of_the_classes_stands_beside_where_the_images_are_not_balanced(tmp_path):
+    """Only there: with as many images of each class the two are one."""
+    for method, mean_per_class in (("kd", 40.0), ("dkd", 25.0)):
+        path = write_run(tmp_path / method, method, 0, 40.0) / "result.json"
+        result = json.loads(path.read_text())
+        result["accuracy"]["last"]["mean_per_class"] = mean_per_class
+        path.write_text(json.dumps(result))
+    assert "mean per class" not in markdown(collect([tmp_path / "kd"]).cells, "last")
+    rows = {row["method"]: row for row in summary_rows(collect([tmp_path]).cells, "last")}
+    assert [rows[method]["mean per class"] for method in ("dkd", "kd")] == [25.0, 40.0]
+    assert list(rows["kd"]).index("mean per class") == list(rows["kd"]).index("all") + 2  # before the groups
+
+
+def test_a_second_correction_is_marked(tmp_path):
+    """Where only the training evened the classes out, and only in tables of a correction."""
+    for method in ("kd", "bkd"):
+        path = write_run(tmp_path, method, 0, 40.0) / "result.json"
+        result = json.loads(path.read_text())
+        result["post_hoc"] = {
+            "logit_adjusted": {"tau": 1.0, "chosen_by": "default", "test": result["accuracy"]["last"]}
+        }
+        path.write_text(json.dumps(result))
+    cells = collect([tmp_path]).cells
+    shown = {row["method"]: row["settings"] for row in summary_rows(cells, "logit_adjusted")}
+    assert shown == {"kd": "", "bkd": "(second correction, after method=bkd)"}
+    assert not any(row["settings"] for row in summary_rows(cells, "last"))
+
+
 def change(directory, /, **changes):
     """Changes a run's result; `identity` by section."""
     path = directory / "result.json"

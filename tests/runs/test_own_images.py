@@ -4,6 +4,7 @@ import pytest
 
 from ltkd.config.identity import student_run
 from ltkd.data import StreamedData
+from ltkd.data.batches import StreamedFiles
 from ltkd.errors import UserError
 from ltkd.files import read_json
 from ltkd.runs.run import run_experiment
@@ -55,5 +56,34 @@ def test_streamed_training_is_the_same_killed_or_not(make_config, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run_experiment(killed)
     monkeypatch.setattr(StreamedData, "batch_of", batch_of)
+    weights.add(run_experiment(killed)["weights_sha256"])
+    assert len(weights) == 1
+
+
+def test_decoded_and_streamed_training_are_the_same_killed_or_not(make_config, tmp_path, monkeypatch):
+    """Files in memory, streamed by one process, and by two workers with a kill in mid-epoch; mixkd draws in it."""
+    root = write_folder(tmp_path / "mine/train", {"a": 24, "b": 20, "c": 9}).parent
+    write_folder(root / "test", {"a": 2, "b": 2, "c": 2}, first=100)
+    settings = [
+        "method=mixkd", "dataset=image_folder", f"dataset.path={root}", "dataset.image_size=8", "recipe.batch_size=8",
+        "dataset.crop_padding=1", "recipe.epochs=2", "recipe.warmup_epochs=1", "recipe.augmentation=randaugment",
+    ]  # fmt: skip
+    weights = {run_experiment(make_config(*settings, "dataset.storage=memory"))["weights_sha256"]}
+    stream = [*settings, "dataset.storage=stream", "study=streamed"]
+    weights.add(run_experiment(make_config(*stream, "dataset.workers=0"))["weights_sha256"])
+
+    killed = make_config(*stream, "dataset.workers=2", "study=killed", "teacher.seed=0")
+    steps, fetch = [], StreamedFiles.fetch
+
+    def stop_after_ten(self, *arguments):
+        steps.append(arguments)
+        if len(steps) == 10:  # of 7 steps an epoch
+            raise KeyboardInterrupt
+        return fetch(self, *arguments)
+
+    monkeypatch.setattr(StreamedFiles, "fetch", stop_after_ten)
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(killed)
+    monkeypatch.setattr(StreamedFiles, "fetch", fetch)
     weights.add(run_experiment(killed)["weights_sha256"])
     assert len(weights) == 1

@@ -22,7 +22,8 @@ def test_the_commit_is_that_of_the_start_whatever_is_committed_meanwhile(make_co
     trained = student_run(config).directory / "metrics.jsonl"
 
     def git(command, **options):
-        answers = {"rev-parse": "after" if trained.exists() else "before", "status": " M x" if trained.exists() else ""}
+        after = trained.exists()
+        answers = {"ls-files": "x", "rev-parse": "after" if after else "before", "status": " M x" if after else ""}
         return SimpleNamespace(stdout=answers[command[3]])
 
     monkeypatch.setattr(machine.subprocess, "run", git)

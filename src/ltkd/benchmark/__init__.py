@@ -1,7 +1,18 @@
 """Measures the engine against a plain loop, side by side, in processes of their own, in one run."""
 
+from ltkd.benchmark.images import images_table, measure_images
 from ltkd.benchmark.measure import Measurement, measure
 from ltkd.benchmark.table import as_json, markdown
 from ltkd.benchmark.variants import Variant, scaling_variants, standard_variants
 
-__all__ = ["Measurement", "Variant", "as_json", "markdown", "measure", "scaling_variants", "standard_variants"]
+__all__ = [
+    "Measurement",
+    "Variant",
+    "as_json",
+    "images_table",
+    "markdown",
+    "measure",
+    "measure_images",
+    "scaling_variants",
+    "standard_variants",
+]

@@ -178,7 +178,7 @@ class _PilImages(torch.utils.data.Dataset):
 def _loader(config: Config, setup: Setup, batch_size: int) -> torch.utils.data.DataLoader:
     from torchvision import transforms
 
-    dataset, arrays = config.dataset, setup.data.train_images
+    dataset, arrays = config.dataset, setup.data.decoded().train_images
     steps = [transforms.RandomCrop(dataset.image_size, padding=dataset.crop_padding)]
     steps += [transforms.RandomHorizontalFlip()] * dataset.horizontal_flip
     steps += [transforms.ToTensor(), transforms.Normalize(dataset.mean, dataset.std)]

@@ -5,9 +5,9 @@
     python scripts/export.py RUN output=FOLDER seconds=0  elsewhere, without timing
     python scripts/export.py RUN dataset.path=FOLDER      the data lies elsewhere now (or data_root=FOLDER)
 
-pt2 and onnx take uint8 images [batch, channels, height, width] of any
-size and hold scaling, cutting and normalisation. Class names, groups, accuracy, hash and a note on the licence are in
-every file. onnx and int8 need: pip install ltkd[export].
+pt2 and onnx take uint8 images [batch, channels, height, width] of any size and hold scaling, cutting and normalisation.
+Class names, groups, accuracy, hash and a note on the licence are in every file. onnx and int8 need: pip install
+ltkd[export].
 """
 
 import argparse

@@ -9,7 +9,7 @@ from ltkd.commands.script import Parser, command
 from ltkd.config.compose import CONFIGURATION
 from ltkd.errors import UserError
 
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "methods.md"
+PAGE = Path(__file__).with_name("methods.md").resolve()  # a link to docs/, so that an installed package has it too
 PAIR = ("resnet32x4", "resnet8x4")  # the field's main pair
 SECTION = re.compile(r"^## (.+?)\n(.+?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 SHOWN = ("Distillation methods", "Losses on the labels", "Networks")  # of the page's sections

@@ -20,7 +20,8 @@ CORRECTIONS = ("none", "logit_adjusted")
 NAMED = 10  # unreadable files
 
 
-PARSER = Parser(__doc__, takes_settings=False)
+PARSER = Parser(__doc__)  # what stands behind an option is an image too
+PARSER.epilog = "options can be written KEY=VALUE too"
 PARSER.add_argument("network", metavar="RUN", help="a run's folder (train.py names it last) or a file of export.py")
 PARSER.add_argument(
     "images", nargs="*", metavar="IMAGES", help="files, folders, or a .txt file with a path in each line"
@@ -38,13 +39,14 @@ PARSER.add_argument("--device", default="auto", help="default: auto")
 
 
 @command(PARSER, help_without_arguments=True)
-def main(options: argparse.Namespace, settings: list[str]) -> int:
+def main(options: argparse.Namespace, further_images: list[str]) -> int:
     from ltkd.deploy.open import open_network  # here: --help needs no torch
     from ltkd.deploy.predict import WRITERS, collecting, find_images, predict
     from ltkd.files import atomic_text_writer
     from ltkd.machine import resolve_device
 
-    if not options.images:
+    places = [*options.images, *further_images]
+    if not places:
         raise UserError("predict: takes RUN IMAGES..., a network and what it is to be shown")
     if options.correction not in CORRECTIONS:
         raise unknown_name("correction", options.correction, CORRECTIONS)
@@ -53,7 +55,7 @@ def main(options: argparse.Namespace, settings: list[str]) -> int:
     output = options.output
     if output is not None and output.suffix not in WRITERS:
         raise UserError(f"output: should end in {' or '.join(WRITERS)}, got {output}")
-    files = find_images(options.images)
+    files = find_images(places)
     network = open_network(options.network, resolve_device(options.device))
     about = network.about
     tau = (about.tau if options.tau is None else options.tau) if options.correction == "logit_adjusted" else 0.0

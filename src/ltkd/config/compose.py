@@ -14,7 +14,8 @@ import ltkd.config.resolvers  # noqa: F401  what the YAML files interpolate with
 from ltkd.config.overrides import check_grammar
 from ltkd.errors import UserError
 
-CONFIGURATION = Path(__file__).resolve().parents[3] / "conf"
+# src/ltkd/conf is a link to the conf/ of the checkout, so that an installed package has the files in the same place
+CONFIGURATION = (Path(__file__).resolve().parents[1] / "conf").resolve()
 
 
 def compose_values(*overrides: str) -> dict[str, Any]:

@@ -91,6 +91,7 @@ CHOICES: dict[str, Callable[..., Any]] = {
     "cutmix": CutMix,
 }
 _CROPS = ("crop_flip", "resized_crop_flip")
+RESIZED = 256 / 224  # the shorter side in evaluation, of the size that is cut out, after resized crops in training
 _ONE_OF = (_CROPS, ("autoaugment", "randaugment", "trivialaugment"))
 
 
@@ -107,6 +108,10 @@ class Augmentation:
     def is_crop_flip(self) -> bool:
         """Nothing but crop and flip: an image has few views, which a cache can hold."""
         return self == Augmentation()
+
+    def shorter_side(self, size: int) -> int:
+        """Pixels to which an image's shorter side is scaled in evaluation, before the centre of `size` is cut out."""
+        return size if self.resized_crop is None else round(size * RESIZED)
 
     def draw(self, number: int, size: int, random: np.random.RandomState) -> dict[str, Tensor]:
         """Choices [number, ...] for images of `size` pixels a side.

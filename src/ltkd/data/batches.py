@@ -6,11 +6,9 @@ pixels, plain advanced indexing, flipping afterwards) the fastest on a CPU.
 """
 
 import copy
-import logging
-import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -22,12 +20,13 @@ from ltkd.data import operations
 from ltkd.data.augmentation import Augmentation, build_augmentation, is_inside
 from ltkd.data.dataset import LongTailData
 from ltkd.data.decoding import resized_crop
+from ltkd.data.image_files import ImageFiles
+from ltkd.data.loader import FileLoader
 from ltkd.data.plan import EpochPlan
+from ltkd.data.storage import is_streamed
 from ltkd.errors import UserError
+from ltkd.machine import num_cores
 
-_log = logging.getLogger(__name__)
-
-SHARE_OF_MEMORY = 0.6  # for the images; the rest is for networks and their activations
 BEFORE_THE_STEP = ("operations", "crop_seeds")  # choices that are used when a batch is fetched, on the CPU
 FORWARD_BATCH = {"cpu": 64, "cuda": 512}  # images of a batch without gradients: on a CPU more of them leave its caches
 
@@ -62,11 +61,13 @@ class DeviceData:
     """
 
     on_device = True  # a crop needs nothing from elsewhere
+    decodes = False  # what is read is decoded each time, and not a second time without need
+    workers: int | Literal["auto"] = 0  # processes that decode
     augmentation = Augmentation()
 
     def __init__(
         self,
-        images: np.ndarray | Tensor,
+        images: np.ndarray | Tensor | ImageFiles,
         labels: np.ndarray | Tensor,
         *,
         mean: Sequence[float],
@@ -76,7 +77,8 @@ class DeviceData:
         device: torch.device | str = "cpu",
         memory_format: torch.memory_format = torch.channels_last,
     ):
-        self.source = torch.as_tensor(images)  # as given; no copy where it is an array
+        # As given; no copy where it is an array.
+        self.source = images if isinstance(images, ImageFiles) else torch.as_tensor(images)
         self.labels = torch.as_tensor(labels, dtype=torch.int64, device=device)
         self.device = self.labels.device
         self.crop_padding = crop_padding
@@ -190,7 +192,7 @@ class DeviceData:
             for row, seed in zip(rows, part.drawn["crop_seeds"].tolist(), strict=True)
         ]
         crops = to_device(torch.from_numpy(np.stack(crops)), self.device).reshape(len(rows), self.size, self.size, -1)
-        return torch.where(part.flips[:, None, None, None], crops.flip(2), crops)
+        return _flipped(crops, part.flips)
 
     def batch_of(self, part: EpochPlan) -> Batch:
         """The augmented batch of all choices in `part`, as `fetch` returns them."""
@@ -247,6 +249,10 @@ class DeviceData:
         left = torch.where(part.flips, 2 * self.crop_padding - part.offsets_x, part.offsets_x)
         return self._cut(part.permutation, part.flips.long(), part.offsets_y, left)
 
+    def raw(self, rows: Tensor) -> Tensor:
+        """The images of some rows as they are, uint8 [B, C, H, W] on the CPU."""
+        return self.source[rows.to(self.source.device)].cpu()
+
     def normalised(self, images: Tensor) -> Tensor:
         """uint8 [B, C, H, W], on any device, as the images of a batch are."""
         return self._normalise(to_device(images, self.device).permute(0, 2, 3, 1).contiguous())
@@ -294,6 +300,94 @@ class StreamedData(DeviceData):
         return self._read(part)[:, 0, self.crop_padding, self.crop_padding]
 
 
+class StreamedFiles(StreamedData):
+    """The same batches from image files, which are decoded again in every epoch.
+
+    The steps of an epoch come from worker processes, which start when the first one is asked for; single batches, and
+    the first of an evaluation, are decoded by threads of this process. The pixels move to the device as bytes, and
+    everything after a random resized crop is done there. Memory: `FileLoader`'s.
+    """
+
+    decodes = True
+
+    def _store(self) -> None:
+        self._epoch = _Epoch()
+
+    def _read(self, rows: Tensor | slice) -> Tensor:
+        rows = rows.cpu() if isinstance(rows, Tensor) else torch.arange(len(self))[rows]
+        return self._all_crops(self.raw(rows).to(self.device))
+
+    def raw(self, rows: Tensor) -> Tensor:
+        parts = np.array_split(rows.cpu().numpy(), num_cores())
+        with ThreadPoolExecutor(num_cores()) as pool:
+            pixels = list(pool.map(lambda part: self.source.read(part, [None] * len(part)), parts))
+        return torch.from_numpy(np.concatenate(pixels))
+
+    def augmented(self, choice: str | Sequence[Any]) -> "DeviceData":
+        data = super().augmented(choice)
+        data._store()  # its own epoch: the crops may be others
+        return data
+
+    def fetch(self, plan: EpochPlan, step: int, batch_size: int) -> EpochPlan:
+        """The next step of an epoch is there already; any other starts the workers anew from there on."""
+        epoch = self._epoch
+        if epoch.plan is not plan or (epoch.next, epoch.batch_size) != (step, batch_size):
+            epoch.plan, epoch.next, epoch.batch_size = plan, step, batch_size
+            epoch.loader = epoch.loader or self._new_loader()
+            epoch.batches = epoch.loader.batches(self._requests(plan, step, batch_size))
+        epoch.next += 1
+        part = plan.take(self.step_slice(step, batch_size))
+        pixels = next(epoch.batches).to(self.device, non_blocking=True)
+        if "crop_seeds" in part.drawn:
+            crops = _flipped(pixels.permute(0, 2, 3, 1), part.flips)
+        else:
+            left = torch.where(part.flips, 2 * self.crop_padding - part.offsets_x, part.offsets_x)
+            where = torch.arange(len(pixels), device=self.device), part.flips.long(), part.offsets_y, left
+            crops = self._all_crops(pixels)[where]
+        return self._with_pixels(part, crops)
+
+    def _requests(self, plan: EpochPlan, first: int, batch_size: int) -> list[tuple[np.ndarray, np.ndarray | None]]:
+        rows, seeds = plan.permutation.cpu().numpy(), plan.drawn.get("crop_seeds")
+        parts = [self.step_slice(step, batch_size) for step in range(first, self.num_batches(batch_size))]
+        return [(rows[part], None if seeds is None else seeds[part].numpy()) for part in parts]
+
+    def _new_loader(self) -> FileLoader:
+        crop = self.augmentation.resized_crop
+        smallest = 1.0 if crop is None else crop.smallest
+        return FileLoader(self.source, self.workers, smallest, pin=self.device.type == "cuda")
+
+    def evaluation_batches(self, batch_size: int | None = None) -> Iterator[Batch]:
+        batch_size = batch_size or self.forward_batch
+        starts = range(0, len(self), batch_size)
+        parts = [slice(start, min(start + batch_size, len(self))) for start in starts]
+        rows, rest = np.arange(len(self)), None
+        for number, part in enumerate(parts):
+            if number == 0:  # often the only one that is wanted
+                pixels = self.raw(torch.from_numpy(rows[part])).to(self.device)
+            else:
+                if rest is None:
+                    rest = self._new_loader().batches([(rows[other], None) for other in parts[1:]])
+                pixels = next(rest).to(self.device, non_blocking=True)
+            index = torch.arange(part.start, part.stop, device=self.device)
+            yield Batch(self._normalise(pixels.permute(0, 2, 3, 1).contiguous()), self.labels[part], index)
+
+
+@dataclass
+class _Epoch:
+    """The workers, and the place in the epoch that they are at."""
+
+    loader: FileLoader | None = None
+    batches: Iterator[Tensor] | None = None
+    plan: EpochPlan | None = None
+    next: int = 0
+    batch_size: int = 0
+
+
+def _flipped(crops: Tensor, flips: Tensor) -> Tensor:
+    """[B, H, W, C], mirrored where `flips` [B] says so."""
+    return torch.where(flips[:, None, None, None], crops.flip(2), crops)
+
+
 def to_pil(image: Tensor):
     """uint8 [C, H, W] as a picture."""
     from PIL import Image
@@ -317,21 +411,18 @@ def device_data(
 ) -> DeviceData:
     """One part of a data set for the device; only the training part is prepared for augmentation.
 
-    All on the device where that fits, else streamed, unless dataset.storage says which.
+    All on the device where that fits, else streamed, unless dataset.storage says which; files that were not decoded are
+    streamed.
     """
     training, config, images = part == "train", data.config, getattr(data, f"{part}_images")
     padding, flip = config.crop_padding if training else 0, config.horizontal_flip and training
-    storage, device = config.storage, torch.device(device)
-    if storage == "auto":
-        # The padded images, mirrored too, are there twice while they are made.
-        needed = 2 * len(images) * config.channels * (config.image_size + 2 * padding) ** 2 * (1 + flip)
-        available = available_memory(device)
-        storage = "memory" if available is None or needed <= SHARE_OF_MEMORY * available else "stream"
-        if storage == "stream":
-            _log.info(
-                "%s images: streamed, %.1f GB would be needed and %.1f GB are free", part, needed / 1e9, available / 1e9
-            )
-    return (StreamedData if storage == "stream" else DeviceData)(
+    device = torch.device(device)
+    if isinstance(images, ImageFiles):
+        kind = StreamedFiles
+    else:
+        streamed = is_streamed(config, part, len(images), device, padding=padding, flip=flip)
+        kind = StreamedData if streamed else DeviceData
+    result = kind(
         images,
         getattr(data, f"{part}_labels"),
         mean=config.mean,
@@ -341,13 +432,5 @@ def device_data(
         device=device,
         memory_format=memory_format,
     )
-
-
-def available_memory(device: torch.device) -> int | None:
-    """Bytes that the device can still give; of a CPU as Linux estimates it, None elsewhere."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    if not os.path.exists("/proc/meminfo"):
-        return None
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+    result.workers = config.workers
+    return result

@@ -1,12 +1,14 @@
 """A data set's settings, and the arrays that come of them."""
 
 import logging
-from dataclasses import MISSING, asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from annotated_types import Ge, Gt, Le, Lt
 
+from ltkd.data.image_files import ImageFiles
 from ltkd.data.long_tail import LongTailSplit
 from ltkd.data.manifest import data_sha256
 from ltkd.data.sources import PACK, reader
@@ -16,7 +18,8 @@ _log = logging.getLogger(__name__)
 
 # Where the files come from is no property of the data: the manifest's pixel hashes tell what was in them.
 _WHEREABOUTS = (
-    "source", "download", "path", "train_list", "validation_list", "test_list", "class_names", "duplicates", "storage",
+    "source", "download", "path", "train_list", "validation_list", "test_list", "class_names", "duplicates",
+    "storage", "workers",
 )  # fmt: skip
 # Left out of the settings while they have their default, so that runs of before these came keep their identity.
 _NEW = ("test_share", "on_bad_image", "content")
@@ -62,6 +65,7 @@ class DatasetConfig:
     duplicates: Literal["warn", "error"] = "warn"  # test images that are training images too
     storage: Literal["auto", "memory", "stream"] = "auto"  # all images on the device, or read batch by batch
     content: str | None = None  # hash of a pack, folder or list: whose settings do not say what its images are
+    workers: Annotated[int, Ge(0)] | Literal["auto"] = "auto"  # processes that decode streamed files; auto: the cores
 
     def __post_init__(self):
         for key in ("mean", "std"):
@@ -86,34 +90,48 @@ class DatasetConfig:
 
     def settings(self) -> dict[str, Any]:
         """Everything but where the files come from, as plain values for the manifest."""
-        default = {field.name: field.default for field in fields(self) if field.name in _NEW}
+        default = {one.name: one.default for one in fields(self) if one.name in _NEW}
         values = asdict(self).items()
         return {key: value for key, value in values if key not in _WHEREABOUTS and value != default.get(key, MISSING)}
 
 
 @dataclass(frozen=True)
 class LongTailData:
-    """The images of a split: uint8 [N, C, H, W], int64 labels [N]; training rows in the order of `split.indices`."""
+    """The images of a split: uint8 [N, C, H, W], int64 labels [N]; training rows in the order of `split.indices`.
+
+    Images are an array, or files that are decoded when they are needed (whose hash is in `sha256`).
+    """
 
     name: str
     config: DatasetConfig
     split: LongTailSplit
     class_names: list[str]
-    train_images: np.ndarray
+    train_images: np.ndarray | ImageFiles
     train_labels: np.ndarray
-    validation_images: np.ndarray
+    validation_images: np.ndarray | ImageFiles
     validation_labels: np.ndarray
-    test_images: np.ndarray
+    test_images: np.ndarray | ImageFiles
     test_labels: np.ndarray
     files: dict[str, Any] | None = None  # what the manifest says of image files: hashes of their names, those skipped
+    sha256: Mapping[str, str] = field(default_factory=dict)  # of pixels and labels of the parts that are not decoded
 
     def manifest(self) -> dict[str, Any]:
         """The split's manifest, and hashes of the pixels and labels, so that changed data is noticed."""
         return {
             **self.split.to_manifest(self.config.settings()),
             "test_size": len(self.test_labels),
-            "train_data_sha256": data_sha256(self.train_images, self.train_labels),
-            "validation_data_sha256": data_sha256(self.validation_images, self.validation_labels),
-            "test_data_sha256": data_sha256(self.test_images, self.test_labels),
+            **{f"{part}_data_sha256": self._part_sha256(part) for part in ("train", "validation", "test")},
             **({} if self.files is None else {"files": self.files}),
         }
+
+    def decoded(self) -> "LongTailData":
+        """The same data with all images as arrays: in memory, or mapped from a file that is kept beside the data."""
+        parts = {name: getattr(self, name) for name in ("train_images", "validation_images", "test_images")}
+        files = {name: images for name, images in parts.items() if isinstance(images, ImageFiles)}
+        return replace(self, **{name: images.load()[0] for name, images in files.items()})
+
+    def _part_sha256(self, part: str) -> str:
+        images, labels = getattr(self, f"{part}_images"), getattr(self, f"{part}_labels")
+        if isinstance(images, ImageFiles):
+            return self.sha256.get(part) or images.survey(labels).sha256
+        return data_sha256(images, labels)

@@ -7,10 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 
+from ltkd.data.augmentation import RESIZED
 from ltkd.data.dataset import DatasetConfig, LongTailData
+from ltkd.data.image_files import ImageFiles, image_digests
 from ltkd.data.long_tail import LongTailSplit
 from ltkd.data.sources import Source
+from ltkd.data.storage import is_streamed
 from ltkd.errors import UserError
 
 _log = logging.getLogger(__name__)
@@ -26,8 +30,14 @@ def names_sha256(source: Source, split: LongTailSplit) -> dict[str, Any]:
     }
 
 
-def load_files(dataset: DatasetConfig, source: Source, split: LongTailSplit) -> LongTailData:
-    """Decodes the split's files and no others. Damaged ones are left out of it where the settings say so."""
+def load_files(
+    dataset: DatasetConfig, source: Source, split: LongTailSplit, *, device: torch.device, resized_crops: bool
+) -> LongTailData:
+    """Decodes the split's files and no others. Damaged ones are left out of it where the settings say so.
+
+    A part that is streamed is decoded once too, so that damaged files and duplicates are known before anything is
+    trained; its digests are kept and its pixels are not.
+    """
     if source.validation_images is None:
         validation = source.train_images.take(split.validation_indices), source.train_labels[split.validation_indices]
     else:
@@ -38,16 +48,19 @@ def load_files(dataset: DatasetConfig, source: Source, split: LongTailSplit) -> 
         "test": (source.test_images, source.test_labels),
     }
     about = {key.removeprefix("files."): value for key, value in names_sha256(source, split).items()}
-    arrays, skipped = {}, {}
+    arrays, skipped, digests, sha256 = {}, {}, {}, {}
     for part, (files, labels) in parts.items():
-        pixels, bad = files.load(skip_bad=dataset.on_bad_image == "skip")
-        good = np.setdiff1d(np.arange(len(files)), list(bad))
+        if resized_crops:
+            files = replace(files, shorter=round(files.size * RESIZED))
+        streamed = _is_streamed(dataset, part, files, device, resized_crops)
+        images, bad = _opened(files, labels, streamed, dataset.on_bad_image == "skip")
         if bad:
+            good = np.setdiff1d(np.arange(len(files)), list(bad))
             skipped[part] = [files.names[row] for row in bad]
             _log.warning(
                 "%d damaged image files are left out of the %s part, e.g. %s", len(bad), part, skipped[part][0]
             )
-            pixels, labels = pixels[good], labels[good]
+            images, labels = images[good], labels[good]
             if part == "train":
                 counts = np.bincount(labels, minlength=dataset.num_classes)
                 if counts.min() == 0:
@@ -56,20 +69,43 @@ def load_files(dataset: DatasetConfig, source: Source, split: LongTailSplit) -> 
                 split = replace(split, indices=split.indices[good], class_counts=counts)
             elif part == "validation" and source.validation_images is None:
                 split = replace(split, validation_indices=split.validation_indices[good])
-        arrays |= {f"{part}_images": pixels, f"{part}_labels": labels}
-    repeated = _repeated_in_test(arrays["train_images"], arrays["test_images"])
+        if streamed:
+            survey = images.survey(labels)
+            digests[part], sha256[part] = survey.digests, survey.sha256
+        else:
+            digests[part] = image_digests(images)
+        arrays |= {f"{part}_images": images, f"{part}_labels": labels}
+    repeated = _repeated_in_test(digests["train"], digests["test"])
     if repeated:
         _report_duplicates(dataset, parts, repeated, skipped)
         about["test_images_also_in_training"] = len(repeated)
     if skipped:
         about["skipped"] = skipped
-    return LongTailData(dataset.name, dataset, split, source.class_names, **arrays, files=about)
+    return LongTailData(dataset.name, dataset, split, source.class_names, **arrays, files=about, sha256=sha256)
+
+
+def _is_streamed(
+    dataset: DatasetConfig, part: str, files: ImageFiles, device: torch.device, resized_crops: bool
+) -> bool:
+    training = part == "train"
+    padding, flip = dataset.crop_padding if training else 0, dataset.horizontal_flip and training
+    why = "resized_crop_flip cuts from whole files" if training and resized_crops else None
+    return is_streamed(dataset, part, len(files), device, padding=padding, flip=flip, why=why)
+
+
+def _opened(
+    files: ImageFiles, labels: np.ndarray, streamed: bool, skip_bad: bool
+) -> tuple[np.ndarray | ImageFiles, dict[int, str]]:
+    """(images, the reason for each that cannot be decoded)"""
+    if streamed:
+        return files, files.survey(labels, skip_bad=skip_bad).bad
+    return files.load(skip_bad=skip_bad)
 
 
 def _repeated_in_test(train: np.ndarray, test: np.ndarray) -> list[int]:
-    """Rows of the test images whose pixels are exactly those of a training image."""
-    known = {hashlib.sha256(image).digest() for image in train}
-    return [row for row, image in enumerate(test) if hashlib.sha256(image).digest() in known]
+    """Rows of the test images whose pixels are exactly those of a training image, by the digests [N, 32] of both."""
+    known = {digest.tobytes() for digest in train}
+    return [row for row, digest in enumerate(test) if digest.tobytes() in known]
 
 
 def _report_duplicates(dataset: DatasetConfig, parts: Mapping, repeated: list[int], skipped: Mapping) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 
 from ltkd.data.image_files import ImageFiles
 from ltkd.data.image_folder import class_folders, read_class_folders
+from ltkd.data.image_list import read_lines
 from ltkd.data.sources import Source, register_source
 from ltkd.errors import UserError
 
@@ -40,18 +41,28 @@ def read_tiny_imagenet(data_root: Path, *, path: str | None, channels: int, imag
 
 @register_source("imagenet", folder=_FOLDER)
 def read_imagenet(
-    data_root: Path, *, path: str | None, test_list: str | None, channels: int, image_size: int
-) -> Source:
+    data_root: Path, *, path: str | None, train_list: str | None, test_list: str | None, imbalance: str, channels: int,
+    image_size: int,
+) -> Source:  # fmt: skip
     """ImageNet: train/WNID/*.JPEG and val/WNID/*.JPEG, or a flat val/ with `test_list`, lines "FILE WNID".
 
     Classes in the order of their sorted WNIDs, files of a class in sorted order; `val` is the test part. A class owns
     732 to 1,300 images, fewer than an early class may be asked for, and then gives what it has.
+    train_list: lines "train/WNID/FILE LABEL", such as the list of Liu et al. (arXiv:1904.05160), which is the long tail
+    already; its list of the test part has the same form.
     """
     get = "train/ and val/ of ILSVRC 2012, from image-net.org"
     root = _found_folder(data_root, path, _FOLDER, get)
     train, val = root / "train", root / "val"
     wnids = class_folders(train)
-    images, labels = read_class_folders(root, train, wnids, channels=channels, size=image_size)
+    if train_list is None:
+        images, labels = read_class_folders(root, train, wnids, channels=channels, size=image_size)
+    elif imbalance != "none":
+        raise UserError(
+            "dataset.train_list: is a long tail already; add dataset.imbalance=none dataset.imbalance_factor=1"
+        )
+    else:
+        images, labels = _listed(root, train_list, wnids, channels, image_size)
     if test_list is None:
         if not val.is_dir() or not any(entry.is_dir() for entry in val.iterdir()):
             raise UserError(
@@ -63,13 +74,24 @@ def read_imagenet(
         names, chosen = [], []
         for number, line in enumerate(_lines(Path(test_list), "lines 'FILE WNID'"), start=1):
             name, wnid = [*line.split(), "", ""][:2]
-            if wnid not in label_of:
+            label = label_of.get(wnid, int(wnid) if wnid.isascii() and wnid.isdecimal() else len(wnids))
+            if label >= len(wnids):
                 raise UserError(f"dataset.test_list: {test_list}, line {number}: {wnid!r} is no class of {train}")
-            names.append(name)
-            chosen.append(label_of[wnid])
+            names.append(name.removeprefix("val/"))
+            chosen.append(label)
         test = ImageFiles(root, [f"val/{name}" for name in names], names, channels, image_size)
         test_labels = np.array(chosen, dtype=np.int64)
     return Source(images, labels, test, test_labels, wnids, balanced=False)
+
+
+def _listed(root: Path, train_list: str, wnids: list[str], channels: int, size: int) -> tuple[ImageFiles, np.ndarray]:
+    """The images of a list, and their labels. UserError where a label is not the position of the path's class."""
+    lines = read_lines("train_list", train_list)
+    for number, (name, label) in enumerate(lines, start=1):
+        if label >= len(wnids) or Path(name).parent.name != wnids[label]:
+            raise UserError(f"dataset.train_list: {train_list}, line {number}: {name} is not of class {label}")
+    names = [name for name, _ in lines]
+    return ImageFiles(root, names, names, channels, size), np.array([label for _, label in lines], dtype=np.int64)
 
 
 def _found_folder(data_root: Path, path: str | None, name: str, get: str) -> Path:

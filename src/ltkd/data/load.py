@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ltkd.data.dataset import DatasetConfig, LongTailData
 from ltkd.data.groups import make_groups
 from ltkd.data.image_files import ImageFiles
@@ -27,13 +29,19 @@ _FIXED_BY_PACK = (
 )
 
 
-def load_data(dataset: DatasetConfig, data_root: Path) -> LongTailData:
-    """Reads the images and cuts the long tail; UserError when files or settings do not fit each other."""
+def load_data(
+    dataset: DatasetConfig, data_root: Path, *, device: torch.device | str = "cpu", resized_crops: bool = False
+) -> LongTailData:
+    """Reads the images and cuts the long tail; UserError when files or settings do not fit each other.
+
+    device: that the images are for, whose memory decides whether image files are decoded now or in every epoch.
+    resized_crops: training cuts from whole files, and evaluation scales and cuts as ImageNet's does.
+    """
     if dataset.source == PACK:
         return _load_pack(dataset)
     source, split = _cut(dataset, data_root)
     if isinstance(source.train_images, ImageFiles):
-        return load_files(dataset, source, split)
+        return load_files(dataset, source, split, device=torch.device(device), resized_crops=resized_crops)
     return LongTailData(
         name=dataset.name,
         config=dataset,
@@ -108,10 +116,10 @@ def complete_settings(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def why_unavailable(dataset: DatasetConfig, data_root: Path) -> str | None:
     """One line when the folder of a data set that is not downloaded is not there: no run on it can begin."""
-    folder = None if dataset.source == PACK else reader(dataset.source).folder
-    if folder is None:
+    name = None if dataset.source == PACK else reader(dataset.source).folder
+    if name is None:
         return None
-    folder = Path(dataset.path or Path(data_root) / folder)
+    folder = Path(dataset.path or Path(data_root) / name)
     return None if folder.is_dir() else f"data set {dataset.name}: {folder} is not there"
 
 

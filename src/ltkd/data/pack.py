@@ -48,8 +48,8 @@ _SPLIT_ARRAYS = [field.name for field in fields(LongTailSplit) if field.type is 
 def write_pack(path: Path, data: LongTailData) -> None:
     """Packs the selected training images, the validation and the test images; the file appears whole or not at all."""
     data = replace(data, config=replace(data.config, content=None))  # the pack has a content of its own
+    data, members = data.decoded(), {}
     arrays = {name: getattr(data.split, name) for name in _SPLIT_ARRAYS}
-    members = {}
     for part in _PARTS:
         arrays[f"{part}_labels"] = getattr(data, f"{part}_labels")
         for number, mosaic in enumerate(_mosaics(getattr(data, f"{part}_images"))):

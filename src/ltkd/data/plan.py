@@ -1,7 +1,7 @@
 """The random choices of one epoch, drawn before its first step."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -25,7 +25,8 @@ class EpochPlan:
         """The choices at some positions of the epoch."""
         choices = (self.permutation, self.offsets_y, self.offsets_x, self.flips)
         drawn = {name: choice[where] for name, choice in self.drawn.items()}
-        return EpochPlan(*(choice[where] for choice in choices), drawn)
+        pixels = None if self.pixels is None else self.pixels[where]
+        return EpochPlan(*(choice[where] for choice in choices), drawn=drawn, pixels=pixels)
 
     def tensors(self) -> list[Tensor]:
         """All of them, always in the same order."""
@@ -36,4 +37,4 @@ class EpochPlan:
         choices = (self.permutation, self.offsets_y, self.offsets_x, self.flips)
         drawn = {name: choice.clone() for name, choice in self.drawn.items()}
         pixels = None if self.pixels is None else self.pixels.clone()
-        return replace(EpochPlan(*(choice.clone() for choice in choices), drawn), pixels=pixels)
+        return EpochPlan(*(choice.clone() for choice in choices), drawn=drawn, pixels=pixels)

@@ -24,7 +24,11 @@ class SecondViews:
         self._data = data
         self._rows = plan.permutation.cpu()
         self._seed = seed
-        steps = [v2.RandomCrop(data.source.shape[2:], padding=data.crop_padding)]
+        crop, size = data.augmentation.resized_crop, data.source.shape[2:]
+        if crop is None:
+            steps = [v2.RandomCrop(size, padding=data.crop_padding)]
+        else:  # of the image as evaluation sees it
+            steps = [v2.RandomResizedCrop(size, scale=(crop.smallest, 1.0), antialias=True)]
         if data.horizontal_flip:
             steps.append(v2.RandomHorizontalFlip())
         self._augment = v2.Compose([*steps, v2.RandAugment(OPERATIONS, MAGNITUDE)])
@@ -32,7 +36,7 @@ class SecondViews:
     def batch(self, step: int, batch_size: int) -> Tensor:
         """The view of the batch of 0-based `step`: [B, C, H, W], normalised as its images."""
         rows = self._rows[self._data.step_slice(step, batch_size)]
-        images = self._data.source[rows.to(self._data.source.device)].cpu()
+        images = self._data.raw(rows)
         seed = int(np.random.SeedSequence((*self._seed, step)).generate_state(1, np.uint64)[0])
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach the CUDA generators too

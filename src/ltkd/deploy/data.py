@@ -9,6 +9,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ltkd.config.bind import bind
 from ltkd.data import DatasetConfig, LongTailData, check_manifest, load_data
+from ltkd.deploy.description import augmentation_of
 from ltkd.errors import UserError
 from ltkd.results.files import RunFiles
 from ltkd.runs.load import FinishedRun
@@ -27,7 +28,8 @@ def data_of_run(run: FinishedRun, overrides: Sequence[str]) -> tuple[LongTailDat
     if errors:
         raise UserError("; ".join(errors))
     root = Path(settings["data_root"])
-    data = load_data(DatasetConfig(**arguments), root)
+    resized_crops = augmentation_of(run).resized_crop is not None
+    data = load_data(DatasetConfig(**arguments), root, resized_crops=resized_crops).decoded()
     check_manifest(RunFiles(run.directory).manifest, data.manifest())
     return data, root
 

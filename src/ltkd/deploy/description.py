@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from ltkd.data import build_augmentation
+from ltkd.data.augmentation import Augmentation
 from ltkd.errors import UserError
 from ltkd.runs.load import FinishedRun
 from ltkd.task_losses import task_loss_class
@@ -26,6 +28,7 @@ class Description:
     groups: list[int]  # [C] positions in group_names
     group_names: list[str]
     image_size: int  # pixels a side
+    shorter_side: int  # pixels to which the shorter side is scaled, before the centre is cut out
     channels: int
     mean: list[float]  # per channel, of pixel values in 0 .. 1
     std: list[float]
@@ -55,20 +58,27 @@ def describe_run(run: FinishedRun) -> Description:
     result, dataset = run.result, run.settings["dataset"]
     last = result["accuracy"]["last"]
     adjusted = (result.get("post_hoc") or {}).get("logit_adjusted") or {}
-    task_loss = run.network["task_loss"]
-    evened_out = (run.settings["recipe"] | run.network["recipe"]).get("sampling", "instance") != "instance"
+    task_loss, recipe = run.network["task_loss"], run.settings["recipe"] | run.network["recipe"]
+    evened_out = recipe.get("sampling", "instance") != "instance"
     corrects = task_loss_class(task_loss if isinstance(task_loss, str) else task_loss["name"]).corrects_prior
     # runs of before names were recorded
     names = result.get("class_names") or [str(label) for label in range(dataset["num_classes"])]
     return Description(
         architecture=run.architecture, dataset=result["dataset"], method=result["method"], class_names=names,
         class_counts=result["class_counts"], groups=result["groups"], group_names=result["group_names"],
-        image_size=dataset["image_size"], channels=dataset["channels"], mean=dataset["mean"], std=dataset["std"],
+        image_size=dataset["image_size"], shorter_side=augmentation_of(run).shorter_side(dataset["image_size"]),
+        channels=dataset["channels"], mean=dataset["mean"], std=dataset["std"],
         accuracy={"all": last["all"], "per_group": last["per_group"]}, tau=adjusted.get("tau", 1.0),
         corrects_prior=corrects or evened_out,
         parameters=result["parameters"], multiply_adds=result["multiply_adds"], hash=result["hash"],
         weights_sha256=result["weights_sha256"], licence=_licence(run),
     )  # fmt: skip
+
+
+def augmentation_of(run: FinishedRun) -> Augmentation:
+    """The augmentation of the run's training, which also says how images are scaled in evaluation."""
+    recipe = run.settings["recipe"] | run.network["recipe"]
+    return build_augmentation(recipe.get("augmentation", "crop_flip"))
 
 
 def _licence(run: FinishedRun) -> str:

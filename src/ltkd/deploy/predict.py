@@ -68,7 +68,7 @@ def predict(
 
     def read(path: Path) -> np.ndarray | BadImage:
         try:
-            return decode(path, channels=about.channels, size=about.image_size)
+            return decode(path, channels=about.channels, size=about.image_size, shorter=about.shorter_side)
         except BadImage as error:
             return error
 

@@ -18,3 +18,15 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+@contextlib.contextmanager
+def errors_only() -> Iterator[None]:
+    """The project's own messages below an error are left out inside the block; a progress bar is not a message."""
+    logger = logging.getLogger("ltkd")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

@@ -10,7 +10,8 @@ from ltkd.models.adapter import AdaptedModel
 class ServedNetwork(nn.Module):
     """uint8 images [B, channels, H, W] to logits [B, classes] float32: scaled, cut at the centre, normalised.
 
-    Scaling is that of `data.decoding`: the shorter side to the network's size, bilinear and antialiased, rounded to
+    Scaling is that of `data.decoding`: the shorter side to the network's size (8/7 of it after training on resized
+    crops), bilinear and antialiased, rounded to
     whole levels after each direction. It is two matrix products whose weights follow from H and W, so that exported
     programs take any of them. Images that have the network's size already come through unchanged.
     """
@@ -18,7 +19,7 @@ class ServedNetwork(nn.Module):
     def __init__(self, network: nn.Module, about: Description) -> None:
         super().__init__()
         self.network = network.network if isinstance(network, AdaptedModel) else network  # hooks are for training
-        self.size = about.image_size
+        self.size, self.shorter_side = about.image_size, about.shorter_side
         self.register_buffer("mean", torch.tensor(about.mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(about.std).view(-1, 1, 1), persistent=False)
 
@@ -27,8 +28,10 @@ class ServedNetwork(nn.Module):
         columns = torch.arange(images.shape[3], device=images.device).float()
         height, width = rows[-1] + 1, columns[-1] + 1
         shorter = torch.minimum(height, width)
-        across = self._weights(columns, width, shorter)
-        down = self._weights(rows, height, shorter)
+        whole = (height == self.size) & (width == self.size)
+        target = torch.where(whole, self.size, self.shorter_side)
+        across = self._weights(columns, target * width / shorter, width)
+        down = self._weights(rows, target * height / shorter, height)
         pixels = (images.float() @ across.T).round().clamp(0, 255)
         pixels = (down @ pixels).round().clamp(0, 255)
         # a tensor, as in training: division by a number is multiplication by its reciprocal on CUDA
@@ -36,9 +39,9 @@ class ServedNetwork(nn.Module):
         output = self.network(normalised.contiguous())
         return (output if isinstance(output, Tensor) else output.logits).float()
 
-    def _weights(self, places: Tensor, length: Tensor, shorter: Tensor) -> Tensor:
+    def _weights(self, places: Tensor, scaled: Tensor, length: Tensor) -> Tensor:
         """Shares [size, length] of the pixels of a row in each pixel of the scaled and cut one."""
-        scaled = torch.floor(self.size * length / shorter)  # of which the middle `size` are kept
+        scaled = torch.floor(scaled)  # of which the middle `size` are kept
         first = torch.round((scaled - self.size) / 2)
         step = length / scaled
         centres = (torch.arange(self.size, device=places.device) + 0.5 + first) * step

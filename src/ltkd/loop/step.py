@@ -81,10 +81,11 @@ class Step:
         """Collect what step `number` works on. Steps must be asked for in ascending order."""
         t, views = self.training, self._second_views
         part = t.train.step_slice(number, t.recipe.batch_size)
+        choices = t.train.fetch(self._plan, number, t.recipe.batch_size)
         return StepInput(
-            t.train.fetch(self._plan, number, t.recipe.batch_size),
-            None if t.teacher_logits is None else t.teacher_logits.rows(part),
-            tuple(logits.rows(part) for logits in t.extra_logits),
+            choices,
+            None if t.teacher_logits is None else t.teacher_logits.rows(part, choices),
+            tuple(logits.rows(part, choices) for logits in t.extra_logits),
             None if views is None else views.batch(number, t.recipe.batch_size),
         )
 

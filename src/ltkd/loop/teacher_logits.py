@@ -60,8 +60,14 @@ class TeacherLogits:
         self._entries = self._data.view_numbers(plan).cpu().numpy()  # the one wait for the device of an epoch
         self._window = slice(0, 0)
 
-    def rows(self, part: slice) -> Tensor:
-        """Float32 logits [B, C] of the images at these positions of the epoch. Parts must come in ascending order."""
+    def rows(self, part: slice, choices: EpochPlan | None = None) -> Tensor:
+        """Float32 logits [B, C] of the images at these positions of the epoch. Parts must come in ascending order.
+
+        choices: of the part. Images that were decoded for it are not decoded again, unless a cache keeps the logits.
+        """
+        if self.cache is None and self._data.decodes and choices is not None:
+            starts = range(0, part.stop - part.start, self.batch_size)
+            return torch.cat([self._forward(choices.take(slice(start, start + self.batch_size))) for start in starts])
         if part.stop > self._window.stop:
             self._store()
             self._open_window(part)

@@ -45,36 +45,40 @@ figcaption { font-size: .875rem; color: #333; max-width: 50rem; margin-top: .4re
 def html(report: Report, pictures: list[list[Picture]]) -> str:
     """Writes the page. `pictures` has a list for each column of the report."""
     facts = "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in report.facts.items())
-    parts = [f"<h1>{_name(report.table.title)}</h1>", f'<dl class="facts">{facts}</dl>']
+    parts = [f"<h1>{name_html(report.table.title)}</h1>", f'<dl class="facts">{facts}</dl>']
     if report.missing:
         count = f"<strong>Missing: {len(report.missing)}</strong>"
         parts.append(f'<p class="notes">{count}, listed at the end.</p>')
     overview = overview_table(report)
     if overview is not None:
-        parts += ["<h2>Overview</h2>", _table(overview), _note(about_overview(report))]
+        parts += ["<h2>Overview</h2>", table_html(overview), note_html(about_overview(report))]
     for index, (column, drawn) in enumerate(zip(report.columns, pictures, strict=True)):
-        parts += [f"<h2>{_name(column.label)}</h2>"] * bool(column.label)
+        parts += [f"<h2>{name_html(column.label)}</h2>"] * bool(column.label)
         parts += _numbers(report, column)
-        parts += [_note(line) for line in explanations(report)] if index == 0 else []
+        parts += [note_html(line) for line in explanations(report)] if index == 0 else []
         parts += _corrections(report, column)
-        parts += [_figure(picture) for picture in drawn]
+        parts += [figure_html(picture) for picture in drawn]
     if report.missing:
         lines = "".join(f"<li>{escape(line)}</li>" for line in report.missing)
         parts.append(f'<h2>Missing</h2>\n<ul class="missing">{lines}</ul>')
-    body = "\n".join(parts)
+    return document(report.table.title, "\n".join(parts))
+
+
+def document(title: str, body: str, style: str = "") -> str:
+    """A whole page; `style` is added to the common one."""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(report.table.title)}</title>\n<style>{STYLE}</style>\n</head>\n"
+        f"<title>{escape(title)}</title>\n<style>{STYLE}{style}</style>\n</head>\n"
         f"<body>\n{body}\n</body>\n</html>\n"
     )
 
 
 def _numbers(report: Report, column: Column) -> list[str]:
-    parts = [_table(main_table(report, column))]
+    parts = [table_html(main_table(report, column))]
     differences = difference_table(report, column)
     if differences is not None:
-        parts += ["<h3>Difference to the best baseline</h3>", _table(differences)]
+        parts += ["<h3>Difference to the best baseline</h3>", table_html(differences)]
     return parts
 
 
@@ -82,19 +86,21 @@ def _corrections(report: Report, column: Column) -> list[str]:
     tables = corrected_tables(report, column)
     if not tables:
         return []
-    blocks = [block for kind, table in tables.items() for block in (_table(table), _note(sentence(KINDS[kind])))]
+    blocks = [
+        block for kind, table in tables.items() for block in (table_html(table), note_html(sentence(KINDS[kind])))
+    ]
     return ["<h3>Corrected after training</h3>", *blocks]
 
 
-def _name(text: str) -> str:
+def name_html(text: str) -> str:
     return escape(text.replace("->", "→"))
 
 
-def _note(text: str) -> str:
+def note_html(text: str) -> str:
     return f'<p class="notes">{escape(text)}</p>'
 
 
-def _figure(picture: Picture) -> str:
+def figure_html(picture: Picture) -> str:
     # an image and not inline SVG: the ids of several drawings on one page would get into each other's way
     source = f"data:image/svg+xml;base64,{base64.b64encode(picture.svg).decode()}"
     title, caption = escape(picture.title), escape(picture.caption)
@@ -104,7 +110,7 @@ def _figure(picture: Picture) -> str:
     )
 
 
-def _table(table: TextTable) -> str:
+def table_html(table: TextTable) -> str:
     """Writes a table in a box that scrolls on a narrow screen; a line between teacher, baselines and methods."""
     head = "".join(_cell("th", [text], i < table.names) for i, text in enumerate(table.headers))
     rows, previous = [], None
@@ -119,4 +125,4 @@ def _table(table: TextTable) -> str:
 
 def _cell(tag: str, lines: list[str], names_the_row: bool) -> str:
     kind = ' class="name"' if names_the_row else ""
-    return f"<{tag}{kind}>{'<br>'.join(map(_name, lines))}</{tag}>"
+    return f"<{tag}{kind}>{'<br>'.join(map(name_html, lines))}</{tag}>"

@@ -17,15 +17,19 @@ from tabulate import tabulate
 from ltkd.errors import UserError
 from ltkd.files import read_json
 from ltkd.results.code import code_notes
+from ltkd.results.corrections import evened_out_by
 from ltkd.results.files import RunFiles
 from ltkd.results.naming import DEFAULT, common_note, differences, of_method, outside_of_method, shown
 from ltkd.results.read import (
     KINDS,
+    MEAN,
     POST_HOC,
     accuracy,
+    accuracy_record,
     cell_text,
     correction,
     how_it_ended,
+    is_unbalanced,
     read_result,
     teacher_of,
 )
@@ -257,17 +261,25 @@ def _missing_seeds(cells: list[SeedGroup]) -> list[str]:
 def summary_rows(cells: list[SeedGroup], kind: str) -> list[dict[str, Any]]:
     """Returns a flat row per cell: names, settings, n, mean and sample deviation of each accuracy (None: n/a)."""
     columns = list(dict.fromkeys(cell.column(group) for cell in cells for group in cell.group_names))
+    unbalanced = any(is_unbalanced(accuracy_record(run, kind)) for cell in cells for run in cell.runs)
+    everywhere = {"all": None} | ({MEAN: MEAN} if unbalanced else {})
     cells = [part for cell in cells for part in _by_tau(cell, kind)]
     rows = []
     for cell in cells:
-        row = {**cell.names, "settings": cell.settings, "accuracy": kind, "n": len(cell.values(kind, None))}
-        groups = {"all": None} | {cell.column(group): group for group in cell.group_names}
-        for column in ("all", *columns):
+        row = {**cell.names, "settings": _settings_of(cell, kind), "accuracy": kind, "n": len(cell.values(kind, None))}
+        groups = everywhere | {cell.column(group): group for group in cell.group_names}
+        for column in (*everywhere, *columns):
             values = cell.values(kind, groups[column]) if column in groups else []
             row[column] = mean(values) if values else None
             row[f"{column} std"] = stdev(values) if len(values) > 1 else None
         rows.append(row)
     return rows
+
+
+def _settings_of(cell: SeedGroup, kind: str) -> str:
+    """The cell's settings, with a mark where a correction after training is the second one."""
+    by = evened_out_by(cell.identity) if kind in POST_HOC else None
+    return f"{cell.settings} (second correction, after {by})".strip() if by else cell.settings
 
 
 def _by_tau(cell: SeedGroup, kind: str) -> list[SeedGroup]:

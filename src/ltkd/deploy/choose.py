@@ -1,0 +1,289 @@
+"""Chooses what to train on a data set: a short list of methods, compared on held-out validation images alone.
+
+The runs are ordinary ones below outputs/choose. Training evaluates them on the test part too, as always; nothing here
+reads those figures.
+"""
+
+import dataclasses
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+from tabulate import tabulate
+
+from ltkd.config.compose import CONFIGURATION, compose_values
+from ltkd.config.identity import dataset_label, student_run
+from ltkd.config.load import load_config
+from ltkd.config.schema import Config
+from ltkd.data import LongTailData, build_augmentation, load_data
+from ltkd.deploy.description import describe_run
+from ltkd.deploy.export import all_logits
+from ltkd.deploy.halving import LEAST_EPOCHS, Cost, Plan, make_plan
+from ltkd.deploy.open import classify_with
+from ltkd.deploy.predict import log_prior
+from ltkd.deploy.served import ServedNetwork
+from ltkd.errors import UserError
+from ltkd.files import read_json, write_json, write_text
+from ltkd.models import build_model, count_multiply_adds
+from ltkd.results.read import cell_text
+from ltkd.results.statistics import student_t_interval
+from ltkd.runs.load import load_run
+from ltkd.runs.run import run_experiment
+
+STUDY = "choose"
+MOST_VALIDATION = 20  # images of a class
+PILOT_EPOCHS = 2
+OWN = ("method", "student.task_loss", "seed", "study", "evaluation.logit_adjusted")  # settings that are chosen here
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A method of the short list and its settings; `corrected`: whether adjusting its logits is a variant of it."""
+
+    name: str
+    settings: tuple[str, ...]
+    corrected: bool = True
+    taught: bool = True
+
+
+SHORT_LIST = (
+    Candidate("cross-entropy", ("method=ce",), taught=False),
+    Candidate("balanced softmax", ("method=ce", "student.task_loss=balanced_softmax"), corrected=False, taught=False),
+    Candidate("KD", ("method=kd",)),
+    Candidate("LTKD", ("method=ltkd",)),
+    Candidate("BKD", ("method=bkd",)),
+)
+
+
+@dataclass(frozen=True)
+class Score:
+    """A candidate's validation accuracy in one round: mean of the classes over its seeds, and of each group."""
+
+    candidate: Candidate
+    corrected: bool
+    epochs: int
+    per_seed: list[float]
+    per_group: dict[str, float | None]
+
+    @property
+    def name(self) -> str:
+        return f"{self.candidate.name}, corrected" if self.corrected else self.candidate.name
+
+    @property
+    def value(self) -> float:
+        return mean(self.per_seed)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The best variant, the best of another candidate, and their difference on the same validation images.
+
+    difference and interval (95 %, Student's t over the images) are in percentage points of the mean over classes;
+    per_seed are the differences seed by seed.
+    """
+
+    rounds: list[list[Score]]
+    best: Score
+    second: Score
+    difference: float
+    interval: tuple[float, float]
+    per_seed: list[float]
+    num_images: int
+
+    @property
+    def more_than_noise(self) -> bool:
+        return self.interval[0] > 0 and min(self.per_seed) > 0
+
+
+class Chooser:
+    """The rounds of a choice. `tell` gets a line for each step; a repeated call finds its finished runs again."""
+
+    def __init__(self, overrides: Sequence[str], minutes: float, tell: Callable[[str], None]) -> None:
+        for override in overrides:
+            key = override.partition("=")[0].lstrip("+")
+            if key in OWN:
+                raise UserError(f"{key}: is chosen here; leave it out")
+        self.overrides, self.minutes, self.tell = list(overrides), minutes, tell
+        full = load_config(compose_values(*overrides, "method=kd"))
+        self.full_recipe = full.recipe
+        self.fixed = [
+            f"study={STUDY}", "wandb.mode=disabled", "evaluation.logit_adjusted=1", "evaluation.tau_normalized=null",
+            *self._validation(full),
+        ]  # fmt: skip
+        config = load_config(compose_values(*overrides, *self.fixed, "method=kd"))
+        resized_crops = build_augmentation(config.recipe_of(config.student).augmentation).resized_crop is not None
+        self.data = load_data(config.dataset, Path(config.data_root), resized_crops=resized_crops).decoded()
+        self.folder = Path(config.output_root) / STUDY / dataset_label(config.dataset)
+        self.sizes = [self._size(config, network) for network in (config.student, config.teacher)]
+
+    def _validation(self, full: Config) -> list[str]:
+        """The override that holds validation images out, where the settings do not."""
+        dataset = full.dataset
+        if dataset.validation_per_class or dataset.validation_list:
+            return []
+        if dataset.imbalance != "none":  # those that the long tail leaves out
+            return [f"dataset.validation_per_class={MOST_VALIDATION}"]
+        data = load_data(dataset, Path(full.data_root))
+        counts = data.split.class_counts
+        number = min(MOST_VALIDATION, int(counts.min()) // 2)
+        if number == 0:
+            name = data.class_names[int(counts.argmin())]
+            raise UserError(
+                f"dataset.validation_per_class: class {name} has {counts.min()} training image(s), none to hold out "
+                "for validation; add images, merge the class with another, or choose by hand"
+            )
+        self.tell(f"held out for validation: {number} training image(s) of each class, {number * len(counts)} in all")
+        return [f"dataset.validation_per_class={number}"]
+
+    def _size(self, config: Config, network) -> int:
+        dataset = config.dataset
+        model = build_model(network.name, dataset.num_classes, in_channels=dataset.channels, **network.arguments)
+        return count_multiply_adds(model, (dataset.channels, dataset.image_size, dataset.image_size))
+
+    def choose(self) -> Choice:
+        """All rounds. UserError where the budget is too small for the shortest plan."""
+        cost, spent = self._pilot()
+        plan = self._plan(cost, 60 * self.minutes - spent)
+        staying, rounds = list(SHORT_LIST), []
+        for number, (epochs, count) in enumerate(zip(plan.epochs, plan.candidates, strict=True)):
+            staying = staying[:count]
+            seeds = range(plan.seeds if number == len(plan.epochs) - 1 else 1)
+            self.tell(
+                f"round {number + 1}: {', '.join(c.name for c in staying)}; {epochs} epochs, {len(seeds)} seed(s)"
+            )
+            scores = [score for one in staying for score in self._scores(one, epochs, seeds, plan)]
+            scores.sort(key=lambda score: -score.value)
+            rounds.append(scores)
+            staying = list(dict.fromkeys(score.candidate for score in scores))
+        best = rounds[-1][0]
+        second = next(score for score in rounds[-1] if score.candidate != best.candidate)
+        return self._compared(rounds, best, second, plan)
+
+    def _pilot(self) -> tuple[Cost, float]:
+        result = self._run(SHORT_LIST[0], PILOT_EPOCHS, 0, teacher_epochs=None)
+        return Cost.estimated(result["train_seconds"] / PILOT_EPOCHS, *self.sizes), result["wall_seconds"]
+
+    def _plan(self, cost: Cost, seconds: float) -> Plan:
+        """As made by the first call for this budget and these settings: measured anew it would be another one."""
+        path, key = self.folder / "plan.json", shlex.join([f"budget={self.minutes:g}", *self.overrides, *self.fixed])
+        plans = read_json(path) if path.exists() else {}
+        if key not in plans:
+            num_taught = sum(one.taught for one in SHORT_LIST)
+            arguments = (self.full_recipe.epochs, cost, len(SHORT_LIST) - num_taught, num_taught)
+            plan = make_plan(seconds, *arguments)
+            if plan is None:
+                needed = next(m for m in range(1, 10**6) if make_plan(60 * m, *arguments) is not None)
+                raise UserError(
+                    f"budget: {self.minutes:g} minutes are too few for {LEAST_EPOCHS} epochs of the last round; about "
+                    f"{needed + 1} are needed here (or smaller networks, fewer pixels)"
+                )
+            write_json(path, plans | {key: dataclasses.asdict(plan)})
+            return plan
+        stored = plans[key]
+        return Plan(tuple(stored["epochs"]), tuple(stored["candidates"]), stored["seeds"])
+
+    def _config(self, candidate: Candidate, epochs: int, seed: int, teacher_epochs: int | None) -> Config:
+        lengths = self._length("recipe", epochs)
+        if candidate.taught:
+            lengths += self._length("++teacher.recipe", teacher_epochs)
+        return load_config(compose_values(*self.overrides, *self.fixed, *candidate.settings, *lengths, f"seed={seed}"))
+
+    def _length(self, where: str, epochs: int) -> list[str]:
+        """The overrides of a shorter training; its warm-up is shorter by as much."""
+        warmup = self.full_recipe.warmup_epochs * epochs // max(1, self.full_recipe.epochs)
+        return [f"{where}.epochs={epochs}", f"{where}.warmup_epochs={warmup}"]
+
+    def _run(self, candidate: Candidate, epochs: int, seed: int, teacher_epochs: int | None) -> dict[str, Any]:
+        result = run_experiment(self._config(candidate, epochs, seed, teacher_epochs))
+        if result is None:
+            raise UserError("choose: another process works on one of these runs; wait for it, or give output_root=")
+        return result
+
+    def _scores(self, candidate: Candidate, epochs: int, seeds: Sequence[int], plan: Plan) -> list[Score]:
+        """The candidate's variants."""
+        results = [self._run(candidate, epochs, seed, plan.teacher_epochs) for seed in seeds]
+        variants = [(False, [result["accuracy"]["last"]["validation"] for result in results])]
+        if candidate.corrected and all(result["post_hoc"]["logit_adjusted"] for result in results):
+            variants.append((True, [result["post_hoc"]["logit_adjusted"]["validation"] for result in results]))
+        scores = [Score(candidate, corrected, epochs, *_means(records)) for corrected, records in variants]
+        self.tell("".join(f"  {score.name}: {score.value:.2f} %\n" for score in scores).rstrip())
+        return scores
+
+    def _compared(self, rounds: list[list[Score]], best: Score, second: Score, plan: Plan) -> Choice:
+        seeds = range(plan.seeds)
+        right = [[self._right(score, seed, plan) for seed in seeds] for score in (best, second)]
+        labels = self.data.validation_labels
+        counts = np.bincount(labels, minlength=len(self.data.class_names))
+        weights = len(labels) / ((counts > 0).sum() * counts[labels])  # so that the mean is that of the classes
+        differences = 100 * weights * (np.mean(right[0], axis=0) - np.mean(right[1], axis=0))
+        per_seed = [100 * float(np.mean(weights * (a - b))) for a, b in zip(*right, strict=True)]
+        interval = student_t_interval(differences)
+        return Choice(rounds, best, second, float(differences.mean()), interval, per_seed, len(labels))
+
+    def _right(self, score: Score, seed: int, plan: Plan) -> np.ndarray:
+        """1.0 for each validation image that the variant's network gets right, else 0.0 [V]."""
+        run = load_run(student_run(self._config(score.candidate, score.epochs, seed, plan.teacher_epochs)).directory)
+        about = describe_run(run)
+        logits = all_logits(classify_with(ServedNetwork(run.model, about).eval(), "cpu"), self.data.validation_images)
+        logits = logits - (log_prior(about) if score.corrected else 0)
+        return (logits.argmax(1) == self.data.validation_labels).astype(float)
+
+    def command(self, choice: Choice) -> str:
+        """The full run with the winner's settings, on all training images."""
+        kept = [one for one in self.overrides if not one.startswith("dataset.validation_per_class")]
+        checkout = (CONFIGURATION.parent / "src" / "train.py").is_file()
+        program = "python src/train.py" if checkout else "ltkd-train"
+        return f"{program} {shlex.join([*kept, *choice.best.candidate.settings])}"
+
+    def write(self, choice: Choice) -> Path:
+        """choice.md and choice.json beside the runs."""
+        write_text(self.folder / "choice.md", "\n".join([*lines_of(choice, self.data), "", self.command(choice), ""]))
+        told = dataclasses.asdict(choice) | {"more_than_noise": choice.more_than_noise, "command": self.command(choice)}
+        write_json(self.folder / "choice.json", told)
+        return self.folder / "choice.md"
+
+
+def _means(records: Sequence[Mapping[str, Any]]) -> tuple[list[float], dict[str, float | None]]:
+    """Of validation figures of several seeds: the mean of the classes of each, and the groups' means."""
+    per_seed = [mean(value for value in record["per_class"] if value is not None) for record in records]
+    groups = {}
+    for name in records[0]["per_group"]:
+        values = [record["per_group"][name] for record in records]
+        groups[name] = None if None in values else mean(values)
+    return per_seed, groups
+
+
+def lines_of(choice: Choice, data: LongTailData) -> list[str]:
+    """The table of all rounds, the verdict, and what it rests on."""
+    names = data.split.group_names
+    rows = [
+        [str(number), score.name, str(score.epochs), str(len(score.per_seed)), f"{score.value:.2f}"]
+        + [cell_text(score.per_group[name], None) for name in names]
+        for number, scores in reversed(list(enumerate(choice.rounds, 1)))
+        for score in scores
+    ]
+    headers = ["round", "method", "epochs", "seeds", "mean of the classes, %", *names]
+    best, second, (low, high) = choice.best, choice.second, choice.interval
+    seeds = ", ".join(f"{value:+.2f}" for value in choice.per_seed)
+    verdict = (
+        "This is more than noise."
+        if choice.more_than_noise
+        else "This is NOT more than noise: either may be the better one; a larger budget or more images would tell."
+    )
+    correction = (
+        "\nIts logits were adjusted for the class counts: predict with correction=logit_adjusted tau=1."
+        if best.corrected
+        else ""
+    )
+    return [
+        tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True),
+        "",
+        f"best: {best.name}, {best.value:.2f} %; {choice.difference:+.2f} points against {second.name} on the same "
+        f"{choice.num_images} validation images (95 % interval {low:+.2f} to {high:+.2f}; by seed: {seeds}).",
+        verdict + correction,
+        "The test part was not looked at.",
+    ]

@@ -1,0 +1,145 @@
+"""The findings of an audit are what was put in, and its page is whole."""
+
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from ltkd.commands.audit import main
+from ltkd.deploy.data import data_of_run
+from ltkd.deploy.description import describe_run
+from ltkd.deploy.findings import find, find_pairs, find_suspects
+from ltkd.runs.load import load_run
+from tests.data.pictures import write_folder
+
+from .conftest import COUNTS
+
+
+@pytest.fixture(scope="module")
+def run(example):
+    return load_run(example.run)
+
+
+@pytest.fixture(scope="module")
+def data(run):
+    return data_of_run(run, [])[0]
+
+
+def test_near_duplicates_are_found_mirrored_and_brighter_too():
+    random = np.random.default_rng(0)
+    train = random.integers(30, 200, (40, 3, 24, 24), np.uint8)
+    test = random.integers(30, 200, (6, 3, 24, 24), np.uint8)
+    test[1] = train[7]
+    test[3] = train[20][..., ::-1] + 20
+    test[5] = 128  # even: like nothing
+    number, pairs = find_pairs(train, test)
+    assert number == 2
+    assert {(pair.test_row, pair.train_row) for pair in pairs} == {(1, 7), (3, 20)}
+    assert min(pair.correlation for pair in pairs) > 0.99
+
+
+def test_suspects_are_the_tails_images_with_confident_other_answers():
+    """Rows 4 and 5 are the tail's; the head's favour alone makes no suspect of row 4."""
+    labels = np.array([0, 0, 0, 0, 1, 1])
+    split = SimpleNamespace(groups=np.array([0, 1]), class_counts=np.array([90, 10]))
+    data = SimpleNamespace(train_labels=labels, split=split)
+    logits = np.array([[0, 9.0]] * 4 + [[1.0, 0.0], [9.0, 0.0]])
+    total, disagreeing, suspects = find_suspects(SimpleNamespace(corrects_prior=False), data, logits, 1)
+    assert (total, disagreeing) == (2, 1)
+    assert [(one.row, one.predicted) for one in suspects] == [(5, 0)]
+    adjusted = np.exp([9 - np.log(0.9), 0 - np.log(0.1)])
+    assert suspects[0].probability == pytest.approx(adjusted[0] / adjusted.sum())
+    _, disagreeing, _ = find_suspects(SimpleNamespace(corrects_prior=True), data, logits, 1)
+    assert disagreeing == 2
+
+
+def test_figures_are_those_of_counting(run, data):
+    """Logits that are right but for two images of the first class, which are taken for the last."""
+    labels = data.test_labels
+    logits = np.full((len(labels), 4), -5.0, np.float32)
+    logits[np.arange(len(labels)), labels] = 5
+    logits[:2] = [0, 0, 0, 3]
+    train = np.zeros((len(data.train_labels), 4), np.float32)
+    found = find(describe_run(run), data, train, logits)
+    assert found.evaluation.per_class == pytest.approx([100 / 3, 100, 100, 100])
+    assert found.per_class_mean == pytest.approx((100 / 3 + 300) / 4)
+    [worst] = found.worst
+    assert (worst.label, worst.taken_for) == (0, [(3, 2)])
+    assert [row for row, *_ in worst.examples] == [0, 1]
+    assert sum(found.predicted_share.values()) == pytest.approx(100)
+    assert found.corrected[0.0].per_class == found.evaluation.per_class
+    for error, bins in found.calibration.values():
+        assert 0 <= error <= 100
+        assert all(0 <= one.accuracy <= 1 and one.count > 0 for one in bins)
+    prior = torch.tensor(data.split.class_counts / data.split.class_counts.sum()).log()
+    right = (torch.from_numpy(logits) - 2 * prior).argmax(1) == torch.from_numpy(labels)
+    assert found.corrected[2.0].all == pytest.approx(100 * right.float().mean().item())
+
+
+@pytest.fixture(scope="module")
+def page(example, tmp_path_factory):
+    output = tmp_path_factory.mktemp("audit") / "page.html"
+    assert main([str(example.run), f"output={output}", "device=cpu"]) == 0
+    return output.read_text(encoding="utf-8")
+
+
+def test_the_page_is_whole(example, page):
+    assert set(re.findall(r'src="([^"]{0,10})', page)) == {"data:image"}
+    assert not re.search(r"<script|<link|@import|url\(", page)
+    for title in (
+        "bias by group",
+        "Worst classes",
+        "Calibration",
+        "Correction after",
+        "look like",
+        "Suspicious labels",
+    ):
+        assert title in page
+    assert f">{example.result['accuracy']['last']['all']:.2f}<" in page
+    assert re.search(r"test/(ant|bee|cat|dog)/\d\.png", page), "files are called by their names"
+    tags = re.findall(r"<(/?)(div|table|figure|h[1-4]|p|dl|ul)\b", page)
+    for tag in {tag for _, tag in tags}:
+        assert tags.count(("", tag)) == tags.count(("/", tag)), tag
+
+
+def test_a_file_of_weights_is_audited_with_the_data_that_is_named(example, tmp_path, page, capsys):
+    dataset = [one for one in example.settings if one.startswith("dataset")]
+    output, weights = tmp_path / "page.html", example.run / "weights.safetensors"
+    assert main([str(weights), "student=resnet8", *dataset, f"output={output}", "device=cpu"]) == 0
+    assert f"accuracy {example.result['accuracy']['last']['all']:.2f} %" in capsys.readouterr().out
+    calibration = r'alt="Calibration.*?src="([^"]+)"'
+    assert re.search(calibration, output.read_text())[1] == re.search(calibration, page)[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["device=cpu"], "the following arguments are required: RUN"),
+        (["/nowhere"], "/nowhere: not there"),
+        (["RUN", "output=page.pdf"], "output: should be a .html file"),
+        (["RUN", "recipe.epochs=1"], "recipe.epochs=1: the run's own settings are used"),
+        (["RUN", "dataset.path=OTHER"], "made with other data than this run's"),
+        (["WEIGHTS"], "dataset: a file of weights does not say what to test it with"),
+        (["WEIGHTS", "dataset=digits_lt"], "weights.safetensors: does not say what its classes are"),
+        (["WEIGHTS", "dataset=digits_lt", "student=resnet14"], "does not fit the model"),
+        (["BROKEN.pth", "dataset=digits_lt"], "student: "),
+        (["RUN", "--jobs", "2"], "unknown argument '--jobs'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_ten_wrong_calls_are_one_line(example, tmp_path, arguments, message, capsys):
+    (tmp_path / "BROKEN.pth").write_bytes(b"nothing")
+    for part, first in (("train", 200), ("test", 300)):
+        write_folder(tmp_path / "other" / part, COUNTS, first=first)
+    places = {
+        "RUN": example.run, "WEIGHTS": example.run / "weights.safetensors", "BROKEN.pth": tmp_path / "BROKEN.pth",
+        "dataset.path=OTHER": f"dataset.path={tmp_path / 'other'}",
+    }  # fmt: skip
+    called = [str(places.get(one, one)) for one in arguments]
+    assert main(called) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert message in error

@@ -1,0 +1,119 @@
+"""The choice: a plan that keeps its budget, figures of the validation images alone, and an honest verdict."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ltkd.commands.choose import main
+from ltkd.deploy import choose
+from ltkd.deploy.choose import Candidate, Choice, Score
+from ltkd.deploy.halving import LEAST_SEEDS, MOST_SEEDS, Cost, make_plan, seconds_of, survivors
+from tests.data.pictures import write_folder
+
+
+def test_the_plan_is_the_longest_that_keeps_the_budget():
+    cost = Cost.estimated(student_seconds=2.0, student_size=10, teacher_size=30)
+    assert cost == Cost(alone=2.0, taught=4.0, teacher=6.0)
+    plan = make_plan(3600, 240, cost, num_alone=2, num_taught=3)
+    longest = plan.epochs[-1]
+    assert seconds_of(longest, plan.seeds, cost, 2, 3) <= 3600 < seconds_of(longest + 1, plan.seeds, cost, 2, 3)
+    assert plan.epochs[0] < plan.epochs[1] < longest
+    assert (plan.candidates, plan.seeds) == ((5, 3, 2), LEAST_SEEDS)
+    assert survivors(5) == (5, 3, 2)
+    generous = make_plan(10**6, 240, cost, num_alone=2, num_taught=3)
+    assert (generous.epochs[-1], generous.seeds) == (240, MOST_SEEDS)
+    assert make_plan(10, 240, cost, num_alone=2, num_taught=3) is None
+
+
+def choice(per_seed, interval):
+    one, other = (Score(Candidate(name, ("method=ce",)), False, 4, [50.0], {}) for name in "ab")
+    return Choice([], one, other, 1.0, interval, per_seed, 40)
+
+
+def test_noise_is_called_noise():
+    assert choice([1.0, 2.0], (0.5, 2.5)).more_than_noise
+    assert not choice([1.0, 2.0], (-0.5, 3.5)).more_than_noise
+    assert not choice([-1.0, 4.0], (0.5, 2.5)).more_than_noise
+
+
+@pytest.fixture(scope="module")
+def example_of_choice(tmp_path_factory):
+    root = tmp_path_factory.mktemp("choose")
+    photos = write_folder(root / "photos" / "train", {"ant": 9, "bee": 6, "cat": 4}).parent
+    write_folder(photos / "test", dict.fromkeys(["ant", "bee", "cat"], 2), first=100)
+    return root, [
+        "dataset=image_folder", f"dataset.path={photos}", "dataset.image_size=8", "dataset.crop_padding=1",
+        "teacher=resnet8", "student=resnet8", "recipe.epochs=8", "recipe.batch_size=8", "recipe.warmup_epochs=1",
+        "device=cpu", "run.threads=1", "run.progress=none", f"output_root={root}/outputs", "budget=600",
+    ]  # fmt: skip
+
+
+def test_from_a_folder_to_a_command(example_of_choice, capsys, monkeypatch):
+    """Two methods of the short list, all rounds; test figures that are looked at raise an error."""
+    root, arguments = example_of_choice
+    run_experiment = choose.run_experiment
+
+    class Last(dict):
+        def __getitem__(self, key):
+            assert key in ("validation",), f"{key}: a figure of the test part was read"
+            return super().__getitem__(key)
+
+    def guarded(config):
+        result = run_experiment(config)
+        return result | {"accuracy": {"last": Last(result["accuracy"]["last"])}}
+
+    monkeypatch.setattr(choose, "run_experiment", guarded)
+    monkeypatch.setattr(choose, "SHORT_LIST", (choose.SHORT_LIST[0], choose.SHORT_LIST[2]))
+    monkeypatch.setattr("ltkd.deploy.halving.MOST_SEEDS", 2)
+    assert main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert "held out for validation: 2 training image(s) of each class, 6 in all" in shown
+    assert "The test part was not looked at." in shown
+    told = json.loads(next((root / "outputs" / "choose").rglob("choice.json")).read_text())
+    last = told["rounds"][-1]
+    assert [score["epochs"] for score in (told["rounds"][0][0], told["rounds"][1][0], last[0])] == [2, 4, 8]
+    assert {score["candidate"]["name"] for score in last} == {"cross-entropy", "KD"}
+    by_seed = [a - b for a, b in zip(told["best"]["per_seed"], told["second"]["per_seed"], strict=True)]
+    assert told["per_seed"] == pytest.approx(by_seed)  # of the networks' predictions, and of the results
+    assert told["difference"] == pytest.approx(np.mean(by_seed))
+    assert told["num_images"] == 6
+    command = told["command"]
+    assert command.startswith("python src/train.py dataset=image_folder")
+    assert "validation" not in command
+    assert any(f"method={name}" in command for name in ("ce", "kd"))
+
+    monkeypatch.setattr("ltkd.runs.run.prepare", lambda config: pytest.fail("a finished run was run again"))
+    assert main(arguments) == 0
+    again = capsys.readouterr().out
+    assert [line for line in again.splitlines() if "|" in line] == [line for line in shown.splitlines() if "|" in line]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["budget=soon"], "budget: should be a number from 0 on"),
+        (["budget=0.0001"], "budget: 0.0001 minutes are too few"),
+        (["method=kd"], "method: is chosen here"),
+        (["++seed=1"], "seed: is chosen here"),
+        (["dataset.path=/nowhere"], "dataset.path: /nowhere is not there"),
+        (["student=nothing"], "student"),
+        (["dataset.path=ONE"], "class bee has 1 training image(s), none to hold out"),
+    ],
+    ids=str,
+)
+def test_wrong_calls_are_one_error(example_of_choice, tmp_path, arguments, message, capsys):
+    if "ONE" in arguments[0]:
+        write_folder(tmp_path / "train", {"ant": 3, "bee": 1})
+        write_folder(tmp_path / "test", {"ant": 1, "bee": 1}, first=50)
+        arguments = [f"dataset.path={tmp_path}"]
+    assert main([*example_of_choice[1], f"output_root={tmp_path}/outputs", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_a_budget_is_asked_for(capsys):
+    assert main(["dataset=image_folder"]) == 2
+    assert "budget: missing; budget=60 is an hour" in capsys.readouterr().err
