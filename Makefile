@@ -24,10 +24,11 @@ train: $(READY)  ## teacher, student and table on the embedded digits (CPU, abou
 test: $(READY)  ## all tests, one process a core; ARGS="..." are pytest's
 	$(BIN)/python -m pytest -n auto $(ARGS)
 
-lint: $(READY)  ## ruff: rules and format
+lint: $(READY)  ## ruff: rules and format; mypy: names, attributes and arguments
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 clean:  ## remove .venv and caches; outputs/ and data/ stay
-	rm -rf $(VENV) .pytest_cache .ruff_cache
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache
 	find src scripts tests -name __pycache__ -prune -exec rm -rf {} +

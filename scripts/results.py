@@ -4,6 +4,7 @@
     python scripts/results.py outputs/main outputs/other --csv table.csv --markdown table.md
     python scripts/results.py outputs/tuning --accuracy validation   for choosing settings
     python scripts/results.py outputs/main --accuracy logit_adjusted  the same networks, corrected after training
+    python scripts/results.py outputs/main --groups many_medium_few  finished runs for other groups of classes
 
 Failed, interrupted and missing runs are named below the table, and make the exit code 1.
 """
@@ -17,10 +18,13 @@ from ltkd.errors import UserError
 from ltkd.files import write_text
 from ltkd.results.collect import collect, comma_separated, markdown
 from ltkd.results.read import KINDS
+from ltkd.results.regroup import regroup_by
 
 PARSER = Parser(__doc__, takes_settings=False)
 PARSER.add_argument("folders", nargs="*", type=Path, default=[Path("outputs")], help="default: outputs")
 PARSER.add_argument("--accuracy", choices=list(KINDS), default="last", help="default: last")
+GROUPS = "report for these groups, as in dataset.groups: oltr, or '{name: ranges, boundaries: [36, 71]}'"
+PARSER.add_argument("--groups", metavar="POLICY", help=GROUPS)
 PARSER.add_argument("--csv", type=Path, metavar="FILE", help="also write the unrounded table here")
 PARSER.add_argument("--markdown", type=Path, metavar="FILE", help="also write the Markdown table here")
 
@@ -30,8 +34,8 @@ def main(options: argparse.Namespace, settings: list[str]) -> int:
     absent = [str(folder) for folder in options.folders if not folder.is_dir()]
     if absent:
         raise UserError(f"no such folder: {', '.join(absent)}")
-    found = collect(options.folders)
-    table = markdown(found.cells, options.accuracy)
+    found = collect(options.folders, regroup_by(options.groups) if options.groups else None)
+    table = markdown(found.cells, options.accuracy, found.notes)
     sys.stdout.write(f"{table}\n")
     if options.csv:
         write_text(options.csv, comma_separated(found.cells, options.accuracy))

@@ -24,7 +24,7 @@ PARSER.add_argument("--dry-run", action="store_true", help="list the grid and ru
 
 
 @command(PARSER, help_without_arguments=True)
-def main(options: argparse.Namespace, settings: list[str]) -> int | None:
+def main(options: argparse.Namespace, settings: list[str]) -> int:
     # here: --help needs no torch
     from ltkd.config.compose import CONFIGURATION
     from ltkd.files import write_text
@@ -50,6 +50,7 @@ def main(options: argparse.Namespace, settings: list[str]) -> int | None:
     write_text(output, preset_text(result, output.stem, f"python scripts/tune.py {options.typed}"))
     lines = "\n".join(result.lines())
     sys.stdout.write(f"{lines}\nwritten: {output}\n")
+    return 0
 
 
 if __name__ == "__main__":

@@ -14,6 +14,6 @@ def write_plainly() -> None:
             stream.reconfigure(errors="ltkd.plain")
 
 
-def _plain(error: UnicodeError) -> tuple[str, int]:
+def _plain(error: UnicodeEncodeError) -> tuple[str, int]:
     text = error.object[error.start : error.end].translate(PLAIN)
     return text.encode("ascii", "replace").decode(), error.end

@@ -65,13 +65,6 @@ def git_state() -> dict[str, Any] | None:
         return {"commit": given.removesuffix("-dirty"), "modified": given.endswith("-dirty")} if given else None
 
 
-def commit_label(state: dict[str, Any] | None) -> str:
-    """A git_state as messages and tables call it: "0ab8356909, with changes"."""
-    if state is None:
-        return "unknown"
-    return f"{state['commit'][:10]}{', with changes' if state['modified'] else ''}"
-
-
 def num_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -18,6 +18,7 @@ class Settings:
     settings are not annotated, or are ClassVar.
     """
 
+    __signature__: ClassVar[inspect.Signature]
     settings: ClassVar[dict[str, inspect.Parameter]] = {}  # by name, those of the base classes first
 
     def __init_subclass__(cls, **options: Any) -> None:

@@ -52,13 +52,19 @@ def test_a_network_with_the_teachers_classifier_comes_back(example):
     assert found.group_mass == pytest.approx(result["accuracy"]["last"]["group_mass"], abs=1e-3)
 
 
+def test_a_teacher_serves_as_well(example):
+    teacher = open_network(example.result["teacher_result"]["directory"]).about
+    assert teacher.method == "teacher"
+    assert teacher.accuracy["all"] == example.result["teacher_result"]["accuracy"]["last"]["all"]
+
+
 def test_files_folders_and_lists_without_the_training_data(example, tmp_path, capsys):
     moved = tmp_path / "elsewhere"
     shutil.copytree(example.run, moved)
     shutil.copytree(example.photos / "test" / "ant", tmp_path / "photos" / "inner")
     large = write(tmp_path / "large.png", 7, side=40)
     (tmp_path / "list.txt").write_text("large.png\nphotos/inner/0.png\n")
-    code, rows, _ = predicted(capsys, moved, tmp_path / "photos", large, tmp_path / "list.txt", "batch=2")
+    code, rows, _ = predicted(capsys, moved, tmp_path / "photos", "batch=2", large, tmp_path / "list.txt")
     assert code == 0
     names = [row["file"].removeprefix(f"{tmp_path}/") for row in rows]
     assert names == [*(f"photos/inner/{i}.png" for i in range(3)), "large.png", "large.png", "photos/inner/0.png"]

@@ -82,7 +82,8 @@ def test_post_hoc_corrections_have_a_table_of_their_own(finished, make_table, ma
     text = markdown(make_report(table, entries_of(runs)))
     assert text.count("adjusted post hoc") == 1
     assert "tau-normalised" not in text  # no run has it
-    assert "| KD        |   3 | 1 (default) | 59.00 ± 2.65 |" in text
+    assert re.search(r"\| KD +\| +3 \| +1 \(default\) \| 59\.00 ± 2\.65 \|", text)
+    assert re.search(r"\| LTKD 100% +\| +3 \| 1 \(default; second, after method=ltkd\) \|", text)
     rows = {
         row["method"]: row for row in csv.DictReader(io.StringIO(comma_separated(make_report(table, entries_of(runs)))))
     }

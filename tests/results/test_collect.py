@@ -195,3 +195,127 @@ def test_a_row_says_that_its_method_trained_on_the_validation_images(tmp_path):
     file.write_text(json.dumps(json.loads(file.read_text()) | {"learned_from_validation": True}))
     settings = {row["method"]: row["settings"] for row in summary_rows(collect([tmp_path]).cells, "last")}
     assert settings == {"bikd": "(trained on the validation images too)", "kd": ""}
+
+
+def test_the_mean_of_the_classes_stands_beside_where_the_images_are_not_balanced(tmp_path):
+    """Only there: with as many images of each class the two are one."""
+    for method, mean_per_class in (("kd", 40.0), ("dkd", 25.0)):
+        path = write_run(tmp_path / method, method, 0, 40.0) / "result.json"
+        result = json.loads(path.read_text())
+        result["accuracy"]["last"]["mean_per_class"] = mean_per_class
+        path.write_text(json.dumps(result))
+    assert "mean per class" not in markdown(collect([tmp_path / "kd"]).cells, "last")
+    rows = {row["method"]: row for row in summary_rows(collect([tmp_path]).cells, "last")}
+    assert [rows[method]["mean per class"] for method in ("dkd", "kd")] == [25.0, 40.0]
+    assert list(rows["kd"]).index("mean per class") == list(rows["kd"]).index("all") + 2  # before the groups
+
+
+def test_a_second_correction_is_marked(tmp_path):
+    """Where only the training evened the classes out, and only in tables of a correction."""
+    for method in ("kd", "bkd"):
+        path = write_run(tmp_path, method, 0, 40.0) / "result.json"
+        result = json.loads(path.read_text())
+        result["post_hoc"] = {
+            "logit_adjusted": {"tau": 1.0, "chosen_by": "default", "test": result["accuracy"]["last"]}
+        }
+        path.write_text(json.dumps(result))
+    cells = collect([tmp_path]).cells
+    shown = {row["method"]: row["settings"] for row in summary_rows(cells, "logit_adjusted")}
+    assert shown == {"kd": "", "bkd": "(second correction, after method=bkd)"}
+    assert not any(row["settings"] for row in summary_rows(cells, "last"))
+
+
+def change(directory, /, **changes):
+    """Changes a run's result; `identity` by section."""
+    path = directory / "result.json"
+    result = json.loads(path.read_text())
+    for section, values in changes.pop("identity", {}).items():
+        result["identity"][section] = values
+    path.write_text(json.dumps(result | changes))
+
+
+def settings_of(cells, kind="last"):
+    return {row["method"]: row["settings"] for row in summary_rows(cells, kind)}
+
+
+def test_settings_outside_of_the_methods_are_named_between_methods(tmp_path):
+    recipes = {"kd": {"epochs": 10}, "dkd": {"epochs": 10}, "ltkd": {"epochs": 30, "augmentation": "randaugment"}}
+    for method, recipe in recipes.items():
+        dataset = {"mean": [0.5] if method == "dkd" else [0.3]}
+        change(write_run(tmp_path, method, 0, 40.0), identity={"recipe": recipe, "dataset": dataset})
+    found = collect([tmp_path])
+    assert settings_of(found.cells) == {
+        "kd": "", "dkd": "dataset.mean=[0.5]", "ltkd": "recipe.augmentation=randaugment recipe.epochs=30",
+    }  # fmt: skip
+    note = "dataset.mean=[0.3] recipe.augmentation=default recipe.epochs=10"
+    assert found.notes == [f"d-if100, students, where a row does not say otherwise: {note}"]
+    assert note in markdown(found.cells, "last", found.notes)
+
+
+def test_a_method_without_a_teacher_has_none_of_its_settings(tmp_path):
+    for method, teacher in {"ce": None, "kd": {"seed": 0, "task_loss": "ce"}}.items():
+        change(write_run(tmp_path, method, 0, 40.0), identity={"teacher": teacher, "task_loss": "ce"})
+    assert settings_of(collect([tmp_path]).cells) == {"ce": "", "kd": ""}
+
+
+def test_groups_of_two_policies_are_never_in_one_column(tmp_path):
+    for method, policy in {"kd": "rank_thirds", "ltkd": "mine"}.items():
+        change(write_run(tmp_path, method, 0, 40.0), identity={"dataset": {"groups": policy}}, groups=[0, 1, 2])
+    rows = {row["method"]: row for row in summary_rows(collect([tmp_path]).cells, "last")}
+    assert "head" not in rows["kd"]
+    assert (rows["kd"]["head (rank_thirds)"], rows["kd"]["head (mine)"]) == (80.0, None)
+    assert (rows["ltkd"]["head (rank_thirds)"], rows["ltkd"]["head (mine)"]) == (None, 80.0)
+
+
+def test_classes_that_moved_between_groups_of_one_policy_are_told_apart(tmp_path):
+    for seed, groups in enumerate(([0, 0, 1, 2], [0, 1, 1, 2])):
+        change(write_run(tmp_path, "kd", seed, 40.0), identity={"dataset": {"groups": "mine"}}, groups=groups)
+    rows = summary_rows(collect([tmp_path]).cells, "last")
+    assert sorted(row["settings"] for row in rows) == ["dataset.groups=mine 1/2/1", "dataset.groups=mine 2/1/1"]
+
+
+def test_runs_on_other_images_are_rows_of_their_own(tmp_path):
+    for seed, images in enumerate(("a", "a", "b")):
+        directory = write_run(tmp_path, "kd", seed, 40.0 + seed)
+        (directory / "manifest.json").write_text(json.dumps({"train_data_sha256": images}))
+    rows = summary_rows(collect([tmp_path]).cells, "last")
+    assert sorted((row["n"], row["all"]) for row in rows) == [(1, 42.0), (2, 40.5)]
+    assert len({row["settings"] for row in rows}) == 2
+    assert "images=" in rows[0]["settings"] + rows[1]["settings"]
+
+
+def test_the_order_of_the_folders_changes_nothing(tmp_path):
+    for folder, accuracy in {"b": 40.0, "a": 41.0}.items():
+        change(write_run(tmp_path / folder, "kd", 0, accuracy), directory=folder)
+        write_run(tmp_path / folder, "dkd", 0 if folder == "a" else 1, accuracy)
+    found = [collect([tmp_path / folder for folder in order]) for order in ("ab", "ba")]
+    first, second = (markdown(one.cells, "last", one.notes) for one in found)
+    assert first == second
+    assert found[0].incomplete == found[1].incomplete
+    assert "two results of kdNone00 differ in all, per_group: a (41.00), which counts, and b (40.00)" in first
+
+
+@pytest.mark.parametrize(
+    ("commits", "expected"),
+    [
+        (["one", "one"], []),
+        (["one", "two"], ["different code in one cell: d-if100 big small kd: one (seed 0); two (seed 1)"]),
+        (
+            ["one+", "one"],
+            ["different code in one cell: d-if100 big small kd: one (seed 1); one, with changes (seed 0)"],
+        ),
+        (["one+", "one+"], ["perhaps different code in one cell: d-if100 big small kd: one, with changes (seed 0, 1)"]),
+    ],
+)
+def test_different_code_in_one_cell_is_named(tmp_path, commits, expected):
+    for seed, commit in enumerate(commits):
+        state = {"commit": commit.rstrip("+"), "modified": commit.endswith("+")}
+        change(write_run(tmp_path, "kd", seed, 40.0), git=state, sessions=[{"git": state}])
+    assert collect([tmp_path]).notes == expected
+
+
+def test_code_of_an_earlier_session_counts(tmp_path):
+    states = [{"commit": commit, "modified": False} for commit in ("one", "two")]
+    change(write_run(tmp_path, "kd", 0, 40.0), git=states[1], sessions=[{"git": state} for state in states])
+    [note] = collect([tmp_path]).notes
+    assert note.endswith("one (seed 0); two (seed 0)")

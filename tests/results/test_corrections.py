@@ -22,6 +22,7 @@ from ltkd.task_losses import list_task_losses, task_loss_class
         (["method=ce", "student.task_loss=focal"], None),
         (["method=ltkd"], "method=ltkd"),
         (["method=ltkd", "method.rebalancing=none"], None),
+        (["method=ltkd", "method.alpha=0"], None),
     ],
 )
 def test_evened_out_by(make_config, overrides, by):

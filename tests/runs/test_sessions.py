@@ -6,6 +6,7 @@ import torch
 from ltkd import machine
 from ltkd.config.identity import student_run
 from ltkd.loop.tracking import Tracker
+from ltkd.results.code import commit_label
 from ltkd.runs.run import run_experiment
 
 
@@ -57,5 +58,5 @@ def test_a_skipped_run_says_from_which_commit_it_is(make_config, monkeypatch, ca
     run_experiment(make_config("method=ce", "recipe.epochs=0"))
     monkeypatch.setattr("ltkd.runs.result.git_state", lambda: {"commit": "f" * 40, "modified": False})
     run_experiment(make_config("method=ce", "recipe.epochs=0"))
-    made_by = machine.commit_label(machine.git_state())
+    made_by = commit_label(machine.git_state())
     assert f"finished before, skipped (commit {made_by}; here ffffffffff)" in caplog.text

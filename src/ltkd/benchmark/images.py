@@ -59,7 +59,7 @@ def measure_images(
     for kind in kinds:
         say(f"preparing: {kind.size} pixels")
         dataset = _write_files(config, images, kind, steps * batch_size, folder / str(kind.size))
-        loops = {
+        loops: dict[str, _Plain | _Stream] = {
             "ImageFolder + DataLoader": _Plain(dataset, kind, workers, batch_size, device),
             "stream": _Stream(dataset, kind, workers, batch_size, device),
         }

@@ -5,6 +5,7 @@ another hash, and would be run again. Such a run is moved when its manifest prov
 that are there now; its numbers and weights stay as they are.
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -83,7 +84,11 @@ def run_of(settings: Mapping[str, Any], role: str) -> NetworkRun:
         values[key] = {**values[key], **section} if merged else section
     values["dataset"] = {**values["dataset"], "content": None}
     swag = values["teacher"].pop("swag", None)
-    config = load_config(values | {"device": "cpu"})
+    logging.disable(logging.WARNING)  # advice on settings is for those who train with them
+    try:
+        config = load_config(values | {"device": "cpu"})
+    finally:
+        logging.disable(logging.NOTSET)
     if role == "student":
         return student_run(config)
     teacher = config.teacher if swag is None else replace(config.teacher, swag=Swag(**swag))
@@ -97,9 +102,7 @@ def _renamed(told: dict[str, Any], run: NetworkRun) -> dict[str, Any]:
 
 def _why_it_stays(files: RunFiles, before: Mapping[str, Any], run: NetworkRun) -> str | None:
     if _without_added(run.identity) != _without_added(before):
-        return (
-            "its identity says nothing of weights or settings that count today, so nothing proves that they are those"
-        )
+        return "it was trained with other weights or settings than its configuration gives today"
     return _other_data(files, run.config)
 
 

@@ -36,11 +36,12 @@ class Parser(argparse.ArgumentParser):
     def split(self, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         """Returns the script's options, and the settings, unchecked. jobs=2, --jobs=2 and --jobs 2 are the same."""
         keys = {key for key in self._option_string_actions if key.startswith("--")}
-        options, others = [], []
+        given: list[str] = []
+        others: list[str] = []
         for argument in arguments:
             is_option = "=" in argument and f"--{argument.partition('=')[0]}" in keys
-            (options if is_option else others).append(f"--{argument}" if is_option else argument)
-        written_out = [*options, *others]  # first: argparse takes no list of files with options in between
+            (given if is_option else others).append(f"--{argument}" if is_option else argument)
+        written_out = [*given, *others]  # first: argparse takes no list of files with options in between
         if empty := [one for one in written_out if one.endswith("=") and one[:-1] in keys]:
             self.error(f"{empty[0].strip('-=')}: has no value")
         options, settings = self.parse_known_args(written_out)

@@ -78,7 +78,7 @@ def warn_of_combinations(config: Config) -> None:
     if any(_name(_setting(config, networks, key)) != name for key, name in made_for.items()):
         choices = " ".join(f"{'++' if '.recipe.' in key else ''}{key}={name}" for key, name in made_for.items())
         logger.warning("method=%s is made for %s; elsewhere it is another method", config.method_name, choices)
-    teacher = networks.get("teacher")
+    teacher = config.teacher if "teacher" in networks else None
     if teacher is not None and teacher.checkpoint is not None and not config.extra_teachers:  # those may train on
         unused = [key for key in ("recipe", "pretrained", "seed") if getattr(teacher, key)]  # but for the defaults
         if unused:

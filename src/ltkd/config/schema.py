@@ -152,11 +152,12 @@ class Config:
     @property
     def extra_teachers(self) -> list[Teacher]:
         """The teachers that the method wants beside the main one."""
-        method, sections = method_class(self.method_name), [dataclasses.asdict(n) for n in (self.teacher, self.student)]
+        method = method_class(self.method_name)
         if not method.needs.teacher:
             return []
         teachers = []
-        for difference in method.extra_teachers(*sections, self.method_arguments):
+        teacher, student = dataclasses.asdict(self.teacher), dataclasses.asdict(self.student)
+        for difference in method.extra_teachers(teacher, student, self.method_arguments):
             if "swag" in difference:
                 difference = difference | {"swag": Swag(**difference["swag"])}
             teachers.append(dataclasses.replace(self.teacher, **difference))

@@ -1,5 +1,6 @@
 """Text files with a line "path label" per image: ImageNet-LT, Places-LT, iNaturalist 2018, ImageNet-100-LT."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -85,8 +86,7 @@ def _images(key: str, path: str | None, root: Path, channels: int, size: int) ->
     lines = read_lines(key, path)
     names = [name for name, _ in lines]
     if len(set(names)) < len(names):
-        seen: set[str] = set()
-        twice = next(name for name in names if name in seen or seen.add(name))
+        twice = next(name for name, times in Counter(names).items() if times > 1)
         raise UserError(f"dataset.{key}: {path} names {twice} more than once")
     return ImageFiles(root, names, names, channels, size), np.array([label for _, label in lines], dtype=np.int64)
 

@@ -116,10 +116,10 @@ def complete_settings(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def why_unavailable(dataset: DatasetConfig, data_root: Path) -> str | None:
     """One line when the folder of a data set that is not downloaded is not there: no run on it can begin."""
-    folder = None if dataset.source == PACK else reader(dataset.source).folder
-    if folder is None:
+    name = None if dataset.source == PACK else reader(dataset.source).folder
+    if name is None:
         return None
-    folder = Path(dataset.path or Path(data_root) / folder)
+    folder = Path(dataset.path or Path(data_root) / name)
     return None if folder.is_dir() else f"data set {dataset.name}: {folder} is not there"
 
 

@@ -26,7 +26,7 @@ class EpochPlan:
         choices = (self.permutation, self.offsets_y, self.offsets_x, self.flips)
         drawn = {name: choice[where] for name, choice in self.drawn.items()}
         pixels = None if self.pixels is None else self.pixels[where]
-        return EpochPlan(*(choice[where] for choice in choices), drawn, pixels)
+        return EpochPlan(*(choice[where] for choice in choices), drawn=drawn, pixels=pixels)
 
     def tensors(self) -> list[Tensor]:
         """All of them, always in the same order."""
@@ -37,4 +37,4 @@ class EpochPlan:
         choices = (self.permutation, self.offsets_y, self.offsets_x, self.flips)
         drawn = {name: choice.clone() for name, choice in self.drawn.items()}
         pixels = None if self.pixels is None else self.pixels.clone()
-        return EpochPlan(*(choice.clone() for choice in choices), drawn, pixels)
+        return EpochPlan(*(choice.clone() for choice in choices), drawn=drawn, pixels=pixels)

@@ -56,9 +56,9 @@ class Sampler(Settings):
 
         order [N]: of the epoch; groups [C]: id of each class.
         """
-        groups = torch.as_tensor(groups)[: len(self.class_counts)]
-        there = groups.bincount(weights=self.class_counts)
-        shown = groups.bincount(weights=self.labels[order].bincount(minlength=len(groups)))
+        of_class = torch.as_tensor(groups)[: len(self.class_counts)]
+        there = of_class.bincount(weights=self.class_counts)
+        shown = of_class.bincount(weights=self.labels[order].bincount(minlength=len(of_class)))
         return {group: (shown[group] / there[group]).item() for group in there.nonzero().flatten().tolist()}
 
     def _fill(self, classes: Tensor, generator: torch.Generator) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 
 from ltkd.config.compose import compose_values
 from ltkd.config.load import load_config
-from ltkd.data import LongTailData, file_names, load_data
+from ltkd.data import LongTailData, build_augmentation, file_names, load_data
 from ltkd.deploy import audit_figures, audit_page
 from ltkd.deploy.data import data_of_run
 from ltkd.deploy.description import Description, describe_run
@@ -59,13 +59,15 @@ def audited_weights(file: Path, overrides: Sequence[str], device: torch.device) 
         raise UserError(f"student: {file} does not say what network it is of; add student=NAME")
     values = compose_values("method=ce", *overrides)
     config = load_config(values)
-    data = load_data(config.dataset, Path(config.data_root))
-    names = file_names(data, Path(config.data_root))
+    student, dataset, root = config.student, config.dataset, Path(config.data_root)
     if not foreign:
         network = open_network(file, device)
+        scaled_further = network.about.shorter_side != network.about.image_size
+        data = load_data(dataset, root, resized_crops=scaled_further).decoded()
         _check_fits(network.about, data, file)
-        return Audited(file, network, data, names)
-    student, dataset = config.student, config.dataset
+        return Audited(file, network, data, file_names(data, root))
+    augmentation = build_augmentation(config.recipe_of(student).augmentation)
+    data = load_data(dataset, root, resized_crops=augmentation.resized_crop is not None).decoded()
     layers = {"name": student.name, "arguments": student.arguments, "task_loss": student.task_loss}
     sizes = {key: getattr(dataset, key) for key in ("num_classes", "channels", "image_size")}
     model = build_network(layers | sizes)
@@ -74,12 +76,13 @@ def audited_weights(file: Path, overrides: Sequence[str], device: torch.device) 
         architecture=layers | sizes, dataset=dataset.name, method="from a file", class_names=data.class_names,
         class_counts=data.split.class_counts.tolist(), groups=data.split.groups.tolist(),
         group_names=data.split.group_names, image_size=dataset.image_size, channels=dataset.channels,
-        mean=dataset.mean, std=dataset.std, accuracy={}, tau=1.0, corrects_prior=False,
+        shorter_side=augmentation.shorter_side(dataset.image_size), mean=dataset.mean, std=dataset.std,
+        accuracy={}, tau=1.0, corrects_prior=False,
         parameters=count_parameters(model), hash="", weights_sha256=file_sha256(file), licence="unknown",
         multiply_adds=count_multiply_adds(model, (dataset.channels, dataset.image_size, dataset.image_size)),
     )  # fmt: skip
     classify = classify_with(ServedNetwork(model, about).eval(), device)
-    return Audited(file, DeployedNetwork(about, classify), data, names)
+    return Audited(file, DeployedNetwork(about, classify), data, file_names(data, root))
 
 
 def _check_fits(about: Description, data: LongTailData, file: Path) -> None:

@@ -19,7 +19,7 @@ from ltkd.config.compose import CONFIGURATION, compose_values
 from ltkd.config.identity import dataset_label, student_run
 from ltkd.config.load import load_config
 from ltkd.config.schema import Config
-from ltkd.data import LongTailData, load_data
+from ltkd.data import LongTailData, build_augmentation, load_data
 from ltkd.deploy.description import describe_run
 from ltkd.deploy.export import all_logits
 from ltkd.deploy.halving import LEAST_EPOCHS, Cost, Plan, make_plan
@@ -115,7 +115,8 @@ class Chooser:
             *self._validation(full),
         ]  # fmt: skip
         config = load_config(compose_values(*overrides, *self.fixed, "method=kd"))
-        self.data = load_data(config.dataset, Path(config.data_root))
+        resized_crops = build_augmentation(config.recipe_of(config.student).augmentation).resized_crop is not None
+        self.data = load_data(config.dataset, Path(config.data_root), resized_crops=resized_crops).decoded()
         self.folder = Path(config.output_root) / STUDY / dataset_label(config.dataset)
         self.sizes = [self._size(config, network) for network in (config.student, config.teacher)]
 

@@ -36,7 +36,7 @@ class Tracker:
             "dir": str(directory), "project": settings.project, "entity": settings.entity, "name": name, "group": group,
             "job_type": job_type, "tags": [*tags, *settings.tags], "config": config, "id": run_id, "resume": "allow",
         }  # fmt: skip
-        self.run = None
+        self.run: Any = None
         self.prefix = ""  # of the names in W&B
 
     def stage(self, files: RunFiles) -> "Tracker":

@@ -45,6 +45,6 @@ class ComparativeKD(Method):
         compared = [logits[part] for logits in (student.logits, teacher.logits) for part in (positive, negative)]
         terms = {"comparison": self.weight * losses.comparative_kd(*compared)}
         if self.label_weight:
-            labels = batch.labels[positive], batch.labels[negative]
-            terms["label_comparison"] = self.label_weight * losses.comparative_labels(*compared[:2], *labels)
+            loss = losses.comparative_labels(compared[0], compared[1], batch.labels[positive], batch.labels[negative])
+            terms["label_comparison"] = self.label_weight * loss
         return terms

@@ -155,7 +155,7 @@ class MobileNetV1(nn.Module):
         maps, preactivations = [], []
         x = F.relu(self.stem_norm(self.stem(images)))
         for blocks in self.stages:
-            for block in blocks:
+            for block in blocks.children():
                 preactivation = block(x)
                 x = F.relu(preactivation)  # not in place: the value before it is wanted too
             if features:

@@ -136,7 +136,7 @@ class ResNet(nn.Module):
         maps, preactivations = [], []
         x = self.stem_pool(F.relu(self.stem_norm(self.stem(images))))
         for blocks in self.stages:
-            for block in blocks:
+            for block in blocks.children():
                 preactivation = block(x)
                 x = F.relu(preactivation)  # not in place: the value before it is wanted too
             if features:

@@ -85,7 +85,7 @@ class ShuffleNetV1(nn.Module):
         maps, preactivations = [], []
         x = F.relu(self.stem_norm(self.stem(images)))
         for blocks in self.stages:
-            for block in blocks:
+            for block in blocks.children():
                 preactivation = block(x)
                 x = F.relu(preactivation)  # not in place: the value before it is wanted too
             if features:
@@ -178,7 +178,7 @@ class ShuffleNetV2(nn.Module):
         maps, preactivations = [], []
         x = F.relu(self.stem_norm(self.stem(images)))
         for index, blocks in enumerate(self.stages):
-            for block in blocks:
+            for block in blocks.children():
                 preactivation = block(x)
                 x = F.relu(preactivation)  # not in place: the value before it is wanted too
             if features and index < 2:

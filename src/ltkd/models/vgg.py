@@ -67,7 +67,7 @@ class VGG(nn.Module):
         for index, block in enumerate(self.blocks):
             if 0 < index < last or (index == last and side > 32):
                 x = F.max_pool2d(x, 2)
-            for layer in block:
+            for layer in block.children():
                 preactivation = layer(x)
                 x = F.relu(preactivation)  # not in place: the value before it is wanted too
             if features and index > 0:

@@ -15,6 +15,8 @@ def comma_separated(report: Report) -> str:
             line = {**column.names, **row.names, "role": row.role, "accuracy": report.table.accuracy, "n": row.n}
             line["splits"] = row.splits
             line["runs"] = " ".join(f"{entry.split_seed}/{entry.seed}" for entry in row.entries)  # split seed / seed
+            if row.corrected:
+                line["second correction after"] = next(iter(row.corrected.values())).after
             for name, one in row.values.items():
                 line |= {f"{name}{key}": value for key, value in _numbers(one).items()}
                 corrected = {kind: row.corrected[kind].summaries[name] for kind in row.corrected}

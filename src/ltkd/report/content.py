@@ -10,7 +10,8 @@ from ltkd.errors import unknown_name
 from ltkd.methods import list_methods, method_class
 from ltkd.report.entries import Entry, refuse_different_taus, refuse_mixture, with_readable_curves, without_split_seeds
 from ltkd.report.facts import facts_of
-from ltkd.results.read import POST_HOC, accuracy, correction, teacher_of
+from ltkd.results.corrections import evened_out_by
+from ltkd.results.read import MEAN, POST_HOC, accuracy, accuracy_record, correction, is_unbalanced, teacher_of
 from ltkd.results.statistics import PairedDifference, Summary, paired_difference, summarize
 from ltkd.tables.table import TEACHER, Cell, Published, Table
 
@@ -43,6 +44,7 @@ class Corrected:
 
     taus: list[tuple[float, str]]  # value and what chose it: setting, validation, default
     summaries: dict[str, Summary | None]  # "all" and the groups
+    after: str | None  # setting that had evened the classes out before: this is their second correction
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ class Row:
 class Column:
     names: dict[str, str]
     groups: list[str]
+    is_balanced: bool  # else the mean of the classes stands beside the accuracy per image
     rows: list[Row]
     candidates: dict[str, list[str]]  # name of a value -> the baselines that the best one was chosen from
 
@@ -92,7 +95,7 @@ class Column:
 
     @property
     def value_names(self) -> list[str]:
-        return [ALL, *self.groups]
+        return _value_names(self.groups, self.is_balanced)
 
     @property
     def teacher_hashes(self) -> set[str]:
@@ -158,26 +161,34 @@ def _column(table: Table, names: dict[str, str], cells: list[Cell], entries: lis
         if group not in known_groups:
             raise unknown_name(f"table {table.name}: published", group, [ALL, *known_groups])
     groups = known_groups or list(dict.fromkeys(published))
+    is_balanced = not any(is_unbalanced(accuracy_record(entry.result, table.accuracy)) for entry in finished)
+    value_names = _value_names(groups, is_balanced)
 
     def row(row_names: dict[str, str], role: str, of_the_row: list[Entry], known: list[Published], is_run: bool) -> Row:
         cells = {}
-        for name in (ALL, *groups):
+        for name in value_names:
             group = None if name == ALL else name
             found = {entry.pair: accuracy(entry.result, table.accuracy, group) for entry in of_the_row}
             found = {pair: value for pair, value in found.items() if value is not None}
             numbered = [(one.values[name], sources.index(one.source) + 1) for one in known if name in one.values]
             cells[name] = CellValue(summarize(independent(found, table)), found, numbered)
-        return Row(row_names, role, of_the_row, cells, _corrected(of_the_row, groups, table), is_run)
+        return Row(row_names, role, of_the_row, cells, _corrected(of_the_row, value_names, table), is_run)
 
-    rows = [row(row_names, TEACHER, *one, True) for row_names, *one in _teachers(table, names, finished)]
+    rows = [
+        row(row_names, TEACHER, entries, known, True) for row_names, entries, known in _teachers(table, names, finished)
+    ]
     for cell in cells:
         of_the_cell = [entry for entry in finished if entry.cell is cell]
         known = table.published_at(cell.row | cell.column)
         role = "baseline" if cell.is_baseline else "method"
         rows.append(row(cell.row, role, of_the_cell, known, cell.overrides is not None))
-    candidates = {name: _candidates(rows, name, table) for name in (ALL, *groups)}
+    candidates = {name: _candidates(rows, name, table) for name in value_names}
     labels = {name: [row.label for row in found] for name, found in candidates.items()}
-    return Column(names, groups, _with_differences(rows, candidates, table), labels)
+    return Column(names, groups, is_balanced, _with_differences(rows, candidates, table), labels)
+
+
+def _value_names(groups: list[str], is_balanced: bool) -> list[str]:
+    return [ALL, *groups] if is_balanced else [ALL, MEAN, *groups]
 
 
 def independent(values: dict[tuple[int, int], float], table: Table) -> list[float]:
@@ -190,13 +201,13 @@ def independent(values: dict[tuple[int, int], float], table: Table) -> list[floa
     return [mean(values[pair] for pair in values if pair[0] == split) for split in sorted({pair[0] for pair in values})]
 
 
-def _corrected(entries: list[Entry], groups: list[str], table: Table) -> dict[str, Corrected]:
+def _corrected(entries: list[Entry], value_names: list[str], table: Table) -> dict[str, Corrected]:
     """Summarises the corrections that all runs of a row have: a mean over fewer seeds would not compare."""
     corrected = {}
     for kind in POST_HOC:
         found = [correction(entry.result, kind) for entry in entries]
         if found and all(found):
-            names = {ALL: None} | {group: group for group in groups}
+            names = {name: None if name == ALL else name for name in value_names}
             values = {
                 name: {
                     entry.pair: value for entry in entries if (value := accuracy(entry.result, kind, group)) is not None
@@ -206,6 +217,7 @@ def _corrected(entries: list[Entry], groups: list[str], table: Table) -> dict[st
             corrected[kind] = Corrected(
                 sorted({(one["tau"], one["chosen_by"]) for one in found}),
                 {name: summarize(independent(one, table)) for name, one in values.items()},
+                evened_out_by(entries[0].result["identity"]),
             )
     return corrected
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ltkd.report.entries import Entry
+from ltkd.results.code import code_notes, commit_label
 from ltkd.tables.table import Table, key_of
 
 WITHOUT_EFFECT = ("output_root", "data_root", "device", "run", "cache", "wandb")  # on what a table says
@@ -21,7 +22,6 @@ def facts_of(table: Table, finished: list[Entry], overrides: Iterable[str] = ())
     students = {result["hash"]: result for result in results}  # one may stand in several columns
     hours = sum(student["train_seconds"] for student in students.values()) / 3600
     number = f"{len(students)} student{'s' * (len(students) != 1)}"
-    commits = (result["git"] for result in results)
     changed = [override for override in overrides if key_of(override).partition(".")[0] not in WITHOUT_EFFECT]
     return {
         "data": all_of(_data_fact(result) for result in results),
@@ -30,13 +30,16 @@ def facts_of(table: Table, finished: list[Entry], overrides: Iterable[str] = ())
         "seeds": _seeds_fact(table, finished),
         "hardware": all_of(result["device"] for result in results),
         "software": all_of(f"torch {r['versions']['torch']}, ltkd {r['versions']['ltkd']}" for r in results),
-        "commit": all_of(
-            "unknown" if git is None else f"{git['commit'][:10]}{', with changes' if git['modified'] else ''}"
-            for git in commits
-        ),
+        "commit": all_of(commit_label(result["git"]) for result in results),
+        **({"code": "; ".join(mixed)} if (mixed := _mixed_code(table, finished)) else {}),
         "finished": " to ".join(dict.fromkeys(dates[:1] + dates[-1:])) or "nothing finished yet",
         "training time": f"{hours:.2f} hours in {number}" if results else "none yet",
     }
+
+
+def _mixed_code(table: Table, finished: list[Entry]) -> list[str]:
+    """Names the cells whose runs are of different code, or may be."""
+    return code_notes((cell.label, [entry.result for entry in finished if entry.cell is cell]) for cell in table.cells)
 
 
 def _data_fact(result: dict[str, Any]) -> str:

@@ -37,7 +37,7 @@ KEPT = (
     "weights_sha256", "identity", "evaluate_every",
 )  # fmt: skip
 KEPT_OF_TEACHER = ("hash", "cell", "seed", "parameters", "evaluate_every", "weights_sha256")
-KEPT_OF_ACCURACY = ("epoch", "all", "per_group", "validation")  # class by class it would be long
+KEPT_OF_ACCURACY = ("epoch", "all", "mean_per_class", "per_group", "validation")  # class by class it would be long
 
 
 def record(table: Table, entries: Iterable[Entry], output_root: Path, ledger: Path = LEDGER) -> int:

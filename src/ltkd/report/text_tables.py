@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ltkd.report.content import ALL, CellValue, Column, Report, Row
+from ltkd.report.content import ALL, CellValue, Column, Corrected, Report, Row
 from ltkd.results.read import NOT_AVAILABLE, POST_HOC, cell_text
 from ltkd.results.statistics import Summary
 from ltkd.tables.table import TEACHER
@@ -33,7 +33,7 @@ def main_table(report: Report, column: Column) -> TextTable:
     headers = [*axes, *_counts(report), *column.value_names, *(f"{name}, published" for name in published)]
     body = [
         [
-            *_names(row),
+            *_names(row, report.table.accuracy),
             *_counts(report, row),
             *(_mean(row.values[name].summary) for name in column.value_names),
             *(_published(row.values[name]) for name in published),
@@ -43,10 +43,14 @@ def main_table(report: Report, column: Column) -> TextTable:
     return TextTable(headers, body, [row.role for row in column.rows], len(axes))
 
 
-def _names(row: Row) -> list[str]:
-    """The row's labels; the first has the mark of its method's fidelity."""
+def _names(row: Row, accuracy: str = "") -> list[str]:
+    """The row's labels; the first has the mark of its method's fidelity, and says of a corrected `accuracy` where that
+    is the second correction."""
     first, *others = row.names.values()
-    return [name or NOTHING for name in (first + FIDELITY_MARKS.get(row.fidelity, ""), *others)]
+    first += FIDELITY_MARKS.get(row.fidelity, "")
+    if accuracy in row.corrected and (after := row.corrected[accuracy].after):
+        first += f" (second correction, after {after})"
+    return [name or NOTHING for name in (first, *others)]
 
 
 def _counts(report: Report, row: Row | None = None) -> list[str]:
@@ -66,7 +70,7 @@ def corrected_tables(report: Report, column: Column) -> dict[str, TextTable]:
                 [
                     *(row.names[axis] or NOTHING for axis in axes),
                     *_counts(report, row),
-                    _tau(row.corrected[kind].taus),
+                    _tau(row.corrected[kind]),
                     *(_mean(row.corrected[kind].summaries[name]) for name in column.value_names),
                 ]
                 for row in rows
@@ -76,9 +80,10 @@ def corrected_tables(report: Report, column: Column) -> dict[str, TextTable]:
     return tables
 
 
-def _tau(taus: list[tuple[float, str]]) -> str:
+def _tau(corrected: Corrected) -> str:
+    taus, after = corrected.taus, f"; second, after {corrected.after}" if corrected.after else ""
     values = " to ".join(dict.fromkeys(f"{tau:g}" for tau in (taus[0][0], taus[-1][0])))
-    return f"{values} ({', '.join(dict.fromkeys(chosen_by for _, chosen_by in taus))})"
+    return f"{values} ({', '.join(dict.fromkeys(chosen_by for _, chosen_by in taus))}{after})"
 
 
 def difference_table(report: Report, column: Column) -> TextTable | None:

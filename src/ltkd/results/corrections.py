@@ -26,7 +26,9 @@ def evened_out_by(identity: Mapping[str, Any]) -> str | None:
     ):
         return f"task_loss={_name(loss)}"
     method = identity.get("method") or {}
-    if method.get("name") in METHODS and method.get("rebalancing") != "none":
+    # of LTKD's terms it is the cross term that does, where it is rebalanced
+    without = method.get("rebalancing") == "none" or method.get("alpha") == 0
+    if method.get("name") in METHODS and not without:
         return f"method={method['name']}"
     return None
 

@@ -1,5 +1,6 @@
 """Reads one run's result.json and shows it as a table. Knows no torch, so that it starts at once."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ KINDS = {
 }
 POST_HOC = ("logit_adjusted", "tau_normalized")  # kinds that correct the finished network
 NOT_AVAILABLE = "n/a"
+MEAN = "mean per class"  # beside the accuracy per image, on images that are not balanced
 SCHEMA_VERSION = 1  # of result.json; raised when a key changes its meaning or goes
 
 
@@ -36,11 +38,22 @@ def correction(run: Result | TeacherResult, kind: str) -> Corrected | None:
 
 
 def accuracy(run: Result | TeacherResult, kind: str, group: str | None) -> float | None:
-    """The accuracy over all classes (group None) or in a group, in %; None where the run has none."""
+    """The accuracy over all images (group None), the MEAN of the classes or in a group; in %, None where there is none.
+
+    Older results have no MEAN.
+    """
     record = accuracy_record(run, kind)
     if record is None:
         return None
+    if group == MEAN:
+        return record.get("mean_per_class")
     return record["all"] if group is None else record["per_group"].get(group)
+
+
+def is_unbalanced(record: Evaluated | Attacked | None) -> bool:
+    """True of accuracies that differ over images and over classes: the images are not balanced."""
+    mean = (record or {}).get("mean_per_class")
+    return mean is not None and not math.isclose(mean, record["all"], rel_tol=1e-9, abs_tol=1e-9)
 
 
 def how_it_ended(path: Path) -> str:
@@ -90,15 +103,18 @@ def run_table(result: Result) -> str:
     """Summarises a finished run: teacher and student, all and per group, and where the results lie."""
     groups = result["group_names"]
     attacked = result.get("robustness") or {}
+    networks = {"teacher": result["teacher_result"], "student": result}
+    records = {role: _records(one, attacked.get(role)) for role, one in networks.items() if one is not None}
+    mean = [MEAN] * any(is_unbalanced(record) for of_one in records.values() for record in of_one.values())
     rows = []
-    for role, method, network in (("teacher", "", result["teacher_result"]), ("student", result["method"], result)):
-        if network is not None:
-            rows += _rows(f"{role} {result[role]}", method, _records(network, attacked.get(role)), groups)
+    for role, of_one in records.items():
+        method = result["method"] if role == "student" else ""
+        rows += _rows(f"{role} {result[role]}", method, of_one, groups, with_mean=bool(mean))
     images = dict.fromkeys(groups, 0)
     for group, count in zip(result["groups"], result["class_counts"], strict=True):
         images[groups[group]] += count
-    headers = ["last epoch, accuracy in %", "method", "all", *groups]
-    rows.append(["training images", "", sum(images.values()), *images.values()])
+    headers = ["last epoch, accuracy in %", "method", "all", *mean, *groups]
+    rows.append(["training images", "", sum(images.values()), *("" for _ in mean), *images.values()])
     table = tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
     return f"\n{table}\n\nresult: {result['directory']}"
 
@@ -111,9 +127,12 @@ def _records(result: Result | TeacherResult, attacked: UnderAttack | None) -> di
     return records | {f", under {kind.upper()}": attacked[kind] for kind in ("fgsm", "pgd") if attacked}
 
 
-def _rows(name: str, method: str, records: dict[str, Evaluated | Attacked], groups: list[str]) -> list[list[str]]:
+def _rows(
+    name: str, method: str, records: dict[str, Evaluated | Attacked], groups: list[str], *, with_mean: bool
+) -> list[list[str]]:  # fmt: skip
     return [
         [f"{name}{what}", method, cell_text(record["all"], None)]
+        + [cell_text(record.get("mean_per_class"), None)] * with_mean
         + [cell_text(record["per_group"][group], None) for group in groups]
         for what, record in records.items()
     ]

@@ -47,8 +47,8 @@ def student_t_interval(values: Sequence[float], *, confidence: float = CONFIDENC
     """Returns mean +- t * s / sqrt(n), exact at any n for normal values. ValueError for fewer than two values."""
     from scipy.stats import t  # here: half a second that no other command needs
 
-    values = np.asarray(values, dtype=float)
-    if len(values) < 2:
-        raise ValueError(f"an interval needs two values or more, got {len(values)}")
-    half = t.ppf((1 + confidence) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return float(values.mean() - half), float(values.mean() + half)
+    numbers = np.asarray(values, dtype=float)
+    if len(numbers) < 2:
+        raise ValueError(f"an interval needs two values or more, got {len(numbers)}")
+    half = t.ppf((1 + confidence) / 2, len(numbers) - 1) * numbers.std(ddof=1) / np.sqrt(len(numbers))
+    return float(numbers.mean() - half), float(numbers.mean() + half)

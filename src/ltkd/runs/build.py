@@ -41,8 +41,8 @@ def new_model(setup: Setup, network: Network, seed: int) -> nn.Module:
     give_classifier(model, network.classifier)
     build_task_loss(network.task_loss, torch.as_tensor(setup.data.split.class_counts)).adapt_network(model)
     check_retraining(network, model)
-    checkpoint = given_weights(network)
-    if checkpoint is not None:
+    if isinstance(network, Teacher) and network.checkpoint is not None:
+        checkpoint = network.checkpoint
         load_weights(model, Path(checkpoint), key=network.checkpoint_key)
         if network.class_names is not None:
             order_classes(model, network.class_names, setup.data.class_names)

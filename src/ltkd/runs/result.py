@@ -10,8 +10,9 @@ from torch import nn
 import ltkd
 from ltkd.files import file_sha256, write_json
 from ltkd.loop.trainer import FitResult
-from ltkd.machine import commit_label, device_name, git_state
+from ltkd.machine import device_name, git_state
 from ltkd.models import count_multiply_adds, count_parameters, save_weights
+from ltkd.results.code import commit_label
 from ltkd.results.corrections import evened_out_by
 from ltkd.results.read import SCHEMA_VERSION
 from ltkd.results.result import Findings, Result, TeacherResult

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 import torch
 
 from ltkd.files import read_json, write_json
-from ltkd.machine import commit_label, device_name, git_state
+from ltkd.machine import device_name, git_state
+from ltkd.results.code import commit_label
 from ltkd.results.files import RunFiles
 from ltkd.results.result import Session
 

@@ -42,8 +42,9 @@ def find_or_train_teacher(
     Waits while another process trains it. UserError when what is stored is damaged or was trained on other data.
     """
     run = teacher_run(setup.config, teacher)
-    model = new_model(setup, run.network, run.seed)
-    if run.network.checkpoint is not None:
+    network: Teacher = run.network
+    model = new_model(setup, network, run.seed)
+    if network.checkpoint is not None:
         check_given(setup, model, run.network)
     if check is not None:
         check(TrainedTeacher(model, None))
@@ -66,7 +67,8 @@ def _train(setup: Setup, directory: RunDirectory, model: nn.Module) -> Result:
 
     A sample of a SWAG posterior needs the posterior, which needs the teacher: each is found or trained in turn.
     """
-    run, teacher = directory.run, directory.run.network
+    run = directory.run
+    teacher: Teacher = run.network
     if teacher.swag is None:
         return train_network(setup, directory, model, task_only(setup, teacher), None)
     directory.run = replace(run, network=swag_training(teacher, setup.config.recipe_of(teacher).sampling))

@@ -76,7 +76,7 @@ class Table:
     rows: Annotated[Axes, MinLen(1)]
     seeds: Annotated[list[Seed], MinLen(1)]
     columns: Axes = field(default_factory=dict)
-    accuracy: Literal[tuple(KINDS)] = "last"
+    accuracy: Literal[tuple(KINDS)] = "last"  # type: ignore[valid-type]  # pydantic reads it when it runs
     without: list[dict[str, str]] = field(default_factory=list)
     split_seeds: Annotated[list[Seed], MinLen(1)] = field(default_factory=lambda: [0])
     teachers: Literal["shared", "per_seed"] = "shared"
@@ -222,7 +222,9 @@ def _each_warning_once(logger: logging.Logger) -> Iterator[None]:
 
     def is_new(record: logging.LogRecord) -> bool:
         message = record.getMessage()
-        return not (message in said or said.add(message))
+        new = message not in said
+        said.add(message)
+        return new
 
     logger.addFilter(is_new)
     try:
