@@ -12,8 +12,8 @@ PACKAGE = PROJECT / "src" / "ltkd"
 FLOORS = [  # from the ground up; those of one line do not import each other
     ["errors", "console"],
     ["files", "ranges", "settings", "machine"],
-    ["losses", "data", "models", "results"],
-    ["task_losses"],
+    ["losses", "data", "models"],
+    ["results", "task_losses"],
     ["methods"],
     ["config"],
     ["loop"],

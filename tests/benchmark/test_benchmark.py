@@ -90,7 +90,7 @@ def test_table_has_ratios_share_of_peak_and_what_the_cache_costs(make_config):
 
 
 def test_variants_are_measured_in_processes_of_their_own(make_config, tmp_path):
-    overrides = ["teacher=resnet8", "student=resnet8", "device=cpu"]
+    overrides = ["teacher=resnet8", "student=resnet8", "device=cpu", "recipe.batch_size=4"]
     variants = [v for v in standard_variants(make_config(), False, 1) if v.name != "+ torch.compile"]  # takes a minute
     said = []
     rows = measure(variants, overrides, steps=2, rounds=1, folder=tmp_path, say=said.append)

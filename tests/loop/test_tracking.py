@@ -1,6 +1,9 @@
 """The metrics file is the truth; W&B may fail in any way and no training notices."""
 
 import json
+import os
+import struct
+import subprocess
 import sys
 import types
 
@@ -8,6 +11,7 @@ import pytest
 
 from ltkd.config.schema import Wandb
 from ltkd.loop.tracking import Tracker
+from ltkd.results.files import RunFiles
 
 
 class FakeRun:
@@ -159,3 +163,63 @@ def test_in_a_sweep_of_wandb_the_run_is_the_students(tmp_path, wandb, monkeypatc
     with tracker(tmp_path):
         pass
     assert wandb.arguments["job_type"] == "student"
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from ltkd.config.schema import Wandb
+from ltkd.loop.tracking import Tracker
+track = Tracker(Path(sys.argv[1]), Wandb("offline", "ltkd", None, []), name="n", group="g", job_type="student",
+                tags=[], config={}, run_id="0123abcd")
+with track:
+    track.restart([])
+    for epoch in (1, 2, 3):
+        track.log({"epoch": epoch, "x": epoch / 2})
+    os.kill(os.getpid(), 9)
+"""
+
+
+def records(path):
+    """The records of a .wandb file: a header of 7 bytes, then LevelDB's log format in blocks of 32 KiB."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, position, whole = path.read_bytes(), 7, b""
+    while position + 7 <= len(data):
+        if (left := 32768 - position % 32768) < 7:
+            position += left
+            continue
+        _, size, kind = struct.unpack_from("<IHB", data, position)
+        whole += data[position + 7 : position + 7 + size]
+        position += 7 + size
+        if kind in (1, 4):  # full, last
+            yield Record.FromString(whole)
+            whole = b""
+
+
+def test_what_is_sent_of_a_killed_and_resumed_offline_run_has_every_epoch_once(tmp_path):
+    own_service = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}  # not that of tests
+    assert subprocess.run([sys.executable, "-c", KILLED, tmp_path], env=own_service, check=False).returncode == -9
+    history = [{"epoch": epoch, "x": epoch / 2} for epoch in (1, 2)]  # a checkpoint of before epoch 3
+    with tracker(tmp_path) as track:
+        track.restart(history)
+        track.log({"epoch": 3, "x": 1.5})
+        stage = track.stage(RunFiles(tmp_path / "retraining"))
+        stage.path.parent.mkdir()
+        stage.restart([{"epoch": 1}])
+        stage.log({"epoch": 2})
+        track.show(
+            {"classes": [["class", "accuracy"], ["a", 50.0], ["b", None]]}, {"bias": [["g", "p"], ["head", 9.0]]}
+        )
+    # where `wandb sync FOLDER/wandb` looks, which sends a file once that is also below the link latest-run
+    [sent] = {path.resolve() for path in tmp_path.glob("wandb/*/*.wandb")}
+    assert len(list(tmp_path.glob("wandb/replaced/*/*.wandb"))) == 1
+    rows = [
+        {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
+        for record in records(sent)
+        if record.WhichOneof("record_type") == "history"
+    ]
+    assert [(row["epoch"], row["x"]) for row in rows if "x" in row] == [(1, 0.5), (2, 1.0), (3, 1.5)]
+    assert [row["retraining/epoch"] for row in rows if "retraining/epoch" in row] == [1, 2]
+    assert any("classes.nrows" in row and row["classes.nrows"] == 2 for row in rows)
+    assert any(key.startswith("bias") for row in rows for key in row)

@@ -179,7 +179,7 @@ def test_a_wrong_job_ends_the_sweep_before_it_begins(sweep_command, tmp_path):
 
 
 def test_kill_ctrl_c_and_the_same_command_again(sweep_command, tmp_path):
-    grid = ["method=ce", "seed=0,1,2", "recipe.epochs=100", "run.evaluate_every=20"]
+    grid = ["method=ce", "seed=0,1,2", "recipe.epochs=60", "run.evaluate_every=20"]
     main = tmp_path / "outputs" / "main"
     process = subprocess.Popen([*sweep_command, *grid], stdout=subprocess.PIPE, text=True, cwd=PROJECT)
     wait_for(lambda: sum(len(path.read_text().splitlines()) >= 2 for path in main.rglob("metrics.jsonl")) == 2)

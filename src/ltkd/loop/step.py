@@ -174,7 +174,7 @@ class Step:
                 group["lr"] = torch.tensor(value, device=device)
 
     def state_dict(self) -> dict[str, Any]:
-        parts = {"optimizer": self.optimizer, "totals": self.totals, "average": self.average}
+        parts: dict[str, Any] = {"optimizer": self.optimizer, "totals": self.totals, "average": self.average}
         return {name: part.state_dict() for name, part in parts.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -22,6 +22,8 @@ from ltkd.results.files import RunFiles
 
 logger = logging.getLogger(__name__)
 
+Rows = list[list[Any]]  # of a table, the first with the names of its columns
+
 
 class Tracker:
     """Context manager around one training, with one metrics file and at most one W&B run."""
@@ -37,6 +39,7 @@ class Tracker:
             "job_type": job_type, "tags": [*tags, *settings.tags], "config": config, "id": run_id, "resume": "allow",
         }  # fmt: skip
         self.run: Any = None
+        self.offline = False
         self.prefix = ""  # of the names in W&B
 
     def stage(self, files: RunFiles) -> "Tracker":
@@ -64,8 +67,14 @@ class Tracker:
             self._mirror(lambda: run.finish(exit_code=exit_code))
 
     def restart(self, history: list[dict[str, Any]]) -> None:
-        """Cut the metrics file back to `history`; what came after a checkpoint is computed and logged again."""
+        """Cut the metrics file back to `history`; what came after a checkpoint is computed and logged again.
+
+        A W&B run that is online goes on there. One that is offline is a file of its own for each process, and when two
+        of one run are sent, the second replaces the first: the new one gets the whole history.
+        """
         write_text(self.path, "".join(_line(metrics) for metrics in history))
+        for metrics in history if self.offline else ():
+            self._send(metrics)
 
     def log(self, metrics: dict[str, Any]) -> None:
         """Write one epoch's metrics to the file, as a line, and to W&B."""
@@ -76,6 +85,9 @@ class Tracker:
             raise UserError(
                 f"{self.path}: cannot be written ({error.strerror}); the last checkpoint is kept"
             ) from error
+        self._send(metrics)
+
+    def _send(self, metrics: dict[str, Any]) -> None:
         if self.run is not None:
             run = self.run
             named = {f"{self.prefix}{name}": value for name, value in metrics.items()}
@@ -87,12 +99,30 @@ class Tracker:
             run = self.run
             self._mirror(lambda: run.summary.update(values))
 
+    def show(self, tables: dict[str, Rows], bars: dict[str, Rows]) -> None:
+        """Send W&B tables and bar charts of the finished run: {title: rows}; a bar has a name and a height."""
+        if self.run is not None:
+            run = self.run
+
+            def send() -> None:
+                import wandb
+
+                shown: dict[str, Any] = {title: _table(rows) for title, rows in tables.items()}
+                for title, rows in bars.items():
+                    shown[title] = wandb.plot.bar(_table(rows), *rows[0], title=title)
+                run.log(shown)
+
+            self._mirror(send)
+
     def _start(self) -> None:
         import wandb  # here: it takes a second, and not every run wants it
 
         settings = wandb.Settings(silent=True, console="off", init_timeout=20)
         options = {"settings": settings, "reinit": "finish_previous"}
         mode = self._mode(settings.base_url)
+        self.offline = mode == "offline"
+        if self.offline:
+            self._set_aside(self.arguments["id"])
         try:
             self.run = wandb.init(**self.arguments, **options, mode=mode)
         except Exception as error:
@@ -101,9 +131,19 @@ class Tracker:
             reason = " ".join(str(error).split())
             logger.warning("W&B cannot be reached (%s), so offline; %s", reason, self._how_to_send())
             arguments = self.arguments | {"id": f"{self.arguments['id']}-offline"}  # the failed one keeps its id
+            self.offline = True
+            self._set_aside(arguments["id"])
             self.run = wandb.init(**arguments, **options, mode="offline")
         self.run.define_metric("epoch")
         self.run.define_metric("*", step_metric="epoch")
+
+    def _set_aside(self, run_id: str) -> None:
+        """Move what earlier processes of this run left offline to where `wandb sync` does not look."""
+        folder = Path(self.arguments["dir"]) / "wandb"
+        for earlier in sorted(folder.glob(f"offline-run-*-{run_id}")):
+            replaced = folder / "replaced" / earlier.name
+            replaced.parent.mkdir(exist_ok=True)
+            earlier.rename(replaced)
 
     def _mode(self, server: str) -> str:
         """Choose online, offline or disabled; online only with a login, or W&B asks for one in the middle of a run."""
@@ -128,6 +168,12 @@ class Tracker:
             if run is not None:
                 with contextlib.suppress(Exception):  # not left open: the next job would go on in it
                     run.finish(exit_code=1)
+
+
+def _table(rows: Rows) -> Any:
+    import wandb
+
+    return wandb.Table(columns=rows[0], data=rows[1:])
 
 
 def _has_login(server: str) -> bool:

@@ -27,6 +27,7 @@ from ltkd.runs.result import teacher_in_short, write_result
 from ltkd.runs.retrain import retrain
 from ltkd.runs.robustness import accuracy_under_attack
 from ltkd.runs.sessions import session
+from ltkd.runs.shown import bias_rows, filters, per_class_rows
 from ltkd.setup import Setup
 
 logger = logging.getLogger(__name__)
@@ -101,7 +102,8 @@ def _train_network(
     training = make_training(setup, run, model, method, teacher, extra_teachers)
     tracker = Tracker(
         directory.folder, config.wandb, name=f"{names['label']}-s{run.seed}", group=f"{names['label']}-{names['cell']}",
-        job_type=run.role, tags=[names["dataset"], names["method"], config.study], config=run.settings,
+        job_type=run.role, tags=[names["dataset"], names["method"], config.study],
+        config=run.settings | filters(run),
         run_id=run.tracking_id,
     )  # fmt: skip
     with tracker:
@@ -123,5 +125,6 @@ def _train_network(
         result = write_result(
             setup, directory, model, fitted, teacher.result if teacher else None, findings, time.perf_counter() - start
         )
+        tracker.show({"accuracy per class": per_class_rows(result)}, {"bias": bias_rows(result, teacher)})
         tracker.summarize({"accuracy": result["accuracy"], "images_per_second": result["images_per_second"]})
     return result
