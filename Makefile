@@ -24,6 +24,9 @@ train: $(READY)  ## teacher, student and table on the embedded digits (CPU, abou
 test: $(READY)  ## all tests, one process a core; ARGS="..." are pytest's
 	$(BIN)/python -m pytest -n auto $(ARGS)
 
+test-cuda: $(READY)  ## the tests that need an NVIDIA GPU, which `make test` skips without one
+	$(BIN)/python -m pytest -m cuda $(ARGS)
+
 lint: $(READY)  ## ruff: rules and format; mypy: names, attributes and arguments
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

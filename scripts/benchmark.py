@@ -4,6 +4,7 @@
     python scripts/benchmark.py dataset=cifar100_lt jobs=4 steps=50 rounds=5        quieter numbers; 4 jobs side by side
     python scripts/benchmark.py dataset=cifar100_lt --scaling                       over batch size, classes and jobs
     python scripts/benchmark.py dataset=tiny_imagenet_lt100 --images              files, against ImageFolder
+    python scripts/benchmark.py dataset=cifar100_lt method=kd --operations          of one step, counted and not timed
 
 The table is also written to outputs/benchmark/, with the numbers as JSON. Nothing else should run meanwhile.
 """
@@ -33,12 +34,14 @@ PARSER.add_argument(
 PARSER.add_argument("--rounds", type=whole_number, default=3, metavar="N", help="default: 3")
 PARSER.add_argument("--jobs", type=whole_number, metavar="N", help="side by side (default: 4 on a GPU, else 2)")
 PARSER.add_argument("--scaling", action="store_true", help="over batch size, classes and jobs")
+PARSER.add_argument("--operations", action="store_true", help="count the operations of a step, which a GPU launches")
 PARSER.add_argument("--images", action="store_true", help="image files, streamed, against ImageFolder + DataLoader")
 
 
 @command(PARSER)
 def main(options: argparse.Namespace, settings: list[str]) -> None:
-    from ltkd.benchmark import as_json, markdown, measure, scaling_variants, standard_variants  # --help needs no torch
+    # here: --help needs no torch
+    from ltkd.benchmark import as_json, count_operations, markdown, measure, scaling_variants, standard_variants
     from ltkd.config.compose import compose_values
     from ltkd.config.load import load_config
     from ltkd.files import write_json, write_text
@@ -52,6 +55,11 @@ def main(options: argparse.Namespace, settings: list[str]) -> None:
     config = load_config(compose_values("wandb.mode=disabled", *settings))
     if options.images:
         sys.stdout.write(f"{images(config, steps, rounds, say)}\n")
+        return
+    if options.operations:
+        counts = count_operations(config)
+        lines = [f"{count:5} {name}\n" for name, count in counts.most_common()]
+        sys.stdout.write(f"{counts.total():5} operations of a step, method {config.method_name}\n{''.join(lines)}")
         return
     device = resolve_device(config.device)
     jobs = options.jobs or (4 if device.type == "cuda" else 2)

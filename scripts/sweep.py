@@ -6,6 +6,7 @@
 
 All configurations are checked before anything runs. A teacher is trained once, whoever needs it. A run that fails does
 not stop the others. Ctrl-C stops all, saved; the same command again skips what is finished and resumes what is not.
+minutes=N stops all, saved, when the time is up, and says by the exit code 124 that it is not finished.
 """
 
 import argparse
@@ -28,7 +29,7 @@ def main(options: argparse.Namespace, settings: list[str]) -> int:
         lines = [f"{job.label}  ->  {job.run.directory}" for job in check_jobs(jobs)]
         sys.stdout.write("\n".join(lines) + "\n")
         return 0
-    outcomes = run_sweep(jobs, num_workers=options.jobs, devices=options.devices)
+    outcomes = run_sweep(jobs, num_workers=options.jobs, devices=options.devices, minutes=options.minutes)
     sys.stdout.write(f"{summary(outcomes)}\n")
     return exit_code(outcomes)
 

@@ -42,7 +42,7 @@ def main(options: argparse.Namespace, settings: list[str]) -> int:
         return 0
     if output.exists() and not options.overwrite:
         raise UserError(f"output: {output} is there already; add --overwrite or name another file")
-    outcomes = run_jobs(tuning.jobs, num_workers=options.jobs, devices=options.devices)
+    outcomes = run_jobs(tuning.jobs, num_workers=options.jobs, devices=options.devices, minutes=options.minutes)
     if not all(outcome.complete for outcome in outcomes):
         sys.stdout.write(f"{summary(outcomes)}\nnothing is chosen before all settings have finished\n")
         return exit_code(outcomes)

@@ -23,6 +23,14 @@ LEARN_FROM_VALIDATION = [name for name in list_methods() if method_class(name).n
 compose_once = functools.cache(compose_values)  # a tenth of a second each, and most tests want one of a few
 
 
+def pytest_collection_modifyitems(items):
+    if not torch.cuda.is_available():
+        absent = pytest.mark.skip(reason="needs an NVIDIA GPU")
+        for item in items:
+            if item.get_closest_marker("cuda"):
+                item.add_marker(absent)
+
+
 @pytest.fixture
 def make_config(tmp_path):
     """A checked configuration of a tiny run under tmp_path; overrides as on the command line."""

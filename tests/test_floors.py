@@ -19,7 +19,7 @@ FLOORS = [  # from the ground up; those of one line do not import each other
     ["loop"],
     ["setup"],
     ["runs"],
-    ["sweep"],
+    ["carry", "sweep"],
     ["tables"],
     ["report"],
     ["deploy"],

@@ -8,10 +8,20 @@ import sys
 import pytest
 import torch
 
-from ltkd.benchmark import Measurement, Variant, as_json, markdown, measure, scaling_variants, standard_variants
+from ltkd.benchmark import (
+    Measurement,
+    Variant,
+    as_json,
+    count_operations,
+    markdown,
+    measure,
+    scaling_variants,
+    standard_variants,
+)
 from ltkd.benchmark.images import Kind, images_table, measure_images
 from ltkd.benchmark.loops import EngineLoop, PlainLoop
 from ltkd.errors import UserError
+from ltkd.models import build_model
 
 from ..conftest import PROJECT
 
@@ -35,6 +45,15 @@ def test_features_are_added_one_by_one(make_config):
     settings = [dict(o.split("=") for o in v.overrides) for v in standard_variants(ltkd, True, 1)[1:]]
     for before, after in itertools.pairwise(settings):
         assert sum(before[key] != after[key] for key in before if key != "cache.max_gigabytes") == 1
+
+
+def test_the_operations_of_a_step_are_counted_without_views(make_config):
+    counts = count_operations(make_config("method=kd", "precision.autocast=bfloat16"))
+    student = build_model("resnet8", num_classes=10, in_channels=1)
+    convolutions = sum(isinstance(module, torch.nn.Conv2d) for module in student.modules())
+    assert counts["convolution"] == counts["convolution_backward"] == convolutions  # the teacher's are not run
+    assert counts["_fused_sgd_"] == 1
+    assert not counts.keys() & {"view", "t", "detach", "add_.Tensor", "mul_"}
 
 
 def test_scaling_varies_one_thing_at_a_time(make_config):

@@ -37,7 +37,10 @@ def test_an_option_is_written_in_three_ways_and_settings_are_left_as_they_are(pa
         (["output="], "output: has no value"),
         (["--output"], "--output: expected one argument"),
         (["--output", "--dry-run"], "--output: expected one argument"),
-        (["--job", "2"], r"unknown argument '--job'; options: --devices, --dry-run, --help, --jobs, --output"),
+        (
+            ["--job", "2"],
+            r"unknown argument '--job'; options: --devices, --dry-run, --help, --jobs, --minutes, --output",
+        ),
         (["jobs=0"], "--jobs: should be a whole number from 1 on, got '0'"),
         (["jobs=two"], "--jobs: should be a whole number from 1 on, got 'two'"),
         (["devices=a"], "--devices: should be numbers like 0,1, got 'a'"),

@@ -176,6 +176,18 @@ def test_a_group_without_a_class_costs_no_figure(finished, tmp_path):
     assert len(write_report(make_report(table, entries_of(runs)), tmp_path / "report")) == 8
 
 
+def test_rows_of_a_teacher_that_was_trained_twice_are_not_compared(finished):
+    table, runs = finished
+    [run] = [run for run in runs if run.cell.row_label == "KD" and run.seed == 1]
+    teacher = run.result()["teacher_result"]
+    write_result(run, ACCURACY["KD"][1], teacher_result=teacher | {"weights_sha256": "other"})
+    message = rf"table mine: .*\nteacher {teacher['hash']} was trained several times, with different weights: "
+    with pytest.raises(UserError, match=message):
+        make_report(table, entries_of(runs))
+    write_result(run, ACCURACY["KD"][1], teacher_result=teacher | {"weights_sha256": None})
+    make_report(table, entries_of(runs))  # an older result, which does not say
+
+
 @pytest.mark.parametrize("chosen_by", ["setting", "validation"])
 def test_rows_corrected_with_different_taus_are_not_compared(make_table, make_runs, chosen_by):
     table = make_table(TABLE + "accuracy: logit_adjusted\n")

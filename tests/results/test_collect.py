@@ -108,6 +108,23 @@ def test_one_seed_with_two_teachers_is_not_two_seeds(tmp_path):
     ]
 
 
+def test_students_of_a_teacher_that_was_trained_twice_are_never_mixed(tmp_path):
+    for seed, weights in enumerate(("1" * 64, "1" * 64, "2" * 64, None)):
+        path = write_run(tmp_path, "kd", seed, 40.0 + seed) / "result.json"
+        result = json.loads(path.read_text())
+        teacher = {key: result[key] for key in ("accuracy", "seed", "evaluate_every")}
+        teacher |= {"hash": "t", "cell": "c", "directory": "teachers/t", "weights_sha256": weights}
+        path.write_text(json.dumps(result | {"teacher_result": teacher, "directory": f"run{seed}"}))
+    found = collect([tmp_path])
+    rows = {row["settings"]: row for row in summary_rows(found.cells, "last") if row["method"] == "kd"}
+    assert {settings: (row["n"], row["all"]) for settings, row in rows.items()} == {
+        "teacher.weights=11111111": (2, 40.5), "teacher.weights=22222222": (1, 42.0),
+        "teacher.weights=unknown": (1, 43.0),
+    }  # fmt: skip
+    [line] = [line for line in found.notes if line.startswith("teacher t")]
+    assert line.endswith("different weights: 11111111 is of run0 and 1 more; 22222222 is of run2")
+
+
 def test_a_table_says_which_accuracy_it_shows(tmp_path):
     write_run(tmp_path, "kd", 0, 40.0)
     cells = collect([tmp_path]).cells

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,14 @@ def test_teachers_are_trained_first_and_jobs_that_need_one_in_training_are_held_
     (teacher / "result.json").write_text("{}")
     assert runner._next_job([kd1, ce], at_work) is kd1
     assert runner._next_job([kd1, ce, other], at_work) is other
+
+
+def test_jobs_of_a_lower_turn_start_first_whoever_waits_for_a_teacher(tmp_path):
+    ce, kd = make_jobs(tmp_path, ["method=ce"], ["method=kd"])
+    assert runner._next_job([ce, kd], []) is kd
+    kd = replace(kd, turn=1)
+    assert runner._next_job([kd, ce], []) is ce
+    assert runner._next_job([kd], []) is kd
 
 
 def test_gpus_are_called_as_this_process_sees_them(monkeypatch):
@@ -230,7 +239,31 @@ def test_a_second_ctrl_c_kills_jobs_that_do_not_end(tmp_path):
         os.kill(job, 0)
 
 
-def test_an_error_of_the_sweeps_own_lets_its_jobs_save(tmp_path, monkeypatch):
+def test_a_job_whose_step_cannot_be_captured_is_started_again_without_a_graph(tmp_path, monkeypatch):
+    automatic, graph = check_jobs([f"output_root={tmp_path}/outputs", f"run.step={step}"] for step in ("auto", "eager"))
+    graph = replace(graph, config=replace(graph.config, run=replace(graph.config.run, step="graph")))  # needs a GPU
+    monkeypatch.setattr(runner, "TRAIN", tmp_path / "train.py")
+    (tmp_path / "train.py").write_text(
+        "import json, os, pathlib, sys\n"
+        "if sys.argv[-2] == 'run.step=eager':\n"  # the last one is the sweep's own
+        "    raise SystemExit('not this time')\n"
+        f"status = pathlib.Path({str(automatic.run.files.status)!r})\n"
+        "error = 'CaptureFailed: the step of method x cannot be captured'\n"
+        "status.write_text(json.dumps({'process': os.getpid(), 'status': 'failed', 'error': error}))\n"
+        "raise SystemExit(2)\n"
+    )
+    stream = io.StringIO()
+    [outcome] = runner.run_jobs([automatic], num_workers=1, display=Display(stream))
+    assert (outcome.status, outcome.reason) == ("failed", "not this time")
+    assert stream.getvalue().count("started again:") == 1
+    assert "0 ended before, 1 to run" in stream.getvalue()
+    [outcome] = runner.run_jobs([replace(graph, overrides=automatic.overrides)], num_workers=1, display=Display(None))
+    assert outcome.reason == "CaptureFailed: the step of method x cannot be captured"
+
+
+@pytest.fixture
+def saving_job(tmp_path, monkeypatch):
+    """A job in place of train.py that writes "ready" when it runs and "saved" when it is told to end."""
     (tmp_path / "train.py").write_text(
         "import pathlib, signal, sys, time\n"
         f"place = pathlib.Path({str(tmp_path)!r})\n"
@@ -244,6 +277,26 @@ def test_an_error_of_the_sweeps_own_lets_its_jobs_save(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(runner, "TRAIN", tmp_path / "train.py")
 
+
+@pytest.mark.usefixtures("saving_job")
+def test_when_the_time_is_up_running_jobs_save_and_no_other_starts(tmp_path, monkeypatch):
+    jobs = [[f"output_root={tmp_path}/outputs", "device=cpu", f"seed={seed}"] for seed in (0, 1)]
+    late = runner.run_sweep(jobs, minutes=1e-9, display=Display(None))
+    assert [(outcome.status, outcome.reason) for outcome in late] == [("out of time", "not started")] * 2
+    assert exit_code(late) == 124
+
+    is_up = runner._ending
+    monkeypatch.setattr(
+        runner, "_ending", lambda stop, end: is_up(stop, 0 if (tmp_path / "ready").exists() else float("inf"))
+    )
+    ran, waited = runner.run_sweep(jobs, num_workers=1, minutes=1000, display=Display(None))
+    assert (tmp_path / "saved").exists()
+    assert (ran.status, ran.reason) == ("out of time", "goes on from its last checkpoint")
+    assert (waited.status, waited.reason) == ("out of time", "not started")
+
+
+@pytest.mark.usefixtures("saving_job")
+def test_an_error_of_the_sweeps_own_lets_its_jobs_save(tmp_path):
     class Breaking(Display):
         def refresh(self, running):
             if (tmp_path / "ready").exists():
@@ -268,7 +321,9 @@ def test_summary_and_exit_code(tmp_path):
     one, two, three = make_jobs(tmp_path, ["seed=1"], ["seed=2"], ["seed=3"])
     done, skipped = JobOutcome(one, "done"), JobOutcome(two, "skipped", "finished before")
     failed, stopped = JobOutcome(three, "failed", "loss is nan"), JobOutcome(three, "stopped", "not started")
-    assert [exit_code(all_of) for all_of in ([done, skipped], [done, failed], [done, stopped], [])] == [0, 1, 130, 0]
+    late = JobOutcome(three, "out of time", "not started")
+    ends = ([done, skipped], [done, failed], [done, stopped], [], [failed, late], [late, stopped])
+    assert [exit_code(all_of) for all_of in ends] == [0, 1, 130, 0, 124, 130]
     text = summary([done, done, failed])
     assert text.splitlines()[0] == "1 done, 1 failed"
     assert f"failed: seed=3: loss is nan  [{three.console}]" in text

@@ -1,6 +1,7 @@
 """The plan of a table: what is done, what is left and how long it takes; reproduce.py from plan to table."""
 
 import json
+import runpy
 import subprocess
 import sys
 from dataclasses import replace
@@ -52,6 +53,22 @@ def write_result(run, seconds=0.0, wall=0.0, epochs=2, device="cpu (x)"):
             "wall_seconds": wall, "device": device, "accuracy": {"last": {"epoch": epochs}},
         },
     )  # fmt: skip
+
+
+def test_jobs_by_seed_are_all_cells_of_a_seed_and_then_the_next(table_file, runs_of):
+    table = load_table(str(table_file))
+    plan = Plan(table, runs_of(table))
+    assert [job.label.rpartition(" seed ")[2] for job in plan.jobs()] == ["0", "1"] * 3
+    by_seed = plan.jobs(by_seed=True)
+    assert [(job.config.seed, job.turn) for job in by_seed] == [(0, 0)] * 3 + [(1, 1)] * 3
+    assert [job.label for job in by_seed[:3]] == [job.label for job in plan.jobs()[::2]]
+
+
+def test_a_table_that_the_time_was_not_enough_for_has_an_exit_code_of_its_own(table_file, tmp_path, capsys):
+    reproduce = runpy.run_path(str(PROJECT / "scripts" / "reproduce.py"))["main"]
+    arguments = [f"table={table_file}", f"output_root={tmp_path}/out", "device=cpu", "order=seed", "minutes=0"]
+    assert reproduce(arguments) == 124
+    assert "6 out of time" in capsys.readouterr().out
 
 
 def test_what_is_done_and_what_is_left(table_file, runs_of, tmp_path):

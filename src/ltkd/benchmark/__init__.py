@@ -2,6 +2,7 @@
 
 from ltkd.benchmark.images import images_table, measure_images
 from ltkd.benchmark.measure import Measurement, measure
+from ltkd.benchmark.operations import count_operations
 from ltkd.benchmark.table import as_json, markdown
 from ltkd.benchmark.variants import Variant, scaling_variants, standard_variants
 
@@ -9,6 +10,7 @@ __all__ = [
     "Measurement",
     "Variant",
     "as_json",
+    "count_operations",
     "images_table",
     "markdown",
     "measure",

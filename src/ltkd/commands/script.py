@@ -28,10 +28,12 @@ class Parser(argparse.ArgumentParser):
         self.takes_settings = takes_settings
 
     def add_workers(self) -> None:
-        """Adds --jobs and --devices, the num_workers and devices of `ltkd.sweep.run_jobs`."""
+        """Adds --jobs, --devices and --minutes, the num_workers, devices and minutes of `ltkd.sweep.run_jobs`."""
         jobs = "runs at a time (default: one per GPU, else per CPU core)"
         self.add_argument("--jobs", type=whole_number, metavar="N", help=jobs)
         self.add_argument("--devices", type=indices, metavar="0,1", help="the GPUs to use (default: all)")
+        minutes = "stop all runs after so long, saved; the exit code is 124 where some are left (default: no limit)"
+        self.add_argument("--minutes", type=number, metavar="N", help=minutes)
 
     def split(self, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         """Returns the script's options, and the settings, unchecked. jobs=2, --jobs=2 and --jobs 2 are the same."""

@@ -17,6 +17,10 @@ logger = logging.getLogger(__name__)
 WARM_UP = 3  # steps before a capture: what libraries set up at their first call must not become part of the graph
 
 
+class CaptureFailed(UserError):
+    """A step cannot be captured. It may leave allocator and random generator broken: only a new process can go on."""
+
+
 def make_step(training: Training) -> Step:
     """Make the kind of step that `training.step` (the configuration's run.step) means on its device.
 
@@ -105,7 +109,7 @@ class GraphedStep(Step):
                 raise cause from None  # with or without a graph: it says so itself
             what = f"{self.training.label}: the step of method {self.training.method.name} cannot be captured"
             reason = str(cause).partition("\n")[0]  # the lines below it advise on debugging CUDA
-            raise UserError(f"{what} ({reason}); run.step=eager trains without a graph") from error
+            raise CaptureFailed(f"{what} ({reason}); run.step=eager trains without a graph") from error
 
     def _record(self, buffers: StepInput) -> torch.cuda.CUDAGraph:
         graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self.training.device)

@@ -17,19 +17,20 @@ class Totals:
     """Sums each metric over the images of an epoch and remembers the first step at which it was not finite.
 
     All metrics together are one vector: a step costs a handful of operations, however many metrics it has. It stays at
-    its place in memory as long as the metrics have the same names, so that a captured step can add to it.
+    its place in memory as long as the metrics have the same names, so that a captured step can add to it. A sum is
+    finite up to the first value that is not: the number of such steps says which one that was.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._shapes: dict[str, torch.Size] = {}
-        self._sums = self._broken_at = torch.empty(0, device=device)
+        self._sums = self._finite_steps = torch.empty(0, device=device)
         self._step = torch.zeros((), device=device)
 
-    def start_epoch(self, step: int = 0) -> None:
+    def start_epoch(self, step: int | Tensor = 0) -> None:
         """Forget what was seen before this epoch, which goes on at `step`."""
         self._sums.zero_()
-        self._broken_at.fill_(math.inf)
+        self._finite_steps.fill_(step)
         self._step.fill_(step)
 
     @torch.no_grad()
@@ -40,7 +41,7 @@ class Totals:
             self._lay_out(shapes)
         values = torch.cat([value.reshape(-1).float() for value in metrics.values()])
         self._sums.add_(values * num_images)
-        self._broken_at.copy_(torch.minimum(self._broken_at, torch.where(values.isfinite(), math.inf, self._step)))
+        self._finite_steps.add_(self._sums.abs() < math.inf)  # isfinite is four operations
         self._step.add_(1)
 
     def sums(self) -> dict[str, Tensor]:
@@ -87,33 +88,36 @@ class Totals:
 
     def broken_at(self) -> dict[str, float]:
         """The first step, from 0, at which any number of each metric was not finite, or infinity."""
-        return {name: value.min().item() for name, value in self._split(self._broken_at.cpu()).items()}
+        return {name: value.min().item() for name, value in self._split(self._broken_at().cpu()).items()}
+
+    def _broken_at(self) -> Tensor:
+        return torch.where(self._finite_steps < self._step, self._finite_steps, math.inf)
 
     def tensors(self) -> list[Tensor]:
         """Return all tensors that a step changes."""
-        return [self._sums, self._broken_at, self._step]
+        return [self._sums, self._finite_steps, self._step]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"sums": self.sums(), "broken_at": self._split(self._broken_at), "step": self._step}
+        return {"sums": self.sums(), "broken_at": self._split(self._broken_at()), "step": self._step}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         shapes = {name: value.shape for name, value in state["sums"].items()}
         if not shapes.items() <= self._shapes.items():
             self._lay_out(shapes)
-        self.start_epoch()
-        for mine, theirs in ((self.sums(), state["sums"]), (self._split(self._broken_at), state["broken_at"])):
-            for name, value in theirs.items():
-                mine[name].copy_(value)
-        self._step.copy_(state["step"])
+        self.start_epoch(state["step"])
+        sums, finite_steps = self.sums(), self._split(self._finite_steps)
+        for name, value in state["sums"].items():
+            sums[name].copy_(value)
+            finite_steps[name].copy_(state["broken_at"][name].to(self._step.device).minimum(self._step))
 
     def _lay_out(self, shapes: dict[str, torch.Size]) -> None:
         """Make room for metrics of these shapes; what is known of them is kept."""
-        sums, broken_at = self.sums(), self._split(self._broken_at)
+        sums, finite_steps = self.sums(), self._split(self._finite_steps)
         self._shapes = shapes
         size = sum(shape.numel() for shape in shapes.values())
         self._sums = torch.zeros(size, device=self._device)
-        self._broken_at = torch.full((size,), math.inf, device=self._device)
-        for new, old in ((self.sums(), sums), (self._split(self._broken_at), broken_at)):
+        self._finite_steps = self._step.expand(size).clone()
+        for new, old in ((self.sums(), sums), (self._split(self._finite_steps), finite_steps)):
             for name in new.keys() & old.keys():
                 new[name].copy_(old[name])
 

@@ -68,6 +68,8 @@ def group_mass(logits: Tensor, groups: Tensor | ClassGroups, num_groups: int, *,
             f"num_groups: should be at least {layout.num_ids} (the largest group id + 1), got {num_groups}"
         )
     mass = group_log_mass(logits, layout, temperature=temperature).exp()
+    if len(layout.ids) == num_groups:
+        return mass
     return mass.new_zeros(len(mass), num_groups).index_copy(1, layout.ids, mass)
 
 

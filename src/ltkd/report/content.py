@@ -8,7 +8,14 @@ from typing import Any
 from ltkd.config.identity import digest, without_seeds
 from ltkd.errors import unknown_name
 from ltkd.methods import list_methods, method_class
-from ltkd.report.entries import Entry, refuse_different_taus, refuse_mixture, with_readable_curves, without_split_seeds
+from ltkd.report.entries import (
+    Entry,
+    refuse_different_taus,
+    refuse_different_teachers,
+    refuse_mixture,
+    with_readable_curves,
+    without_split_seeds,
+)
 from ltkd.report.facts import facts_of
 from ltkd.results.corrections import evened_out_by
 from ltkd.results.read import MEAN, POST_HOC, accuracy, accuracy_record, correction, is_unbalanced, teacher_of
@@ -129,6 +136,7 @@ def make_report(
     for cell in table.cells:
         refuse_mixture(cell, [entry for entry in entries if entry.cell is cell and entry.result], table)
     refuse_different_taus(table, entries)
+    refuse_different_teachers(table, entries)
     sources = list(table.published)
     columns = []
     for names in dict.fromkeys(tuple(cell.column.items()) for cell in table.cells):

@@ -10,6 +10,7 @@ from ltkd.config.identity import without_seeds
 from ltkd.errors import UserError
 from ltkd.report.curves import read_metrics
 from ltkd.results.read import POST_HOC, correction, flatten, how_it_ended
+from ltkd.results.teachers import conflicting_teachers
 from ltkd.tables.table import Cell, Table, TableRun
 
 
@@ -119,6 +120,15 @@ def refuse_different_taus(table: Table, entries: list[Entry]) -> None:
         raise UserError(
             f"table {table.name}: {table.accuracy} of its rows does not compare: {rows}; a finished run keeps its tau, "
             "so run the table in a study of its own"
+        )
+
+
+def refuse_different_teachers(table: Table, entries: list[Entry]) -> None:
+    """Raises UserError when rows of a table were taught by a teacher that was trained several times."""
+    if conflicts := conflicting_teachers(entry.result for entry in entries if entry.result):
+        lines = "\n".join(conflicts.values())
+        raise UserError(
+            f"table {table.name}: its students do not compare; keep one teacher and run the other's again\n{lines}"
         )
 
 

@@ -6,7 +6,7 @@ import io
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean, stdev
@@ -33,6 +33,7 @@ from ltkd.results.read import (
     read_result,
     teacher_of,
 )
+from ltkd.results.teachers import conflicting_teachers, teachers_of
 
 DATA = ("train_data_sha256", "validation_data_sha256", "test_data_sha256", "sha256", "validation_sha256")
 LEARNED_FROM_VALIDATION = "(trained on the validation images too)"  # in a row's settings
@@ -49,7 +50,7 @@ class SeedGroup:
     groups: str = ""  # the policy that makes the groups
     groups_in_doubt: bool = False  # True where another row has groups of another policy
     settings: str = ""  # what tells it from the other cells
-    teacher_seed: int | None = None  # where that tells it from another cell
+    teacher: dict[str, str] = field(default_factory=dict)  # teacher.seed, teacher.weights, where they tell cells apart
     runs: list[dict[str, Any]] = field(default_factory=list)
 
     def values(self, kind: str, group: str | None) -> list[float]:
@@ -96,8 +97,9 @@ def collect(
     """Read every result.json and status.json below `folders`, in an order of their own. A run found twice counts once.
 
     Runs share a cell when they differ in seeds alone and are of the same images (by their manifests) and groups. Where
-    a seed is there twice, with two teachers, there is a cell for each teacher's seed: n counts independent runs. The
-    teachers that the students had have rows too. regroup: changes each result as it is read.
+    a seed is there twice, with two teachers, there is a cell for each teacher's seed: n counts independent runs; where
+    a teacher was trained several times there is one for its weights. The teachers that the students had have rows too.
+    regroup: changes each result as it is read.
     """
     runs: dict[tuple, _Found] = {}
     unfinished, notes = [], []
@@ -114,6 +116,8 @@ def collect(
             unfinished.append(f"unreadable: {error}")
         else:
             _keep(runs, _Found(run, images, _groups(run, run["identity"])), notes)
+    conflicts = conflicting_teachers(one.run for one in runs.values())
+    notes += conflicts.values()
     for one in list(runs.values()):
         if one.run.get("teacher_result"):
             _keep(runs, replace(one, run=teacher_of(one.run)), notes)
@@ -123,10 +127,11 @@ def collect(
     for one in runs.values():
         run = one.run
         names = {key: run[key] for key in ("dataset", "teacher", "student", "method")}
-        teacher_seed = _teacher_seed(run) if one.cell in repeated else None
+        teacher = _teacher_seed(run) if one.cell in repeated else {}
+        teacher |= _weights_of_teachers(run, conflicts)
         identity = run["identity"] | {"evaluate_every": run["evaluate_every"]}
-        new = SeedGroup(names, identity, run["group_names"], one.images, one.groups, teacher_seed=teacher_seed)
-        cells.setdefault((*one.cell, teacher_seed), new).runs.append(run)
+        new = SeedGroup(names, identity, run["group_names"], one.images, one.groups, teacher=teacher)
+        cells.setdefault((*one.cell, *teacher.items()), new).runs.append(run)
     _tell_groups_apart(list(cells.values()))
     notes += _name_settings(list(cells.values()))
     ordered = sorted(cells.values(), key=_order)
@@ -164,8 +169,15 @@ def _last(run: dict[str, Any], key: str) -> Any:
     return run["accuracy"]["last"].get(key)
 
 
-def _teacher_seed(run: dict[str, Any]) -> int | None:
-    return (run["identity"].get("teacher") or {}).get("seed")
+def _teacher_seed(run: dict[str, Any]) -> dict[str, str]:
+    seed = (run["identity"].get("teacher") or {}).get("seed")
+    return {} if seed is None else {"teacher.seed": str(seed)}
+
+
+def _weights_of_teachers(run: dict[str, Any], conflicts: Container[str]) -> dict[str, str]:
+    """The weights of those of a student's teachers that were trained several times; empty where there is none."""
+    found = [one.get("weights_sha256") or "unknown" for one in teachers_of(run) if one["hash"] in conflicts]
+    return {"teacher.weights": ",".join(weights[:8] for weights in found)} if found else {}
 
 
 def _cells_with_a_repeated_seed(runs: Iterable[_Found]) -> set[tuple]:
@@ -212,7 +224,7 @@ def _name_settings(cells: list[SeedGroup]) -> list[str]:
         alike[tuple(cell.names.values())].append(cell)
         of_data[cell.names["dataset"], cell.names["student"] is None].append(cell)
     for same in alike.values():
-        named, _ = differences([of_method(cell.identity) | _teacher_seed_setting(cell) for cell in same])
+        named, _ = differences([of_method(cell.identity) | cell.teacher for cell in same])
         for cell, settings in zip(same, named, strict=True):
             cell.settings = " ".join(settings)
     for (dataset, is_teacher), same in sorted(of_data.items()):
@@ -238,10 +250,6 @@ def _compared(cell: SeedGroup, same: list[SeedGroup]) -> dict[str, str]:
     images = {"images": cell.images} if any(len(found) > 1 for found in variants.values()) else {}
     groups = {"dataset.groups": cell.groups} if cell.groups != _policy(cell) else {}
     return outside_of_method(cell.identity) | images | groups
-
-
-def _teacher_seed_setting(cell: SeedGroup) -> dict[str, str]:
-    return {} if cell.teacher_seed is None else {"teacher.seed": str(cell.teacher_seed)}
 
 
 def _missing_seeds(cells: list[SeedGroup]) -> list[str]:

@@ -53,6 +53,9 @@ class Display:
         count = f"{len(self.ended_jobs)}/{self.total}"
         self._say(f"{outcome.status}: {outcome.job.label}: {about}  ({count}, {_clock(outcome.seconds)})")
 
+    def again(self, outcome: JobOutcome) -> None:
+        self._say(f"started again: {outcome.job.label}: {outcome.reason}")
+
     def refresh(self, running: list[Job]) -> None:
         """Writes when it is time; called often."""
         now = time.monotonic()

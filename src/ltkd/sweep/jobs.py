@@ -28,6 +28,7 @@ class Job:
     config: Config
     run: NetworkRun
     teachers: list[NetworkRun]
+    turn: int = 0  # those of a lower one start first, whichever waits for a teacher
 
     @classmethod
     def of(cls, overrides: list[str], label: str, config: Config) -> "Job":
@@ -43,10 +44,10 @@ class Job:
 
 @dataclass(frozen=True)
 class JobOutcome:
-    """The outcome of a job. `stopped`: the sweep was, before or while it ran. `busy`: another process works on it."""
+    """The outcome of a job. `stopped`, `out of time`: the sweep ended first. `busy`: another process works on it."""
 
     job: Job
-    status: Literal["done", "skipped", "failed", "stopped", "busy"]
+    status: Literal["done", "skipped", "failed", "stopped", "out of time", "busy"]
     reason: str | None = None
     seconds: float = 0.0
 

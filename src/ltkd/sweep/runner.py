@@ -6,6 +6,7 @@ alone.
 
 import contextlib
 import ctypes
+import math
 import os
 import signal
 import subprocess
@@ -13,14 +14,16 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from ltkd.data import files_of
 from ltkd.errors import EXIT_BUSY, UserError
 from ltkd.files import read_json
+from ltkd.loop.graph import CaptureFailed
 from ltkd.loop.interrupt import StopRequest
 from ltkd.loop.precision import TINY_IMAGE
 from ltkd.machine import num_cores
@@ -31,6 +34,7 @@ from ltkd.sweep.jobs import Job, JobOutcome, check_jobs
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 POLL_SECONDS = 0.1
 DIE_WITH_PARENT = 1  # prctl's PR_SET_PDEATHSIG
+OUT_OF_TIME = 124  # exit code, as that of `timeout`
 
 
 @dataclass
@@ -45,15 +49,15 @@ class Worker:
 
 def run_sweep(
     jobs: Iterable[Sequence[str]], *, num_workers: int | None = None, devices: Sequence[int] | None = None,
-    display: Display | None = None,
+    minutes: float | None = None, display: Display | None = None,
 ) -> list[JobOutcome]:  # fmt: skip
     """Calls `run_jobs` for overrides. UserError, before anything runs, when the configuration of any job is wrong."""
-    return run_jobs(check_jobs(jobs), num_workers=num_workers, devices=devices, display=display)
+    return run_jobs(check_jobs(jobs), num_workers=num_workers, devices=devices, minutes=minutes, display=display)
 
 
 def run_jobs(
     jobs: Sequence[Job], *, num_workers: int | None = None, devices: Sequence[int] | None = None,
-    display: Display | None = None,
+    minutes: float | None = None, display: Display | None = None,
 ) -> list[JobOutcome]:  # fmt: skip
     """Run each job as a process, `num_workers` at a time, and say how each ended, in the order given.
 
@@ -64,8 +68,10 @@ def run_jobs(
     teacher come first. A teacher that several jobs need is trained by the first of them: the others are held back
     meanwhile, and the workers take different ones.
     SIGTERM and Ctrl-C are handed on: the jobs save their state and end, and no further one is started; a second Ctrl-C
-    kills them.
+    kills them. After `minutes` they are told to save and end just so.
+    A job whose step cannot be captured in a CUDA graph is started once more without one, which gives the same numbers.
     """
+    end = math.inf if minutes is None else time.monotonic() + 60 * minutes
     gpus = _visible_gpus(devices)
     _refuse_two_data_sets_of_one_run(jobs)
     outcomes = {job.run.directory: outcome for job in jobs if (outcome := _ended_before(job)) is not None}
@@ -81,7 +87,8 @@ def run_jobs(
         try:
             told_to_stop = False
             while running or (waiting and not told_to_stop):
-                while len(running) < num_workers and stop.signal is None and (job := _next_job(waiting, running)):
+                ending = _ending(stop, end)
+                while len(running) < num_workers and not ending and (job := _next_job(waiting, running)):
                     waiting.remove(job)
                     slot = min(set(range(num_workers)) - {worker.slot for worker in running})
                     display.started(job)
@@ -90,7 +97,7 @@ def run_jobs(
                     except UserError as error:
                         outcomes[job.run.directory] = JobOutcome(job, "failed", str(error))
                         display.ended(outcomes[job.run.directory])
-                if stop.signal is not None and not told_to_stop:
+                if ending and not told_to_stop:
                     told_to_stop = True
                     for worker in running:
                         worker.process.terminate()
@@ -98,7 +105,12 @@ def run_jobs(
                 for worker in [worker for worker in running if worker.process.poll() is not None]:
                     running.remove(worker)
                     # a signal to the whole process group reaches the jobs before they are told here
-                    outcome = outcomes[worker.job.run.directory] = _how_it_ended(worker, stop.signal is not None)
+                    outcome = _how_it_ended(worker, _ending(stop, end))
+                    if outcome.status == "failed" and _lacks_only_a_graph(worker):
+                        waiting.insert(0, replace(worker.job, overrides=[*worker.job.overrides, "run.step=eager"]))
+                        display.again(outcome)
+                        continue
+                    outcomes[worker.job.run.directory] = outcome
                     display.ended(outcome)
                 display.refresh([worker.job for worker in running])
         except KeyboardInterrupt:  # a second Ctrl-C
@@ -111,7 +123,15 @@ def run_jobs(
             for worker in running:
                 worker.process.wait()
             display.close()
-    return [outcomes.get(job.run.directory) or JobOutcome(job, "stopped", "not started") for job in jobs]
+    not_started = _ending(stop, end)
+    return [outcomes.get(job.run.directory) or JobOutcome(job, not_started, "not started") for job in jobs]
+
+
+def _ending(stop: StopRequest, end: float) -> Literal["stopped", "out of time"] | None:
+    """Why no further job is started and the running ones are to end; None while there is no reason."""
+    if stop.signal is not None:
+        return "stopped"
+    return "out of time" if time.monotonic() >= end else None
 
 
 def _refuse_two_data_sets_of_one_run(jobs: Sequence[Job]) -> None:
@@ -128,11 +148,13 @@ def _refuse_two_data_sets_of_one_run(jobs: Sequence[Job]) -> None:
 
 
 def exit_code(outcomes: Iterable[JobOutcome]) -> int:
-    """Returns 0 when all is done, 130 after a stop, else 1."""
-    outcomes = list(outcomes)
-    if any(outcome.status == "stopped" for outcome in outcomes):
+    """Returns 0 when all is done, 130 after a stop, 124 when the time was up before all was done, else 1."""
+    statuses = {outcome.status for outcome in outcomes}
+    if "stopped" in statuses:
         return 128 + signal.SIGINT
-    return 0 if all(outcome.complete for outcome in outcomes) else 1
+    if "out of time" in statuses:
+        return OUT_OF_TIME
+    return 0 if statuses <= {"done", "skipped"} else 1
 
 
 def num_at_a_time(num_workers: int | None = None, devices: Sequence[int] | None = None) -> int:
@@ -168,8 +190,8 @@ def _ended_before(job: Job) -> JobOutcome | None:
 def _next_job(waiting: list[Job], running: list[Worker]) -> Job | None:
     """The job to start now; None where all would only wait for a teacher which a running job trains, or is about to.
 
-    First those that train a teacher, the one that most jobs wait for: meanwhile the other workers have jobs that need
-    none. Else in the order given.
+    Of the first turn that has any, first those that train a teacher, the one that most jobs wait for: meanwhile the
+    other workers have jobs that need none. Else in the order given.
     """
 
     def missing_teachers(job: Job) -> set[Path]:
@@ -179,7 +201,7 @@ def _next_job(waiting: list[Job], running: list[Worker]) -> Job | None:
     missing = {job.run.directory: missing_teachers(job) for job in waiting}
     ready = [job for job in waiting if not missing[job.run.directory] & in_training]
     wanted = Counter(teacher for teachers in missing.values() for teacher in teachers)
-    return max(ready, key=lambda job: sum(wanted[one] for one in missing[job.run.directory]), default=None)
+    return max(ready, key=lambda job: (-job.turn, sum(wanted[one] for one in missing[job.run.directory])), default=None)
 
 
 def _start(job: Job, slot: int, threads: int, gpus: list[str]) -> Worker:
@@ -210,7 +232,7 @@ def _end_with_parent() -> Callable[[], None] | None:
     return lambda: prctl(DIE_WITH_PARENT, signal.SIGTERM)
 
 
-def _how_it_ended(worker: Worker, told_to_stop: bool) -> JobOutcome:
+def _how_it_ended(worker: Worker, ending: Literal["stopped", "out of time"] | None) -> JobOutcome:
     job, code, seconds = worker.job, worker.process.returncode, time.monotonic() - worker.started
     try:
         if RunDirectory(job.run).finished_result() is not None:
@@ -219,9 +241,22 @@ def _how_it_ended(worker: Worker, told_to_stop: bool) -> JobOutcome:
         return JobOutcome(job, "failed", str(error), seconds)
     if code == EXIT_BUSY:
         return JobOutcome(job, "busy", f"another process works on {job.run.directory}", seconds)
-    if told_to_stop:
-        return JobOutcome(job, "stopped", "goes on from its last checkpoint", seconds)
+    if ending:
+        return JobOutcome(job, ending, "goes on from its last checkpoint", seconds)
     return JobOutcome(job, "failed", _reason(worker), seconds)
+
+
+def _lacks_only_a_graph(worker: Worker) -> bool:
+    return worker.job.config.run.step == "auto" and _error(worker).startswith(f"{CaptureFailed.__name__}: ")
+
+
+def _error(worker: Worker) -> str:
+    """Returns the error that the run's status has, "KIND: MESSAGE"; empty where it has none of this process."""
+    with contextlib.suppress(UserError):
+        status = read_json(worker.job.run.files.status)
+        if status.get("process") == worker.process.pid:
+            return status.get("error") or ""
+    return ""
 
 
 def _reason(worker: Worker) -> str:
@@ -230,9 +265,7 @@ def _reason(worker: Worker) -> str:
     if code < 0:
         hint = " (out of memory?)" if code == -signal.SIGKILL else ""
         return f"killed by {signal.Signals(-code).name}{hint}"
-    with contextlib.suppress(UserError):
-        status = read_json(worker.job.run.files.status)
-        if status.get("process") == worker.process.pid and status.get("error"):
-            return f"{status['status']}: {status['error']}".removeprefix("failed: ").removeprefix("UserError: ")
+    if error := _error(worker):
+        return error.removeprefix("UserError: ")
     lines = worker.job.console.read_text(errors="replace").split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip()), f"exit code {code}")

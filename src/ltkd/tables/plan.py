@@ -3,8 +3,9 @@
 import contextlib
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -49,8 +50,14 @@ class Plan:
         teachers = [teacher for run in self.left for teacher in run.teachers]
         return list({one.directory: one for one in [*_missing(teachers), *(run.student for run in self.left)]}.values())
 
-    def jobs(self) -> list[Job]:
-        return [job_of(self.table, run) for run in self.left]
+    def jobs(self, *, by_seed: bool = False) -> list[Job]:
+        """The runs that are left as jobs: cell by cell, or every cell of the first seed, then of the next."""
+        jobs = [job_of(self.table, run) for run in self.left]
+        if not by_seed:
+            return jobs
+        turns = {seeds: turn for turn, seeds in enumerate(product(self.table.split_seeds, self.table.seeds))}
+        jobs = [replace(job, turn=turns[run.split_seed, run.seed]) for job, run in zip(jobs, self.left, strict=True)]
+        return sorted(jobs, key=lambda job: job.turn)
 
     def other_runs(self, overrides: Iterable[str]) -> list[TableRun]:
         """The table's runs beside these, with the same overrides where a cell takes them."""

@@ -1,0 +1,39 @@
+"""Finds teachers that were trained more than once, with other weights each time. Knows no torch.
+
+Two processors or GPUs differ in the last bits, so a teacher that is trained again on another machine has the same hash
+and other weights. Students of the one and of the other do not belong into one mean.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from ltkd.results.result import Result, TeacherResult
+
+
+def conflicting_teachers(results: Iterable[Result]) -> dict[str, str]:
+    """Describe, by its hash, each teacher of which the results know several weights.
+
+    Results of teachers and of students count alike. Older ones, which do not say what their teacher's weights were,
+    agree with any.
+    """
+    known: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for result in results:
+        for network in [*([result] if result["method"] == "teacher" else []), *teachers_of(result)]:
+            if weights := network.get("weights_sha256"):
+                known[network["hash"]][weights].append(result["directory"])
+    return {
+        teacher: f"teacher {teacher} was trained several times, with different weights: "
+        + "; ".join(f"{weights[:8]} is of {_listed(who)}" for weights, who in found.items())
+        for teacher, found in known.items() if len(found) > 1
+    }  # fmt: skip
+
+
+def teachers_of(result: Result) -> list[TeacherResult]:
+    """Returns what a student's result says of each of its teachers; older ones know no further teachers."""
+    first = [result["teacher_result"]] if result.get("teacher_result") else []
+    return [*first, *(result.get("further_teacher_results") or [])]
+
+
+def _listed(directories: list[str]) -> str:
+    more = f" and {len(directories) - 1} more" if len(directories) > 1 else ""
+    return f"{directories[0]}{more}"
