@@ -49,8 +49,8 @@ def main(options: argparse.Namespace, settings: list[str]) -> None:
         sys.stdout.write(f"{options.out}: {count} in {len(files)} files, {megabytes:.1f} MB\n")
         sys.stdout.writelines(f"left out, it is being trained: {path}\n" for path in found.in_use)
         return
-    found = import_runs(options.into_here, options.output_root)
-    count = f"{len(found.finished)} finished, {len(found.unfinished)} to be resumed, {len(found.kept)} were here"
+    arrived = import_runs(options.into_here, options.output_root)
+    count = f"{len(arrived.finished)} finished, {len(arrived.unfinished)} to be resumed, {len(arrived.kept)} were here"
     sys.stdout.write(f"{options.output_root}: runs imported: {count}\n")
 
 

@@ -36,8 +36,9 @@ def write_images(folder):
 
 @pytest.fixture
 def copy(tmp_path):
-    for folder in ("src", "conf"):
-        shutil.copytree(PROJECT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    built = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    for folder in ("src", "conf"):  # src has a link to conf
+        shutil.copytree(PROJECT / folder, tmp_path / folder, symlinks=True, ignore=built)
     return tmp_path
 
 

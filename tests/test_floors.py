@@ -12,7 +12,7 @@ PACKAGE = PROJECT / "src" / "ltkd"
 FLOORS = [  # from the ground up; those of one line do not import each other
     ["errors", "console"],
     ["files", "ranges", "settings", "machine"],
-    ["losses", "data", "models"],
+    ["losses", "data", "models", "optimization"],
     ["results", "task_losses"],
     ["methods"],
     ["config"],

@@ -12,12 +12,12 @@ from ltkd import losses
 from ltkd.config.identity import student_run, teacher_run
 from ltkd.data import Batch
 from ltkd.errors import UserError
-from ltkd.loop.averaging import ExponentialAverage
 from ltkd.loop.interrupt import Interrupted
-from ltkd.loop.optimizers import load_state, make_state
 from ltkd.loop.sharpness import sharpness_aware_gradient
 from ltkd.loop.step import Step, make_optimizer
 from ltkd.models import load_weights
+from ltkd.optimization.averaging import ExponentialAverage
+from ltkd.optimization.optimizers import load_state, make_state
 from ltkd.runs.build import new_model
 from ltkd.runs.run import run_experiment
 from ltkd.setup import prepare

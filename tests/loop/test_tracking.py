@@ -1,5 +1,6 @@
 """The metrics file is the truth; W&B may fail in any way and no training notices."""
 
+import importlib
 import json
 import os
 import struct
@@ -211,6 +212,7 @@ def test_what_is_sent_of_a_killed_and_resumed_offline_run_has_every_epoch_once(t
         track.show(
             {"classes": [["class", "accuracy"], ["a", 50.0], ["b", None]]}, {"bias": [["g", "p"], ["head", 9.0]]}
         )
+    importlib.import_module("wandb").teardown()  # waits until its service has written the file
     # where `wandb sync FOLDER/wandb` looks, which sends a file once that is also below the link latest-run
     [sent] = {path.resolve() for path in tmp_path.glob("wandb/*/*.wandb")}
     assert len(list(tmp_path.glob("wandb/replaced/*/*.wandb"))) == 1

@@ -25,12 +25,12 @@ from ltkd.data import (
 )
 from ltkd.data.dataset import check_normalisation
 from ltkd.errors import UnknownName, UserError
-from ltkd.loop.averaging import average_kind
-from ltkd.loop.optimizers import optimizer_kind
 from ltkd.machine import resolve_device
 from ltkd.methods import Method, method_class
 from ltkd.models import model_factory
 from ltkd.models.classifier import classifier_kind
+from ltkd.optimization.averaging import average_kind
+from ltkd.optimization.optimizers import optimizer_kind
 from ltkd.task_losses import task_loss_class
 
 logger = logging.getLogger(__name__)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from ltkd.errors import UserError
-from ltkd.loop.optimizers import make_state
 from ltkd.loop.step import Step, StepInput, make_optimizer
 from ltkd.loop.training import Training
+from ltkd.optimization.optimizers import make_state
 
 logger = logging.getLogger(__name__)
 

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from ltkd.data import Batch, DeviceData, EpochPlan, SecondViews
-from ltkd.loop.averaging import build_average
-from ltkd.loop.optimizers import build_optimizer, load_state
 from ltkd.loop.sharpness import sharpness_aware_gradient
 from ltkd.loop.totals import Totals
 from ltkd.loop.training import Training
 from ltkd.losses import group_mass
 from ltkd.models.output import ModelOutput
+from ltkd.optimization.averaging import build_average
+from ltkd.optimization.optimizers import build_optimizer, load_state
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Step:
         self.compiled = compiled
         if compiled:
             self._forward = torch.compile(self._forward)
-        self.average = build_average(training.model, training.recipe)
+        self.average = build_average(training.model, training.recipe.average)
         self.totals = Totals(training.device)
 
     def start_epoch(self, epoch: int, plan: EpochPlan, learning_rate: float) -> None:

@@ -1,17 +1,26 @@
 """The optimizers that recipe.optimizer chooses from, by name."""
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import torch
 from annotated_types import Ge, Lt
 from torch.optim import SGD, AdamW, Optimizer
 
-from ltkd.config.schema import Recipe
 from ltkd.errors import unknown_name
 from ltkd.ranges import Positive
 
 Groups = list[dict[str, Any]]
+
+
+class Recipe(Protocol):
+    """The part of a recipe (ltkd.config.schema.Recipe) that optimizers read."""
+
+    learning_rate: float
+    momentum: float
+    nesterov: bool
+    weight_decay: float
+    optimizer: str | dict[str, Any]
 
 
 def sgd(groups: Groups, recipe: Recipe, on_gpu: bool) -> SGD:

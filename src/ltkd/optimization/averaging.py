@@ -1,6 +1,6 @@
 """The average of a network's weights along its training, which is evaluated and deployed: recipe.average."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -8,7 +8,6 @@ import torch
 from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
-from ltkd.config.schema import Recipe
 from ltkd.errors import unknown_name
 
 
@@ -106,7 +105,10 @@ def average_kind(name: str) -> Callable[..., LatestWeights]:
     return AVERAGES[name]
 
 
-def build_average(model: nn.Module, recipe: Recipe) -> LatestWeights:
-    """Make the recipe's average of the network's weights, which begins with what they are now."""
-    settings: dict[str, Any] = {"name": recipe.average} if isinstance(recipe.average, str) else dict(recipe.average)
+def build_average(model: nn.Module, choice: str | Mapping[str, Any]) -> LatestWeights:
+    """Make an average of the network's weights, which begins with what they are now.
+
+    choice: recipe.average, a name or {name: ..., its settings}.
+    """
+    settings: dict[str, Any] = {"name": choice} if isinstance(choice, str) else dict(choice)
     return average_kind(settings.pop("name"))(model, **settings)

@@ -1,0 +1,1 @@
+"""Optimizers, and the average of the weights along a training."""
