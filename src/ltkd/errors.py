@@ -28,3 +28,11 @@ def unknown_name(key: str, name: object, choices: Iterable[str]) -> UnknownName:
     close = get_close_matches(str(name), choices, n=1)
     guess = f" (did you mean {close[0]!r}?)" if close else ""
     return UnknownName(key, name, f"{guess}; choose one of: {', '.join(choices)}")
+
+
+def unknown_key(key: str, known: Iterable[str]) -> str:
+    """The message for a key that its section does not have; `known` are those that it has."""
+    known = sorted(known)
+    close = get_close_matches(key.rpartition(".")[2], known, n=1)
+    guess = f" (did you mean {close[0]!r}?)" if close else ""
+    return f"{key}: unknown key{guess}; known: {', '.join(known) or 'none'}"

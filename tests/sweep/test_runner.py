@@ -182,8 +182,7 @@ def test_a_folder_that_cannot_be_made_costs_its_own_job(tmp_path, monkeypatch):
 def test_a_wrong_job_ends_the_sweep_before_it_begins(sweep_command, tmp_path):
     refused = execute([*sweep_command, "method=kd", "method.temperature=4,0"])
     assert refused.returncode == 2
-    assert "method.temperature=0: one error in the configuration:" in refused.stderr
-    assert "method.temperature: should be greater than 0" in refused.stderr
+    assert "method.temperature=0: method.temperature: should be greater than 0" in refused.stderr
     assert not (tmp_path / "outputs").exists()
 
 

@@ -198,17 +198,25 @@ def _wait(device: torch.device) -> None:
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
     """Floating-point operations per second of the best of some large matrix products: what the whole device can do.
 
-    Up to six, but no further one after a second: a processor without bfloat16 instructions needs seconds for each.
+    Up to six, but no further one after a second. On a CPU they are as large as one of a twentieth of a second, at most
+    1024 x 1024: a processor without bfloat16 instructions would need a minute for that.
     """
-    size, threads = (8192 if device.type == "cuda" else 1024), torch.get_num_threads()
+    threads = torch.get_num_threads()
     torch.set_num_threads(num_cores())
-    a, b = torch.randn(2, size, size, device=device).to(dtype)
+    size = 8192 if device.type == "cuda" else 128
+    while size < 1024 and _product_seconds(size, device, dtype) < 0.05:
+        size *= 2
     seconds: list[float] = []
     while len(seconds) < 6 and sum(seconds) < 1:
-        _wait(device)
-        start = time.perf_counter()
-        a @ b
-        _wait(device)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(_product_seconds(size, device, dtype))
     torch.set_num_threads(threads)
     return 2 * size**3 / min(seconds)
+
+
+def _product_seconds(size: int, device: torch.device, dtype: torch.dtype) -> float:
+    a, b = torch.randn(2, size, size, device=device).to(dtype)
+    _wait(device)
+    start = time.perf_counter()
+    a @ b
+    _wait(device)
+    return time.perf_counter() - start

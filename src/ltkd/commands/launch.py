@@ -9,6 +9,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ltkd.config.compose import refusal
 from ltkd.config.load import load_config
 from ltkd.errors import EXIT_BUSY, UserError
 from ltkd.loop.interrupt import end_on_signals
@@ -56,7 +57,7 @@ def _plain(composed: DictConfig) -> dict:
     try:
         return OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise UserError(f"configuration: {error}") from error
+        raise refusal(error) from error
 
 
 def _log_to_console() -> None:

@@ -1,11 +1,14 @@
 """The command behind `python src/train.py` and `ltkd-train`: Hydra's, or the list of what there is."""
 
+import os
 import sys
 
 import hydra
+from hydra.errors import HydraException
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
-from ltkd.config.compose import CONFIGURATION
+from ltkd.config.compose import CONFIGURATION, refusal
 from ltkd.config.overrides import check_grammar
 from ltkd.console import write_plainly
 from ltkd.errors import UserError
@@ -26,10 +29,23 @@ def main() -> None:
         sys.exit(show())
     try:
         check_grammar(word for word in sys.argv[1:] if "=" in word and not word.startswith("-"))
+        _run()
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2)
-    train()
+
+
+def _run() -> None:
+    """Has Hydra compose and run, and raises what it refuses as one line instead of its own pages of text."""
+    if os.environ.get("HYDRA_FULL_ERROR"):  # who asks for it gets Hydra's traceback
+        return train()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors
+    try:
+        train()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise refusal(error) from error
+    except UserError:  # of a job of a multirun, and logged when it ended
+        sys.exit(1)
 
 
 if __name__ == "__main__":

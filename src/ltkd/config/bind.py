@@ -3,12 +3,11 @@
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
-from ltkd.errors import UserError
+from ltkd.errors import UserError, unknown_key
 
 STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
@@ -36,9 +35,7 @@ def bind(
         elif accepts_anything:
             arguments[key] = value
         else:
-            close = get_close_matches(str(key), named, n=1)
-            guess = f" (did you mean {close[0]!r}?)" if close else ""
-            errors.append(f"{prefix}{key}: unknown key{guess}; known: {', '.join(sorted(named)) or 'none'}")
+            errors.append(unknown_key(f"{prefix}{key}", named))
     for name, parameter in named.items():
         if parameter.default is parameter.empty and name not in values:
             errors.append(f"{prefix}{name}: missing")

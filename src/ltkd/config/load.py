@@ -88,9 +88,10 @@ def _with_home(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _raise(errors: list[str]) -> None:
+    if len(errors) == 1:
+        raise UserError(errors[0])
     if errors:
-        count = "one error" if len(errors) == 1 else f"{len(errors)} errors"
-        raise UserError("\n".join([f"{count} in the configuration:", *(f"  {line}" for line in errors)]))
+        raise UserError("\n".join([f"{len(errors)} errors in the configuration:", *(f"  {line}" for line in errors)]))
 
 
 @contextmanager
