@@ -112,5 +112,5 @@ def _checkpoints(files: RunFiles) -> list[dict]:
 
 
 def _progress(files: RunFiles) -> list[tuple[int, int]]:
-    """How far an unfinished run is: epochs and steps of each stage; empty without a checkpoint."""
+    """The progress of an unfinished run: epochs and steps of each stage; empty without a checkpoint."""
     return [(saved["state"]["epoch"], saved["state"]["step"]) for saved in _checkpoints(files)]

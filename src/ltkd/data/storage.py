@@ -1,4 +1,4 @@
-"""Where images are during a training: all on the device, or read batch by batch. By arithmetic, said in one line."""
+"""Decides by arithmetic where images are during a training, on the device or read batch by batch, and says so."""
 
 import logging
 import os

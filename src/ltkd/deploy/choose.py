@@ -248,7 +248,7 @@ class Chooser:
 
 
 def _means(records: Sequence[Mapping[str, Any]]) -> tuple[list[float], dict[str, float | None]]:
-    """Of validation figures of several seeds: the mean of the classes of each, and the groups' means."""
+    """The validation accuracy of several seeds: the mean of the classes of each, and the groups' means."""
     per_seed = [mean(value for value in record["per_class"] if value is not None) for record in records]
     groups = {}
     for name in records[0]["per_group"]:
