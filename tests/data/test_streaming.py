@@ -7,8 +7,8 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from ltkd.data import DeviceData, device_data, image_files, load_data, loader
-from ltkd.data.batches import StreamedFiles
 from ltkd.data.decoding import decode
+from ltkd.data.streaming import StreamedFiles
 from ltkd.errors import UserError
 from tests.data.pictures import pixels, write, write_folder
 

@@ -4,7 +4,7 @@ import pytest
 
 from ltkd.config.identity import student_run
 from ltkd.data import StreamedData
-from ltkd.data.batches import StreamedFiles
+from ltkd.data.streaming import StreamedFiles
 from ltkd.errors import UserError
 from ltkd.files import read_json
 from ltkd.runs.run import run_experiment

@@ -5,7 +5,8 @@ import pkgutil
 
 from ltkd.data.augmentation import CHOICES as AUGMENTATIONS
 from ltkd.data.augmentation import build_augmentation, joined_choice, split_choice
-from ltkd.data.batches import Batch, DeviceData, StreamedData, device_data
+from ltkd.data.batch import Batch
+from ltkd.data.batches import DeviceData
 from ltkd.data.content import with_content
 from ltkd.data.dataset import DatasetConfig, LongTailData
 from ltkd.data.groups import group_policy, make_groups
@@ -25,6 +26,7 @@ from ltkd.data.plan import EpochPlan
 from ltkd.data.sampling import Sampler, build_sampler, sampler_class
 from ltkd.data.second_view import SecondViews
 from ltkd.data.sources import Source, list_sources, load_source, register_source
+from ltkd.data.streaming import StreamedData, device_data
 
 __all__ = [
     "AUGMENTATIONS",

@@ -7,9 +7,7 @@ pixels, plain advanced indexing, flipping afterwards) the fastest on a CPU.
 
 import copy
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -19,54 +17,14 @@ from torch.nn.functional import pad
 
 from ltkd.data import operations
 from ltkd.data.augmentation import Augmentation, build_augmentation, is_inside
-from ltkd.data.dataset import LongTailData
+from ltkd.data.batch import Batch
 from ltkd.data.decoding import resized_crop
 from ltkd.data.image_files import ImageFiles
-from ltkd.data.loader import FileLoader
 from ltkd.data.plan import EpochPlan
-from ltkd.data.storage import is_streamed
 from ltkd.errors import UserError
-from ltkd.machine import num_cores
 
 BEFORE_THE_STEP = ("operations", "crop_seeds")  # choices that are used when a batch is fetched, on the CPU
 FORWARD_BATCH = {"cpu": 64, "cuda": 512}  # images of a batch without gradients: on a CPU more of them leave its caches
-
-
-@dataclass
-class Batch:
-    images: Tensor  # [B, C, H, W] float32, normalised
-    labels: Tensor  # [B] int64
-    index: Tensor  # [B] int64, row in the data set
-    second_view: Tensor | None = None  # [B, C, H, W], strongly augmented, where a method needs it
-    extra_logits: tuple[Tensor, ...] = ()  # [B, classes] each, of teachers beside the main one
-    teacher_logits: Tensor | None = None  # [B, classes], where they were computed ahead of the step
-    partner_labels: Tensor | None = None  # [B] int64, of the images that these are mixed with, where they are
-    own_share: Tensor | None = None  # [] float32, of `labels` in the mixture; the rest is the partners'
-
-    def parts(self, number: int) -> list["Batch"]:
-        """The batch in `number` parts of about the same size, at least two images each, in its order."""
-        number = max(1, min(number, len(self.labels) // 2))
-        if number == 1:
-            return [self]
-        ends = [len(self.labels) * part // number for part in range(number + 1)]
-        return [self._part(slice(start, end)) for start, end in pairwise(ends)]
-
-    def _part(self, rows: slice) -> "Batch":
-        def cut(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor[rows]
-
-        return Batch(
-            cut(self.images), cut(self.labels), cut(self.index), cut(self.second_view),
-            tuple(map(cut, self.extra_logits)), cut(self.teacher_logits), cut(self.partner_labels), self.own_share,
-        )  # fmt: skip
-
-    def accuracy(self, predicted: Tensor) -> Tensor:
-        """Percentage of the predicted classes [B] that are right; a mixed image has two, by their shares."""
-        own = (predicted == self.labels).float().mean()
-        if self.partner_labels is None:
-            return 100 * own
-        partner = (predicted == self.partner_labels).float().mean()
-        return 100 * (self.own_share * own + (1 - self.own_share) * partner)
 
 
 class DeviceData:
@@ -210,7 +168,7 @@ class DeviceData:
             for row, seed in zip(rows, part.drawn["crop_seeds"].tolist(), strict=True)
         ]
         crops = to_device(torch.from_numpy(np.stack(crops)), self.device).reshape(len(rows), self.size, self.size, -1)
-        return _flipped(crops, part.flips)
+        return flipped(crops, part.flips)
 
     def batch_of(self, part: EpochPlan) -> Batch:
         """The augmented batch of all choices in `part`, as `fetch` returns them."""
@@ -300,113 +258,7 @@ class DeviceData:
         return rows.view(crops.shape).permute(0, 3, 1, 2).contiguous(memory_format=self._memory_format)
 
 
-class StreamedData(DeviceData):
-    """The same batches, bit for bit, from images that stay where they are: an array or a decoded file that is mapped.
-
-    Each batch's images are read, moved and cropped when it is asked for. The memory that this takes is that of a
-    batch's crops; what the system keeps of the file in its cache, it gives back.
-    """
-
-    on_device = False
-
-    def _store(self) -> None:
-        """Nothing is stored."""
-
-    def _read(self, rows: Tensor | slice) -> Tensor:
-        rows = rows.to(self.source.device) if isinstance(rows, Tensor) else rows
-        return self._all_crops(to_device(self.source[rows], self.device))
-
-    def _cut(self, index: Tensor, mirrored: Tensor, top: Tensor, left: Tensor) -> Tensor:
-        return self._read(index)[torch.arange(len(index), device=self.device), mirrored, top, left]
-
-    def _whole(self, part: slice) -> Tensor:
-        return self._read(part)[:, 0, self.crop_padding, self.crop_padding]
-
-
-class StreamedFiles(StreamedData):
-    """The same batches from image files, which are decoded again in every epoch.
-
-    The steps of an epoch come from worker processes, which start when the first one is asked for; single batches, and
-    the first of an evaluation, are decoded by threads of this process. The pixels move to the device as bytes, and
-    everything after a random resized crop is done there. Memory: `FileLoader`'s.
-    """
-
-    decodes = True
-
-    def _store(self) -> None:
-        self._epoch = _Epoch()
-
-    def _read(self, rows: Tensor | slice) -> Tensor:
-        rows = rows.cpu() if isinstance(rows, Tensor) else torch.arange(len(self))[rows]
-        return self._all_crops(self.raw(rows).to(self.device))
-
-    def raw(self, rows: Tensor) -> Tensor:
-        parts = np.array_split(rows.cpu().numpy(), num_cores())
-        with ThreadPoolExecutor(num_cores()) as pool:
-            pixels = list(pool.map(lambda part: self.source.read(part, [None] * len(part)), parts))
-        return torch.from_numpy(np.concatenate(pixels))
-
-    def augmented(self, choice: str | Sequence[Any]) -> "DeviceData":
-        data = super().augmented(choice)
-        data._store()  # its own epoch: the crops may be others
-        return data
-
-    def fetch(self, plan: EpochPlan, step: int, batch_size: int) -> EpochPlan:
-        """The next step of an epoch is there already; any other starts the workers anew from there on."""
-        epoch = self._epoch
-        if epoch.plan is not plan or (epoch.next, epoch.batch_size) != (step, batch_size):
-            epoch.plan, epoch.next, epoch.batch_size = plan, step, batch_size
-            epoch.loader = epoch.loader or self._new_loader()
-            epoch.batches = epoch.loader.batches(self._requests(plan, step, batch_size))
-        epoch.next += 1
-        part = plan.take(self.step_slice(step, batch_size))
-        pixels = next(epoch.batches).to(self.device, non_blocking=True)
-        if "crop_seeds" in part.drawn:
-            crops = _flipped(pixels.permute(0, 2, 3, 1), part.flips)
-        else:
-            left = torch.where(part.flips, 2 * self.crop_padding - part.offsets_x, part.offsets_x)
-            where = torch.arange(len(pixels), device=self.device), part.flips.long(), part.offsets_y, left
-            crops = self._all_crops(pixels)[where]
-        return self._with_pixels(part, crops)
-
-    def _requests(self, plan: EpochPlan, first: int, batch_size: int) -> list[tuple[np.ndarray, np.ndarray | None]]:
-        rows, seeds = plan.permutation.cpu().numpy(), plan.drawn.get("crop_seeds")
-        parts = [self.step_slice(step, batch_size) for step in range(first, self.num_batches(batch_size))]
-        return [(rows[part], None if seeds is None else seeds[part].numpy()) for part in parts]
-
-    def _new_loader(self) -> FileLoader:
-        crop = self.augmentation.resized_crop
-        smallest = 1.0 if crop is None else crop.smallest
-        return FileLoader(self.source, self.workers, smallest, pin=self.device.type == "cuda")
-
-    def evaluation_batches(self, batch_size: int | None = None) -> Iterator[Batch]:
-        batch_size = batch_size or self.forward_batch
-        starts = range(0, len(self), batch_size)
-        parts = [slice(start, min(start + batch_size, len(self))) for start in starts]
-        rows, rest = np.arange(len(self)), None
-        for number, part in enumerate(parts):
-            if number == 0:  # often the only one that is wanted
-                pixels = self.raw(torch.from_numpy(rows[part])).to(self.device)
-            else:
-                if rest is None:
-                    rest = self._new_loader().batches([(rows[other], None) for other in parts[1:]])
-                pixels = next(rest).to(self.device, non_blocking=True)
-            index = torch.arange(part.start, part.stop, device=self.device)
-            yield Batch(self._normalise(pixels.permute(0, 2, 3, 1).contiguous()), self.labels[part], index)
-
-
-@dataclass
-class _Epoch:
-    """The workers, and the place in the epoch that they are at."""
-
-    loader: FileLoader | None = None
-    batches: Iterator[Tensor] | None = None
-    plan: EpochPlan | None = None
-    next: int = 0
-    batch_size: int = 0
-
-
-def _flipped(crops: Tensor, flips: Tensor) -> Tensor:
+def flipped(crops: Tensor, flips: Tensor) -> Tensor:
     """[B, H, W, C], mirrored where `flips` [B] says so."""
     return torch.where(flips[:, None, None, None], crops.flip(2), crops)
 
@@ -423,37 +275,3 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """The tensor there; a copy to a GPU does not wait for it."""
     from_cpu_to_gpu = device.type == "cuda" and tensor.device.type == "cpu"
     return tensor.pin_memory().to(device, non_blocking=True) if from_cpu_to_gpu else tensor.to(device)
-
-
-def device_data(
-    data: LongTailData,
-    part: Literal["train", "validation", "test"],
-    *,
-    device: torch.device | str,
-    memory_format: torch.memory_format = torch.channels_last,
-) -> DeviceData:
-    """One part of a data set for the device; only the training part is prepared for augmentation.
-
-    All on the device where that fits, else streamed, unless dataset.storage says which; files that were not decoded are
-    streamed.
-    """
-    training, config, images = part == "train", data.config, getattr(data, f"{part}_images")
-    padding, flip = config.crop_padding if training else 0, config.horizontal_flip and training
-    device = torch.device(device)
-    if isinstance(images, ImageFiles):
-        kind = StreamedFiles
-    else:
-        streamed = is_streamed(config, part, len(images), device, padding=padding, flip=flip)
-        kind = StreamedData if streamed else DeviceData
-    result = kind(
-        images,
-        getattr(data, f"{part}_labels"),
-        mean=config.mean,
-        std=config.std,
-        crop_padding=padding,
-        horizontal_flip=flip,
-        device=device,
-        memory_format=memory_format,
-    )
-    result.workers = config.workers
-    return result

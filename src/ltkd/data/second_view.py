@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ltkd.data.batches import DeviceData, EpochPlan
+from ltkd.data.batches import DeviceData
+from ltkd.data.plan import EpochPlan
 
 OPERATIONS, MAGNITUDE = 2, 10  # of RandAugment, arXiv:1909.13719, whose scale of magnitudes ends at 30
 

@@ -6,7 +6,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from ltkd import losses
-from ltkd.data.batches import Batch
+from ltkd.data.batch import Batch
 from ltkd.methods.base import Method, MethodContext, Needs, register
 from ltkd.methods.network_features import check_classifier_on_last_map, check_stages
 from ltkd.models.output import ModelOutput

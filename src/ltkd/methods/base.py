@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ltkd.data.batches import Batch, DeviceData
+from ltkd.data.batch import Batch
+from ltkd.data.batches import DeviceData
 from ltkd.errors import unknown_name
 from ltkd.models.output import ModelOutput
 from ltkd.ranges import NonNegative

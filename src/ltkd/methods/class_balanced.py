@@ -5,7 +5,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from ltkd import losses
-from ltkd.data.batches import Batch
+from ltkd.data.batch import Batch
 from ltkd.methods.base import Method, MethodContext, Needs, register
 from ltkd.methods.network_features import check_embeddings
 from ltkd.models.output import ModelOutput

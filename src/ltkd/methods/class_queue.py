@@ -10,7 +10,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from ltkd import losses
-from ltkd.data.batches import Batch
+from ltkd.data.batch import Batch
 from ltkd.errors import UserError
 from ltkd.losses.precision import full_precision
 from ltkd.methods.base import Method, MethodContext, Needs, register

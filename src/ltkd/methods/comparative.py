@@ -7,7 +7,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from ltkd import losses
-from ltkd.data.batches import Batch
+from ltkd.data.batch import Batch
 from ltkd.methods.base import Method, register
 from ltkd.methods.partners import Partner, draw_partners
 from ltkd.models.output import ModelOutput

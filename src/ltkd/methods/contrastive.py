@@ -7,7 +7,7 @@ from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
 from ltkd import losses
-from ltkd.data.batches import Batch
+from ltkd.data.batch import Batch
 from ltkd.errors import UserError
 from ltkd.methods.base import Method, MethodContext, Needs, register
 from ltkd.methods.network_features import check_embeddings

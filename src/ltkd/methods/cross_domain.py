@@ -5,7 +5,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ltkd import losses
-from ltkd.data.batches import Batch
+from ltkd.data.batch import Batch
 from ltkd.methods.base import Method, MethodContext, register
 from ltkd.models.output import ModelOutput
 from ltkd.ranges import NonNegative

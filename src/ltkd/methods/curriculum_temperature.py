@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ltkd.data.batches import Batch
+from ltkd.data.batch import Batch
 from ltkd.losses import kd_per_image
 from ltkd.methods.base import Method, MethodContext, register
 from ltkd.models.output import ModelOutput

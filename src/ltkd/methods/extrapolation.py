@@ -6,7 +6,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from ltkd import losses
-from ltkd.data.batches import Batch
+from ltkd.data.batch import Batch
 from ltkd.errors import UnknownName, UserError
 from ltkd.methods.base import Method, MethodContext, register
 from ltkd.models import model_factory

@@ -11,7 +11,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from ltkd import losses
-from ltkd.data.batches import Batch
+from ltkd.data.batch import Batch
 from ltkd.errors import UserError
 from ltkd.methods.base import Method, MethodContext, Needs, register
 from ltkd.methods.network_features import before_activation, check_stages, pair_stages

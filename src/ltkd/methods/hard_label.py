@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from ltkd import losses
-from ltkd.data.batches import Batch
+from ltkd.data.batch import Batch
 from ltkd.methods.base import register
 from ltkd.methods.reweighted import DeferredReweighting
 from ltkd.models.output import ModelOutput

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ltkd import losses
-from ltkd.data.batches import Batch
+from ltkd.data.batch import Batch
 from ltkd.errors import UserError
 from ltkd.methods.base import Method, MethodContext, Needs, register
 from ltkd.models.output import ModelOutput

@@ -8,7 +8,7 @@ import torch
 from annotated_types import Ge, Lt
 from torch import Tensor
 
-from ltkd.data.batches import Batch
+from ltkd.data.batch import Batch
 from ltkd.data.groups import tie_around
 from ltkd.errors import UserError
 from ltkd.losses import ClassGroups, group_mass, ltkd_terms

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributions import Dirichlet
 
 from ltkd import losses
-from ltkd.data.batches import Batch
+from ltkd.data.batch import Batch
 from ltkd.methods.base import Method, MethodContext, Needs, register
 from ltkd.methods.partners import Partner, draw_partners
 from ltkd.models.output import ModelOutput

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ltkd import losses
-from ltkd.data.batches import Batch
+from ltkd.data.batch import Batch
 from ltkd.methods.base import Method, MethodContext, Needs, register
 from ltkd.methods.network_features import before_activation, check_embeddings, check_stages, pair_stages
 from ltkd.models.output import ModelOutput

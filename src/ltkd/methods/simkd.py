@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ltkd import losses
-from ltkd.data.batches import Batch
+from ltkd.data.batch import Batch
 from ltkd.errors import UserError
 from ltkd.methods.base import Method, MethodContext, Needs, register
 from ltkd.methods.network_features import check_classifier_on_last_map, check_stages

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from ltkd.data.batches import Batch
+from ltkd.data.batch import Batch
 from ltkd.losses import standardize
 from ltkd.methods.base import Method, register
 from ltkd.methods.logit import DKD, KD

@@ -7,7 +7,7 @@ from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
 from ltkd import losses
-from ltkd.data.batches import Batch
+from ltkd.data.batch import Batch
 from ltkd.methods.base import Method, MethodContext, register
 from ltkd.models.output import ModelOutput
 from ltkd.ranges import NonNegative, Positive

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from ltkd import losses
-from ltkd.data.batches import Batch
+from ltkd.data.batch import Batch
 from ltkd.errors import UserError
 from ltkd.methods.base import Method, MethodContext, register
 from ltkd.models.output import ModelOutput
