@@ -1,5 +1,7 @@
 """Runs with more than crop and flip: the live teacher, mixed labels, an interruption in the middle of an epoch."""
 
+import copy
+
 import pytest
 import torch
 
@@ -70,7 +72,7 @@ def test_a_method_that_takes_mixed_labels_has_no_use_for_an_images_own(name):
         torch.manual_seed(0)
         return {key: term for key, term in problem.terms().items() if key != "task"}
 
-    before = {key: value.clone() for key, value in problem.method.state_dict().items()}
+    before = copy.deepcopy(problem.method.state_dict())
     first = terms()
     problem.method.load_state_dict(before)
     problem.batch.labels = 5 - problem.batch.labels
