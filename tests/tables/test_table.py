@@ -1,7 +1,6 @@
 """Tables: cells from axes, runs from cells, results by identity; every table of conf/table composes."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -64,8 +63,6 @@ def covering(cells):
 @pytest.mark.parametrize("name", list_tables())
 def test_every_table_composes_and_its_cells_are_different_runs(name):
     table = load_table(name)
-    if "dataset=tiny_imagenet_lt100" in table.base and not (Path("data") / "tiny-imagenet-lt100").is_dir():
-        pytest.skip("data/tiny-imagenet-lt100 is not there, and what it holds is part of the runs")
     cells = [cell for cell in table.cells if cell.overrides is not None]
     cells = cells if len(cells) <= MANY_CELLS else covering(cells)
     runs = compose_runs(table, cells=cells)

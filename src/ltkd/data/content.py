@@ -17,8 +17,11 @@ _DIGITS = 16  # hexadecimal
 def with_content(dataset: DatasetConfig, data_root: Path) -> DatasetConfig:
     """The settings with a hash of what a pack, an image folder or an image list holds; others as they are.
 
-    No image is decoded. UserError where the files cannot be read, or where another content was asked for.
+    No image is decoded. Where nothing is at the data set's path, a content that was asked for is believed: a table can
+    then be read where its images are not. UserError where files cannot be read, or hold another content.
     """
+    if dataset.content is not None and dataset.path is not None and not Path(dataset.path).exists():
+        return dataset
     if dataset.source == PACK:
         found = _digest(pack_content(Path(dataset.path)))
     elif reader(dataset.source).own_images:
