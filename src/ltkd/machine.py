@@ -55,7 +55,7 @@ def git_state() -> dict[str, Any] | None:
         ).stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", Path(__file__).name)  # else installed below somebody else's repository
+        git("ls-files", "--error-unmatch", str(Path(__file__).resolve()))  # else installed below somebody else's repository
         return {
             "commit": git("rev-parse", "HEAD"),
             "modified": bool(git("status", "--porcelain", "--", *CODE)),
