@@ -55,7 +55,8 @@ def git_state() -> dict[str, Any] | None:
         ).stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", str(Path(__file__).resolve()))  # else installed below somebody else's repository
+        # else the package is installed below somebody else's repository
+        git("ls-files", "--error-unmatch", str(Path(__file__).resolve()))
         return {
             "commit": git("rev-parse", "HEAD"),
             "modified": bool(git("status", "--porcelain", "--", *CODE)),
