@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ltkd.choices import name_and_settings
 from ltkd.config.bind import bind
 from ltkd.config.compatibility import impossible_combinations, warn_of_combinations
 from ltkd.config.retraining import retraining_class
@@ -198,11 +199,10 @@ def _with_bound_choice(
     run.
     """
     choice = getattr(section, key)
-    arguments = {"name": choice} if isinstance(choice, str) else dict(choice)
-    if "name" not in arguments:
+    name, arguments = name_and_settings(choice)
+    if name is None:
         errors.append(f"{where}.{key}: should be a name or {{name: ..., arguments}}, got {choice!r}")
         return section
-    name = arguments.pop("name")
     if not isinstance(name, str):
         errors.append(f"{where}.{key}.name: should be a name, got {name!r}")
         return section

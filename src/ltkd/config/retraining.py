@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt
 
+from ltkd.choices import look_up, name_and_settings
 from ltkd.config.schema import Recipe
-from ltkd.errors import unknown_name
 
 LEARNING_RATE_AT_512 = 0.2
 
@@ -53,12 +53,10 @@ RETRAININGS: dict[str, type[ClassifierRetraining]] = {"crt": ClassifierRetrainin
 
 def retraining_class(name: str) -> type[ClassifierRetraining]:
     """The settings of that name. UserError if unknown."""
-    if name not in RETRAININGS:
-        raise unknown_name("retraining", name, RETRAININGS)
-    return RETRAININGS[name]
+    return look_up("retraining", name, RETRAININGS)
 
 
 def build_retraining(choice: str | dict[str, Any]) -> ClassifierRetraining:
-    """From a name or {name: ..., its settings}."""
-    settings = {"name": choice} if isinstance(choice, str) else dict(choice)
-    return retraining_class(settings.pop("name"))(**settings)
+    """The settings of a second stage, from a name or {name: ..., its settings}."""
+    name, settings = name_and_settings(choice)
+    return retraining_class(name)(**settings)

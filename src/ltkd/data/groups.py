@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ltkd.errors import UserError, unknown_name
+from ltkd.choices import look_up, name_and_settings
+from ltkd.errors import UserError
 
 Groups = tuple[np.ndarray, list[str]]
 
@@ -122,9 +123,7 @@ _POLICIES: dict[str, Callable[..., Groups]] = {
 
 def group_policy(name: str) -> Callable[..., Groups]:
     """The policy of that name; its keyword-only parameters are what the configuration may set."""
-    if name not in _POLICIES:
-        raise unknown_name("dataset.groups", name, _POLICIES)
-    return _POLICIES[name]
+    return look_up("dataset.groups", name, _POLICIES)
 
 
 def make_groups(choice: str | Mapping[str, Any], class_counts: np.ndarray) -> Groups:
@@ -133,8 +132,7 @@ def make_groups(choice: str | Mapping[str, Any], class_counts: np.ndarray) -> Gr
     `choice` is a policy's name, or {name: ..., and its arguments}; `class_counts` [C] are images per class. A name
     stays in the list when no class falls into its group, so that reports can say "n/a".
     """
-    arguments = {"name": choice} if isinstance(choice, str) else dict(choice)
-    name = arguments.pop("name", None)
+    name, arguments = name_and_settings(choice)
     policy = group_policy(name)
     wanted = list(inspect.signature(policy).parameters)[1:]
     if sorted(arguments) != sorted(wanted):

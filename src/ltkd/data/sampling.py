@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ltkd.errors import unknown_name
+from ltkd.choices import look_up, name_and_settings
 from ltkd.ranges import NonNegative
 from ltkd.settings import Settings
 
@@ -140,12 +140,10 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
 
 def sampler_class(name: str) -> Callable[..., Sampler]:
     """The sampler of that name; it takes the labels and its own settings. UserError if unknown."""
-    if name not in SAMPLERS:
-        raise unknown_name("recipe.sampling", name, SAMPLERS)
-    return SAMPLERS[name]
+    return look_up("recipe.sampling", name, SAMPLERS)
 
 
 def build_sampler(choice: str | Mapping[str, Any], labels: Tensor) -> Sampler:
     """The sampler for a name or {name: ..., its settings}; labels [N] are those of the training images."""
-    settings = {"name": choice} if isinstance(choice, str) else dict(choice)
-    return sampler_class(settings.pop("name"))(labels, **settings)
+    name, settings = name_and_settings(choice)
+    return sampler_class(name)(labels, **settings)

@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ltkd.choices import look_up
 from ltkd.data.batch import Batch
 from ltkd.data.batches import DeviceData
-from ltkd.errors import unknown_name
 from ltkd.models.output import ModelOutput
 from ltkd.ranges import NonNegative
 from ltkd.settings import Settings
@@ -215,6 +215,4 @@ def list_methods() -> list[str]:
 
 def method_class(name: str) -> type[Method]:
     """The class of that name. UserError if unknown."""
-    if name not in _METHODS:
-        raise unknown_name("method.name", name, _METHODS)
-    return _METHODS[name]
+    return look_up("method.name", name, _METHODS)

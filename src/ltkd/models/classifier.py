@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ltkd.errors import UserError, unknown_name
+from ltkd.choices import look_up, name_and_settings
+from ltkd.errors import UserError
 from ltkd.models.adapter import AdaptedModel
 from ltkd.ranges import Positive
 
@@ -53,15 +54,13 @@ CLASSIFIERS: dict[str, Callable[..., None]] = {"linear": keep_classifier, "cosin
 
 def classifier_kind(name: str) -> Callable[..., None]:
     """The function that gives a new network a classifier of that name. UserError if unknown."""
-    if name not in CLASSIFIERS:
-        raise unknown_name("classifier", name, CLASSIFIERS)
-    return CLASSIFIERS[name]
+    return look_up("classifier", name, CLASSIFIERS)
 
 
 def give_classifier(model: nn.Module, choice: str | Mapping[str, Any]) -> None:
     """Change the classifier of a new network, in place, to the kind of a name or {name: ..., its settings}."""
-    settings = {"name": choice} if isinstance(choice, str) else dict(choice)
-    classifier_kind(settings.pop("name"))(model, **settings)
+    name, settings = name_and_settings(choice)
+    classifier_kind(name)(model, **settings)
 
 
 def linear_classifier(model: nn.Module, purpose: str) -> nn.Linear:

@@ -8,7 +8,7 @@ import torch
 from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
-from ltkd.errors import unknown_name
+from ltkd.choices import look_up, name_and_settings
 
 
 class LatestWeights:
@@ -100,9 +100,7 @@ AVERAGES: dict[str, Callable[..., LatestWeights]] = {"none": LatestWeights, "ema
 
 def average_kind(name: str) -> Callable[..., LatestWeights]:
     """The class of that name. UserError if unknown."""
-    if name not in AVERAGES:
-        raise unknown_name("recipe.average", name, AVERAGES)
-    return AVERAGES[name]
+    return look_up("recipe.average", name, AVERAGES)
 
 
 def build_average(model: nn.Module, choice: str | Mapping[str, Any]) -> LatestWeights:
@@ -110,5 +108,5 @@ def build_average(model: nn.Module, choice: str | Mapping[str, Any]) -> LatestWe
 
     choice: recipe.average, a name or {name: ..., its settings}.
     """
-    settings: dict[str, Any] = {"name": choice} if isinstance(choice, str) else dict(choice)
-    return average_kind(settings.pop("name"))(model, **settings)
+    name, settings = name_and_settings(choice)
+    return average_kind(name)(model, **settings)

@@ -7,7 +7,7 @@ import torch
 from annotated_types import Ge, Lt
 from torch.optim import SGD, AdamW, Optimizer
 
-from ltkd.errors import unknown_name
+from ltkd.choices import look_up, name_and_settings
 from ltkd.ranges import Positive
 
 Groups = list[dict[str, Any]]
@@ -48,16 +48,13 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"sgd": sgd, "adamw": adamw}
 
 def optimizer_kind(name: str) -> Callable[..., Optimizer]:
     """The function that makes the optimizer of that name. UserError if unknown."""
-    if name not in OPTIMIZERS:
-        raise unknown_name("recipe.optimizer", name, OPTIMIZERS)
-    return OPTIMIZERS[name]
+    return look_up("recipe.optimizer", name, OPTIMIZERS)
 
 
 def build_optimizer(groups: Groups, recipe: Recipe, device: torch.device) -> Optimizer:
     """Make the recipe's optimizer of these groups of parameters."""
-    settings = {"name": recipe.optimizer} if isinstance(recipe.optimizer, str) else dict(recipe.optimizer)
-    make = optimizer_kind(settings.pop("name"))
-    return make(groups, recipe, device.type == "cuda", **settings)
+    name, settings = name_and_settings(recipe.optimizer)
+    return optimizer_kind(name)(groups, recipe, device.type == "cuda", **settings)
 
 
 def make_state(optimizer: Optimizer) -> None:

@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from ltkd import losses
-from ltkd.errors import UserError, unknown_name
+from ltkd.choices import look_up, name_and_settings
+from ltkd.errors import UserError
 from ltkd.ranges import Fraction, NonNegative
 from ltkd.settings import Settings
 from ltkd.task_losses.class_counts import check_every_class
@@ -64,9 +65,7 @@ def list_task_losses() -> list[str]:
 
 def task_loss_class(name: str) -> type[TaskLoss]:
     """The class of that name; its constructor takes class counts and the loss's own settings. UserError if unknown."""
-    if name not in _TASK_LOSSES:
-        raise unknown_name("task_loss", name, _TASK_LOSSES)
-    return _TASK_LOSSES[name]
+    return look_up("task_loss", name, _TASK_LOSSES)
 
 
 def build_task_loss(choice: str | Mapping[str, Any], class_counts: Tensor) -> TaskLoss:
@@ -74,10 +73,10 @@ def build_task_loss(choice: str | Mapping[str, Any], class_counts: Tensor) -> Ta
 
     Raises UserError for an unknown name, and for class priors that a class without images makes impossible.
     """
-    settings = {"name": choice} if isinstance(choice, str) else dict(choice)
-    if "name" not in settings:
+    name, settings = name_and_settings(choice)
+    if name is None:
         raise UserError(f"task_loss: should be a name or {{name: ..., settings}}, got {choice!r}")
-    return task_loss_class(settings.pop("name"))(class_counts, **settings)
+    return task_loss_class(name)(class_counts, **settings)
 
 
 @register_task_loss("ce")
