@@ -97,7 +97,7 @@ def test_from_a_folder_to_a_command(example_of_choice, capsys, monkeypatch):
         (["method=kd"], "method: is chosen here"),
         (["++seed=1"], "seed: is chosen here"),
         (["dataset.path=/nowhere"], "dataset.path: /nowhere is not there"),
-        (["student=nothing"], "student"),
+        (["student=nothing"], "student: unknown name 'nothing'"),
         (["dataset.path=ONE"], "class bee has 1 training image(s), none to hold out"),
     ],
     ids=str,

@@ -1,4 +1,4 @@
-"""Ends a training between two epochs as kill -9 would: nothing of the program's own runs after it."""
+"""Ends trainings: between two epochs as kill -9 would, after which nothing of the program runs, or by Ctrl-C in one."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,4 +25,19 @@ def killed_after(epochs: int) -> Iterator[None]:
             raise Kill
 
     with patch.object(Trainer, "finish_epoch", finish_and_die), pytest.raises(Kill):
+        yield
+
+
+@contextmanager
+def stopped_at(call: int, owner: type, method: str) -> Iterator[None]:
+    """In the block, the `call`th call of `owner.method` is Ctrl-C in the middle of an epoch. It has to come."""
+    original, calls = getattr(owner, method), []
+
+    def stop(self, *arguments):
+        calls.append(arguments)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return original(self, *arguments)
+
+    with patch.object(owner, method, stop), pytest.raises(KeyboardInterrupt):
         yield

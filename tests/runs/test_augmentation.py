@@ -15,28 +15,19 @@ from ltkd.task_losses import build_task_loss
 
 from ..loop.test_step import Watch
 from ..methods.problem import make_problem, uses_teacher
+from .killing import stopped_at
 
 STRONG = "recipe.augmentation=[randaugment,{name:cutout,length:3},mixup,cutmix]"
 
 
-def test_killed_in_mid_epoch_it_ends_with_the_same_weights(make_config, monkeypatch, caplog):
+def test_killed_in_mid_epoch_it_ends_with_the_same_weights(make_config, caplog):
     caplog.set_level("INFO")
     settings = ["method=kd", "recipe.epochs=2", "recipe.warmup_epochs=1", STRONG]
     weights = {run_experiment(make_config(*settings))["weights_sha256"]}
     assert "teacher resnet8: runs in every step, no cache holds the views" in caplog.text
-    steps, batch_of = [], DeviceData.batch_of
-
-    def stop_after_twelve(self, part):
-        steps.append(part)
-        if len(steps) == 12:  # of 8 steps an epoch
-            raise KeyboardInterrupt
-        return batch_of(self, part)
-
-    monkeypatch.setattr(DeviceData, "batch_of", stop_after_twelve)
     killed = make_config(*settings, "study=killed")
-    with pytest.raises(KeyboardInterrupt):
+    with stopped_at(12, DeviceData, "batch_of"):  # of 8 steps an epoch
         run_experiment(killed)
-    monkeypatch.setattr(DeviceData, "batch_of", batch_of)
     weights.add(run_experiment(killed)["weights_sha256"])
     assert len(weights) == 1
 

@@ -8,7 +8,9 @@ from ltkd.data.streaming import StreamedFiles
 from ltkd.errors import UserError
 from ltkd.files import read_json
 from ltkd.runs.run import run_experiment
-from tests.data.pictures import write, write_folder
+
+from ..data.pictures import write, write_folder
+from .killing import stopped_at
 
 
 def test_a_folder_is_trained_on_and_a_changed_one_is_another(make_config, tmp_path):
@@ -35,7 +37,7 @@ def test_a_folder_is_trained_on_and_a_changed_one_is_another(make_config, tmp_pa
         make_config(*settings, f"+dataset.content={config.dataset.content}")
 
 
-def test_streamed_training_is_the_same_killed_or_not(make_config, monkeypatch):
+def test_streamed_training_is_the_same_killed_or_not(make_config):
     """Images in memory, streamed, and streamed with a kill in mid-epoch: the same weights."""
     settings = ["method=kd", "recipe.epochs=2", "recipe.warmup_epochs=1"]
     weights = {run_experiment(make_config(*settings))["weights_sha256"]}
@@ -44,23 +46,13 @@ def test_streamed_training_is_the_same_killed_or_not(make_config, monkeypatch):
     weights.add(run_experiment(streamed)["weights_sha256"])
 
     killed = make_config(*settings, "study=killed", "+dataset.storage=stream")
-    steps, batch_of = [], StreamedData.batch_of
-
-    def stop_after_twelve(self, part):
-        steps.append(part)
-        if len(steps) == 12:  # of 8 steps an epoch
-            raise KeyboardInterrupt
-        return batch_of(self, part)
-
-    monkeypatch.setattr(StreamedData, "batch_of", stop_after_twelve)
-    with pytest.raises(KeyboardInterrupt):
+    with stopped_at(12, StreamedData, "batch_of"):  # of 8 steps an epoch
         run_experiment(killed)
-    monkeypatch.setattr(StreamedData, "batch_of", batch_of)
     weights.add(run_experiment(killed)["weights_sha256"])
     assert len(weights) == 1
 
 
-def test_decoded_and_streamed_training_are_the_same_killed_or_not(make_config, tmp_path, monkeypatch):
+def test_decoded_and_streamed_training_are_the_same_killed_or_not(make_config, tmp_path):
     """Files in memory, streamed by one process, and by two workers with a kill in mid-epoch; mixkd draws in it."""
     root = write_folder(tmp_path / "mine/train", {"a": 24, "b": 20, "c": 9}).parent
     write_folder(root / "test", {"a": 2, "b": 2, "c": 2}, first=100)
@@ -73,17 +65,7 @@ def test_decoded_and_streamed_training_are_the_same_killed_or_not(make_config, t
     weights.add(run_experiment(make_config(*stream, "dataset.workers=0"))["weights_sha256"])
 
     killed = make_config(*stream, "dataset.workers=2", "study=killed", "teacher.seed=0")
-    steps, fetch = [], StreamedFiles.fetch
-
-    def stop_after_ten(self, *arguments):
-        steps.append(arguments)
-        if len(steps) == 10:  # of 7 steps an epoch
-            raise KeyboardInterrupt
-        return fetch(self, *arguments)
-
-    monkeypatch.setattr(StreamedFiles, "fetch", stop_after_ten)
-    with pytest.raises(KeyboardInterrupt):
+    with stopped_at(10, StreamedFiles, "fetch"):  # of 7 steps an epoch
         run_experiment(killed)
-    monkeypatch.setattr(StreamedFiles, "fetch", fetch)
     weights.add(run_experiment(killed)["weights_sha256"])
     assert len(weights) == 1
