@@ -16,7 +16,7 @@ from pathlib import Path
 from ltkd.commands.script import Parser, command
 
 PARSER = Parser(__doc__)
-PARSER.add_argument("--table", metavar="NAME", help="one of conf/table/, or a file of your own that ends in .yaml")
+PARSER.add_table()
 PARSER.add_argument("--output", type=Path, metavar="FOLDER", help="default: outputs/report/NAME")
 
 

@@ -23,7 +23,7 @@ MANY = 200  # cells: to check more takes a minute
 
 
 PARSER = Parser(__doc__)
-PARSER.add_argument("--table", metavar="NAME", help="one of conf/table/, or a file of your own that ends in .yaml")
+PARSER.add_table()
 PARSER.add_workers()
 PARSER.add_argument("--cell", metavar="NAME", help="only this cell, as the plan names it, or those of a pattern")
 PARSER.add_argument("--seed", metavar="0,1", help="only these seeds of the table")

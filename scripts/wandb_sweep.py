@@ -18,7 +18,7 @@ import yaml
 from ltkd.commands.script import Parser, command
 
 PARSER = Parser(__doc__)
-PARSER.add_argument("--table", metavar="NAME", help="one of conf/table/, or a file of your own that ends in .yaml")
+PARSER.add_table()
 PARSER.add_argument("--output", type=Path, metavar="FILE.yaml", help="default: outputs/wandb/NAME.yaml")
 
 

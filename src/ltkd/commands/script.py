@@ -27,6 +27,10 @@ class Parser(argparse.ArgumentParser):
         )  # fmt: skip
         self.takes_settings = takes_settings
 
+    def add_table(self) -> None:
+        """Adds --table, for `ltkd.tables.file.load_table`."""
+        self.add_argument("--table", metavar="NAME", help="one of conf/table/, or a file of your own that ends in .yaml")
+
     def add_workers(self) -> None:
         """Adds --jobs, --devices and --minutes, the num_workers, devices and minutes of `ltkd.sweep.run_jobs`."""
         jobs = "runs at a time (default: one per GPU, else per CPU core)"
