@@ -29,7 +29,9 @@ class Parser(argparse.ArgumentParser):
 
     def add_table(self) -> None:
         """Adds --table, for `ltkd.tables.file.load_table`."""
-        self.add_argument("--table", metavar="NAME", help="one of conf/table/, or a file of your own that ends in .yaml")
+        self.add_argument(
+            "--table", metavar="NAME", help="one of conf/table/, or a file of your own that ends in .yaml"
+        )
 
     def add_workers(self) -> None:
         """Adds --jobs, --devices and --minutes, the num_workers, devices and minutes of `ltkd.sweep.run_jobs`."""
