@@ -46,12 +46,12 @@ def test_suspects_are_the_tails_images_with_confident_other_answers():
     split = SimpleNamespace(groups=np.array([0, 1]), class_counts=np.array([90, 10]))
     data = SimpleNamespace(train_labels=labels, split=split)
     logits = np.array([[0, 9.0]] * 4 + [[1.0, 0.0], [9.0, 0.0]])
-    total, disagreeing, suspects = find_suspects(SimpleNamespace(corrects_prior=False), data, logits, 1)
+    total, disagreeing, suspects = find_suspects(SimpleNamespace(evened_out_by=None), data, logits, 1)
     assert (total, disagreeing) == (2, 1)
     assert [(one.row, one.predicted) for one in suspects] == [(5, 0)]
     adjusted = np.exp([9 - np.log(0.9), 0 - np.log(0.1)])
     assert suspects[0].probability == pytest.approx(adjusted[0] / adjusted.sum())
-    _, disagreeing, _ = find_suspects(SimpleNamespace(corrects_prior=True), data, logits, 1)
+    _, disagreeing, _ = find_suspects(SimpleNamespace(evened_out_by="method=ltkd"), data, logits, 1)
     assert disagreeing == 2
 
 

@@ -88,6 +88,20 @@ def test_unreadable_files_are_named_and_the_rest_goes_on(example, tmp_path, caps
     assert "1 of 2 images classified, 1 unreadable" in told
 
 
+def test_a_second_correction_is_warned_of(example, tmp_path, capsys):
+    """Where the training's own term evened the classes out, not its task loss alone; tables go by the same rule."""
+    told = []
+    for method in ("kd", "bkd"):
+        run = tmp_path / method
+        shutil.copytree(example.run, run)
+        result = json.loads((run / "result.json").read_text())
+        result["identity"]["method"]["name"] = method
+        (run / "result.json").write_text(json.dumps(result))
+        assert main([str(run), str(example.photos / "test"), "correction=logit_adjusted", "tau=1"]) == 0
+        told.append("a second correction: method=bkd evened the classes out already" in capsys.readouterr().err)
+    assert told == [False, True]
+
+
 def test_the_correction_is_logit_adjustment_and_json_lines_hold_the_same(example, tmp_path, capsys):
     folder = example.photos / "test"
     plain, corrected = tmp_path / "plain.jsonl", tmp_path / "corrected.jsonl"

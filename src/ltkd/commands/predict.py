@@ -59,8 +59,8 @@ def main(options: argparse.Namespace, further_images: list[str]) -> int:
     network = open_network(options.network, resolve_device(options.device))
     about = network.about
     tau = (about.tau if options.tau is None else options.tau) if options.correction == "logit_adjusted" else 0.0
-    if tau and about.corrects_prior:
-        sys.stderr.write("warning: this network was trained to correct for the class counts; this does it twice\n")
+    if tau and about.evened_out_by:
+        sys.stderr.write(f"warning: a second correction: {about.evened_out_by} evened the classes out already\n")
     unreadable = []
     predictions = predict(network, files, tau=tau, batch_size=options.batch)
     write = WRITERS[output.suffix if output else ".csv"]

@@ -109,7 +109,8 @@ def _correction(about: Description, findings: Findings, drawn: Mapping[str, Pict
         for tau, one in findings.corrected.items()
     ]
     roles = ["method" if tau == about.tau else "baseline" for tau in findings.corrected]
-    trained = " This network's training corrects for the class counts already." if about.corrects_prior else ""
+    by = about.evened_out_by
+    trained = f" This network's training evened the classes out already ({escape(by)})." if by else ""
     note = (
         f"These are figures of the test part: they must not choose tau. predict.py takes tau {about.tau:g}, marked: "
         f"the validation split's choice where the run had one, else 1, theory's value after plain cross-entropy. Where "
@@ -144,7 +145,7 @@ def _pairs(about: Description, findings: Findings, data: LongTailData, names: Na
 
 def _suspects(about: Description, findings: Findings, data: LongTailData, names: Names) -> list[str]:
     parts = [f"<h2>Suspicious labels in the {escape(findings.tail)}</h2>"]
-    corrected = "" if about.corrects_prior else ", its logits adjusted for the class counts,"
+    corrected = "" if about.evened_out_by else ", its logits adjusted for the class counts,"
     note = (
         f"Training images of the {findings.tail} group: {findings.num_tail_images}. The network{corrected} takes "
         f"{findings.num_disagreeing} of them for another class, although it was trained on them: a wrong label, an odd "

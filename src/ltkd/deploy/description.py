@@ -9,10 +9,10 @@ from typing import Any
 from ltkd.data import build_augmentation
 from ltkd.data.augmentation import Augmentation
 from ltkd.errors import UserError
+from ltkd.results.corrections import evened_out_by
 from ltkd.runs.load import FinishedRun
-from ltkd.task_losses import task_loss_class
 
-FORMAT = 1  # of the description; raised when a field changes its meaning or goes
+FORMAT = 2  # of the description; raised when a field changes its meaning or goes
 KEY = "ltkd"  # of the description in a file's own metadata
 
 
@@ -34,7 +34,7 @@ class Description:
     std: list[float]
     accuracy: dict[str, Any]  # all, per_group: on the test part after the last epoch
     tau: float  # of post-hoc logit adjustment: the validation split's choice, or theory's 1
-    corrects_prior: bool  # the training did already what the adjustment would do
+    evened_out_by: str | None  # the setting of the training that did already what the adjustment would do
     parameters: int
     multiply_adds: int
     hash: str  # of the run
@@ -58,9 +58,6 @@ def describe_run(run: FinishedRun) -> Description:
     result, dataset = run.result, run.settings["dataset"]
     last = result["accuracy"]["last"]
     adjusted = (result.get("post_hoc") or {}).get("logit_adjusted") or {}
-    task_loss, recipe = run.network["task_loss"], run.settings["recipe"] | run.network["recipe"]
-    evened_out = recipe.get("sampling", "instance") != "instance"
-    corrects = task_loss_class(task_loss if isinstance(task_loss, str) else task_loss["name"]).corrects_prior
     # runs of before names were recorded
     names = result.get("class_names") or [str(label) for label in range(dataset["num_classes"])]
     return Description(
@@ -69,7 +66,7 @@ def describe_run(run: FinishedRun) -> Description:
         image_size=dataset["image_size"], shorter_side=augmentation_of(run).shorter_side(dataset["image_size"]),
         channels=dataset["channels"], mean=dataset["mean"], std=dataset["std"],
         accuracy={"all": last["all"], "per_group": last["per_group"]}, tau=adjusted.get("tau", 1.0),
-        corrects_prior=corrects or evened_out,
+        evened_out_by=evened_out_by(result["identity"]),
         parameters=result["parameters"], multiply_adds=result["multiply_adds"], hash=result["hash"],
         weights_sha256=result["weights_sha256"], licence=_licence(run),
     )  # fmt: skip

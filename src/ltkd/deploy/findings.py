@@ -159,7 +159,7 @@ def find_suspects(
     """
     rows = np.flatnonzero(data.split.groups[data.train_labels] == group)
     counts = data.split.class_counts
-    correct_prior = not about.corrects_prior and counts.all()
+    correct_prior = not about.evened_out_by and counts.all()
     probabilities = _softmax(train_logits[rows] - (np.log(counts / counts.sum()) if correct_prior else 0))
     of_label = probabilities[np.arange(len(rows)), data.train_labels[rows]]
     predicted, best = probabilities.argmax(1), probabilities.max(1)
