@@ -2,6 +2,7 @@
 
 import csv
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +13,11 @@ from ltkd.commands.export import main
 from ltkd.commands.predict import main as predict
 from ltkd.data.decoding import decode
 from ltkd.deploy import formats
-from ltkd.deploy.latency import measure, peak_memory
+from ltkd.deploy.data import data_of_run
+from ltkd.deploy.export import Checked, table_of
+from ltkd.deploy.latency import Timing, measure, peak_memory
 from ltkd.deploy.open import open_network
+from ltkd.runs.load import load_run
 from tests.data.pictures import pixels
 
 
@@ -90,6 +94,19 @@ def test_without_the_libraries_the_message_says_what_to_install(example, monkeyp
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     assert main([str(example.run)]) == 2
     assert "formats: onnx needs the library onnxruntime; pip install 'ltkd[export]'" in capsys.readouterr().err
+
+
+def test_the_table_says_of_how_many_calls_a_p99_is(example):
+    data, _ = data_of_run(load_run(example.run), [])
+    about = open_network(example.run).about
+    evaluation = SimpleNamespace(all=50.0, per_group=dict.fromkeys(about.group_names))
+    timings = [Timing({1: 1.0, 64: 9.0}, {1: 2.0, 64: 12.0}, {1: 900, 64: calls}, 10**8) for calls in (31, 200)]
+    checked = [Checked("run", example.run, 0, 0.0, 100.0, evaluation, timing) for timing in timings]
+    shown = table_of(checked, data, about, threads=1)
+    assert "| 1.00" in shown
+    assert "| 12.00" in shown
+    assert "p99 of as few as 31 calls is about the slowest of them" in shown
+    assert "p99 of" not in table_of(checked[1:], data, about, threads=1)
 
 
 @pytest.mark.parametrize(

@@ -164,6 +164,9 @@ def table_of(checked: Sequence[Checked], data: LongTailData, about: Description,
             f" Times of uint8 images of {about.image_size} pixels a side on {threads} CPU thread(s), beside whatever "
             "else the machine does; memory is the peak of a process that loads library and file and runs both batches."
         )
+        fewest = min(min(one.timing.calls.values()) for one in checked if one.timing is not None)
+        if fewest < 100:
+            notes += f" p99 of as few as {fewest} calls is about the slowest of them; seconds=60 gives more."
     return f"{tabulate(rows, headers=headers, tablefmt='github', disable_numparse=True)}\n\n{notes}"
 
 
