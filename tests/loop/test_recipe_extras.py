@@ -178,21 +178,23 @@ def test_sam_is_its_reference():
 
 
 def test_both_passes_of_sam_draw_alike_and_the_first_alone_changes_buffers():
-    layer, seen = nn.BatchNorm1d(3), []
-    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    torch.manual_seed(0)
+    below, layer, seen = nn.Linear(3, 3), nn.BatchNorm1d(3), []  # what is below moves in the second pass, and its mean
+    optimizer = torch.optim.SGD([*below.parameters(), *layer.parameters()], lr=0.1)
     images = torch.randn(5, 3)
+    mean = below(images).mean(0).detach()
 
     def differentiate():
         seen.append((torch.rand(1), layer.running_mean.clone(), layer.weight.detach().clone()))
-        layer(images).square().mean().backward()
+        (layer(below(images)) - images).square().mean().backward()
         return len(seen)
 
-    assert sharpness_aware_gradient(differentiate, optimizer, [layer], radius=0.5) == 1
+    assert sharpness_aware_gradient(differentiate, optimizer, [below, layer], radius=0.5) == 1
     assert torch.equal(seen[0][0], seen[1][0])
     assert torch.equal(seen[0][1], seen[1][1])
     assert (seen[1][2] - seen[0][2]).norm() > 0.01
     assert torch.equal(layer.weight.detach(), seen[0][2])
-    torch.testing.assert_close(layer.running_mean, 0.1 * images.mean(0))
+    torch.testing.assert_close(layer.running_mean, 0.1 * mean)
     assert layer.num_batches_tracked == 1
 
 

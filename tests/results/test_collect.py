@@ -291,10 +291,11 @@ def test_classes_that_moved_between_groups_of_one_policy_are_told_apart(tmp_path
     assert sorted(row["settings"] for row in rows) == ["dataset.groups=mine 1/2/1", "dataset.groups=mine 2/1/1"]
 
 
-def test_runs_on_other_images_are_rows_of_their_own(tmp_path):
+@pytest.mark.parametrize("part", ["train_data_sha256", "validation_data_sha256", "test_data_sha256"])
+def test_runs_on_other_images_are_rows_of_their_own(tmp_path, part):
     for seed, images in enumerate(("a", "a", "b")):
         directory = write_run(tmp_path, "kd", seed, 40.0 + seed)
-        (directory / "manifest.json").write_text(json.dumps({"train_data_sha256": images}))
+        (directory / "manifest.json").write_text(json.dumps({part: images}))
     rows = summary_rows(collect([tmp_path]).cells, "last")
     assert sorted((row["n"], row["all"]) for row in rows) == [(1, 42.0), (2, 40.5)]
     assert len({row["settings"] for row in rows}) == 2
