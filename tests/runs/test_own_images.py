@@ -69,3 +69,11 @@ def test_decoded_and_streamed_training_are_the_same_killed_or_not(make_config, t
         run_experiment(killed)
     weights.add(run_experiment(killed)["weights_sha256"])
     assert len(weights) == 1
+
+
+def test_a_content_that_is_asked_for_is_believed_where_nothing_is(make_config, tmp_path):
+    """So that a table of such runs can be read; it cannot be trained on."""
+    elsewhere = make_config("dataset=tiny_imagenet_lt100", f"dataset.path={tmp_path}/gone", "+dataset.content='0000'")
+    assert student_run(elsewhere).identity["dataset"]["content"] == "0000"
+    with pytest.raises(UserError, match=f"{tmp_path}/gone.* not there"):
+        run_experiment(elsewhere)
