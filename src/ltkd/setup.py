@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +33,13 @@ class Setup:
     train: DeviceData
     test: DeviceData
     validation: DeviceData | None
+
+    def in_groups(self, policy: str | dict[str, Any]) -> "Setup":
+        """The same with the classes in groups of that policy."""
+        if policy == self.config.dataset.groups:
+            return self
+        data = self.data.in_groups(policy)
+        return replace(self, config=replace(self.config, dataset=data.config), data=data)
 
 
 def prepare(config: Config) -> Setup:

@@ -162,11 +162,11 @@ def identities(*overrides):
 def test_a_teacher_is_shared_by_what_does_not_make_it():
     _, teacher = identities()
     for override in ("seed=5", "method=kd", "student=resnet14", "student.task_loss=balanced_softmax", "study=other",
-                     "wandb.mode=disabled", "data_root=/elsewhere", "run.progress=none"):  # fmt: skip
+                     "wandb.mode=disabled", "data_root=/elsewhere", "run.progress=none",
+                     "dataset.groups=oltr"):  # fmt: skip
         assert identities(override)[1].directory == teacher.directory, override
     for override in ("teacher.seed=5", "dataset.split_seed=1", "dataset.imbalance_factor=10", "recipe.epochs=61",
-                     "precision.autocast=bfloat16", "teacher.task_loss=balanced_softmax",
-                     "dataset.groups=oltr"):  # fmt: skip
+                     "precision.autocast=bfloat16", "teacher.task_loss=balanced_softmax"):  # fmt: skip
         assert identities(override)[1].directory != teacher.directory, override
 
 
@@ -174,6 +174,12 @@ def test_a_student_depends_on_its_teacher_unless_the_method_has_none():
     assert identities("teacher.seed=1")[0].hash != identities()[0].hash
     without = identities("method=ce")[0]
     assert identities("method=ce", "teacher.seed=1", "teacher=resnet32")[0].directory == without.directory
+
+
+def test_groups_are_part_of_a_run_whose_method_reads_them():
+    for overrides in (["method=kd"], ["method=ce"], ["method=ltkd", "method.groups=3"]):
+        assert identities(*overrides, "dataset.groups=oltr")[0].hash == identities(*overrides)[0].hash
+    assert identities("method=ltkd", "dataset.groups=oltr")[0].hash != identities("method=ltkd")[0].hash
 
 
 def test_cells_leave_out_seeds_and_nothing_else():

@@ -53,6 +53,25 @@ def test_a_mean_of_classes_is_no_accuracy_on_images_that_are_not_balanced(run):
     assert set(regrouped["accuracy"]["last"]["per_group"].values()) == {None}
 
 
+def test_images_are_counted_where_a_result_says_how_many_there_are(run):
+    result, files = run
+    result["test_counts"], result["validation_counts"] = [10, 30, 10, 0], [5, 5, 5, 5]
+    result["accuracy"]["last"] = accuracy([90.0, 70.0, 30.0, None], total=66.0)
+    result["accuracy"]["last"]["validation"] = accuracy([80.0, 60.0, 20.0, 0.0])
+    result["robustness"] = {"student": {"clean": {"all": 50.0, "per_group": {"head": 1.0, "tail": 2.0}}}}
+    last = (regrouped := regroup_by("{name: ranges, boundaries: [2, 3]}")(result, files))["accuracy"]["last"]
+    assert last["per_group"] == {"many": 75.0, "medium": 30.0, "few": None}  # 9 + 21 of 40 images
+    assert last["validation"]["per_group"] == {"many": 70.0, "medium": 20.0, "few": 0.0}
+    attacked = regrouped["robustness"]["student"]["clean"]["per_group"]
+    assert attacked == {"many": None, "medium": None, "few": None}  # which is not there class by class
+
+
+def test_groups_that_a_result_has_stay_as_they_are(run):
+    result, files = run
+    result |= {"groups": [0, 0, 1, 2], "group_names": ["many", "medium", "few"]}
+    assert regroup_by("many_medium_few")(result, files) == result | {"group_policy": "many_medium_few"}
+
+
 @pytest.mark.parametrize("policy", ["thirds", "{name: ", "7"])
 def test_what_is_no_policy_is_said_before_any_run_is_read(policy):
     with pytest.raises(UserError):

@@ -13,6 +13,7 @@ from ltkd.data import check_manifest
 from ltkd.errors import UserError
 from ltkd.files import file_sha256, read_json
 from ltkd.loop.checkpoint import load_checkpoint
+from ltkd.methods import method_class
 from ltkd.results.files import RunFiles
 from ltkd.results.read import read_result
 from ltkd.results.result import Result
@@ -100,7 +101,12 @@ def _check(come: RunFiles, here: RunFiles) -> None:
     if found != {expected}:
         raise UserError(f"{here.folder}: what comes is another run, {', '.join(sorted(found))}; nothing was imported")
     if come.manifest.exists() and here.manifest.exists():
-        check_manifest(here.manifest, read_json(come.manifest))
+        check_manifest(here.manifest, read_json(come.manifest), with_groups=_reads_groups(come))
+
+
+def _reads_groups(files: RunFiles) -> bool:
+    method = read_json(files.config).get("method")  # None: a teacher
+    return method is not None and method_class(method["name"]).reads_groups(method)
 
 
 def _results(runs: list[RunFiles] | Iterator[RunFiles]) -> Iterator[Result]:

@@ -3,6 +3,9 @@
 The content of packs, image folders and image lists became a part of the identity: what was run on them before has
 another hash, and would be run again. Such a run is moved when its manifest proves that it was trained on the images
 that are there now; its numbers and weights stay as they are.
+
+The groups of classes left the identity of teachers and of students whose method does not read them: what was run for
+others than the default has another hash, and is moved likewise. Its result says which groups its figures are of.
 """
 
 import logging
@@ -22,6 +25,7 @@ from ltkd.results.files import RunFiles
 from ltkd.results.read import read_result
 
 ADDED = ("content",)  # keys that identities of before do not have, in whatever section
+OF_GROUPS = "groups"  # of a data set: as they are configured where a run reads them, else the default
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ def move(one: Move) -> None:
     result = read_result(files.result)
     teachers = [teacher_run(run.config, extra) for extra in run.config.extra_teachers]
     changed = {"hash": run.hash, "cell": run.cell, "identity": run.identity, "directory": str(one.folder)}
+    changed |= {"group_policy": run.config.dataset.groups, "reads_groups": run.reads_groups}
     if result.get("teacher_result"):
         changed["teacher_result"] = _renamed(result["teacher_result"], teacher_run(run.config))
     if teachers and run.role == "student":
@@ -101,8 +106,10 @@ def _renamed(told: dict[str, Any], run: NetworkRun) -> dict[str, Any]:
 
 
 def _why_it_stays(files: RunFiles, before: Mapping[str, Any], run: NetworkRun) -> str | None:
-    if _without_added(run.identity) != _without_added(before):
+    if _comparable(run.identity) != _comparable(before):
         return "it was trained with other weights or settings than its configuration gives today"
+    if (there := files.folder.with_name(f"s{run.seed}-{run.hash}")).exists():
+        return f"{there} is there already, the same training"
     return _other_data(files, run.config)
 
 
@@ -116,7 +123,9 @@ def _other_data(files: RunFiles, config: Config) -> str | None:
     return None
 
 
-def _without_added(identity: Any) -> Any:
+def _comparable(identity: Any, section: str = "") -> Any:
+    """An identity without what may differ between then and now."""
     if isinstance(identity, Mapping):
-        return {key: _without_added(value) for key, value in identity.items() if key not in ADDED}
-    return [_without_added(value) for value in identity] if isinstance(identity, list) else identity
+        left_out = {*ADDED, OF_GROUPS} if section == "dataset" else ADDED
+        return {key: _comparable(value, key) for key, value in identity.items() if key not in left_out}
+    return [_comparable(value) for value in identity] if isinstance(identity, list) else identity

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ltkd.config.schema import Config, Network, Recipe, Teacher
-from ltkd.data import DatasetConfig
+from ltkd.data import DEFAULT_GROUPS, DatasetConfig
 from ltkd.files import file_sha256
 from ltkd.models import starting_weights
 from ltkd.results.files import RunFiles
@@ -49,6 +49,11 @@ class NetworkRun:
         return digest({"hash": self.hash, "directory": str(self.directory.resolve())})
 
     @property
+    def reads_groups(self) -> bool:
+        """True if its weights depend on the data set's groups; else they are no part of its identity."""
+        return self.role == "student" and self.config.reads_groups
+
+    @property
     def settings(self) -> dict[str, Any]:
         """The configuration as far as it concerns this network."""
         settings = asdict(self.config)
@@ -86,6 +91,7 @@ def student_run(config: Config) -> NetworkRun:
     identity = {
         "seed": config.seed,
         **_network_identity(config, config.student),
+        "dataset": _dataset_identity(config, reads_groups=config.reads_groups),
         "method": config.method,
         "teacher": _teacher_identity(config, config.teacher) if config.needs_teacher else None,
     }
@@ -124,7 +130,7 @@ def _teacher_identity(config: Config, teacher: Teacher) -> dict[str, Any]:
         adapted |= {} if teacher.checkpoint_key is None else {"checkpoint_key": teacher.checkpoint_key}
         adapted |= {} if teacher.class_names is None else {"class_names": teacher.class_names}
         return adapted | {
-            "dataset": config.dataset.settings(), "name": teacher.name, "arguments": teacher.arguments,
+            "dataset": _dataset_identity(config), "name": teacher.name, "arguments": teacher.arguments,
             "checkpoint": file_sha256(Path(teacher.checkpoint)), "precision": asdict(config.precision),
         } | _own_input(teacher)  # fmt: skip
     return {"seed": teacher.seed, **_network_identity(config, teacher), **_own_input(teacher)}
@@ -144,13 +150,18 @@ def _network_identity(config: Config, network: Network) -> dict[str, Any]:
         | _classifier_identity(network)
         | {
             **_training_identity(config, network),
-            "dataset": config.dataset.settings(),
+            "dataset": _dataset_identity(config),
             "name": network.name,
             "pretrained": network.pretrained,
             "arguments": network.arguments,
             "precision": asdict(config.precision),
         }
     )
+
+
+def _dataset_identity(config: Config, *, reads_groups: bool = False) -> dict[str, Any]:
+    settings = config.dataset.settings()
+    return settings if reads_groups else settings | {"groups": DEFAULT_GROUPS}
 
 
 def _classifier_identity(network: Network) -> dict[str, Any]:

@@ -144,6 +144,11 @@ class Config:
         return method_class(self.method_name).needs.teacher
 
     @property
+    def reads_groups(self) -> bool:
+        """True if the student's method reads the data set's groups; for all else they only name what is reported."""
+        return method_class(self.method_name).reads_groups(self.method_arguments)
+
+    @property
     def reads_stored_logits(self) -> bool:
         """True if logits of a teacher may come from a cache, rounded as cache.storage says."""
         needs = method_class(self.method_name).needs

@@ -9,7 +9,7 @@ from ltkd.data.batch import Batch
 from ltkd.data.batches import DeviceData
 from ltkd.data.content import with_content
 from ltkd.data.dataset import DatasetConfig, LongTailData
-from ltkd.data.groups import group_policy, make_groups
+from ltkd.data.groups import DEFAULT_GROUPS, group_policy, make_groups
 from ltkd.data.load import (
     complete_settings,
     file_names,
@@ -30,6 +30,7 @@ from ltkd.data.streaming import StreamedData, device_data
 
 __all__ = [
     "AUGMENTATIONS",
+    "DEFAULT_GROUPS",
     "Batch",
     "DatasetConfig",
     "DeviceData",

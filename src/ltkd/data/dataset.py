@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from annotated_types import Ge, Gt, Le, Lt
 
+from ltkd.data.groups import make_groups
 from ltkd.data.image_files import ImageFiles
 from ltkd.data.long_tail import LongTailSplit
 from ltkd.data.manifest import data_sha256
@@ -123,6 +124,12 @@ class LongTailData:
             **{f"{part}_data_sha256": self._part_sha256(part) for part in ("train", "validation", "test")},
             **({} if self.files is None else {"files": self.files}),
         }
+
+    def in_groups(self, policy: str | dict[str, Any]) -> "LongTailData":
+        """The same data with its classes in groups of that policy."""
+        groups, names = make_groups(policy, self.split.canonical_counts)
+        split = replace(self.split, groups=groups, group_names=names)
+        return replace(self, config=replace(self.config, groups=policy), split=split)
 
     def decoded(self) -> "LongTailData":
         """The same data with all images as arrays: in memory, or mapped from a file that is kept beside the data."""

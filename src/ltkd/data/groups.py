@@ -11,6 +11,7 @@ from ltkd.choices import look_up, name_and_settings
 from ltkd.errors import UserError
 
 Groups = tuple[np.ndarray, list[str]]
+DEFAULT_GROUPS = "rank_thirds"  # stands for every policy in the identity of a run that reads no groups
 
 
 def rank_thirds(class_counts: np.ndarray) -> Groups:

@@ -27,8 +27,11 @@ def write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
     write_json(path, manifest)
 
 
-def check_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
-    """UserError when the manifest at `path` is unreadable or tells of other data: the first fields that differ."""
+def check_manifest(path: Path, manifest: Mapping[str, Any], *, with_groups: bool = True) -> None:
+    """UserError when the manifest at `path` is unreadable or tells of other data: the first fields that differ.
+
+    with_groups: False where groups of classes do not concern a run but in what is reported of it.
+    """
     try:
         stored = json.loads(Path(path).read_text(encoding="utf-8"))
         if not isinstance(stored, dict):
@@ -43,11 +46,15 @@ def check_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
     differing = [
         f"{key}: {_short(fields_stored.get(key, absent))} there, {_short(fields_now.get(key, absent))} now"
         for key in dict.fromkeys([*fields_now, *fields_stored])
-        if fields_stored.get(key, absent) != fields_now.get(key, absent)
+        if fields_stored.get(key, absent) != fields_now.get(key, absent) and (with_groups or not _is_of_groups(key))
     ]
     if differing:
         more = f"; and {len(differing) - _FIELDS_NAMED} more" if len(differing) > _FIELDS_NAMED else ""
         raise UserError(f"{path}: made with other data than this run's: {'; '.join(differing[:_FIELDS_NAMED])}{more}")
+
+
+def _is_of_groups(key: str) -> bool:
+    return key in ("groups", "group_names", "settings.groups") or key.startswith("settings.groups.")
 
 
 def _flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -7,7 +7,7 @@ a module.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -76,8 +76,8 @@ class MethodContext:
 
     num_classes: int
     class_counts: Tensor  # [C] training images per class
-    groups: Tensor  # [C] int64, group id of each class
-    group_names: list[str]
+    groups: Tensor | None  # [C] int64, group id of each class; in `build` only for a method that `reads_groups`
+    group_names: list[str]  # empty in `build` of other methods
     epochs: int
     num_train: int
     batch_size: int = 0
@@ -122,7 +122,15 @@ class Method(Settings, nn.Module):
         self.register_buffer("_group_of_class", context.groups.clone(), persistent=False)
         self._num_groups = len(context.group_names)
         self.figures: dict[str, Tensor] = {}  # of the latest batch, see `record`
-        self.build(context)
+        self.build(context if self.reads_groups(settings) else replace(context, groups=None, group_names=[]))
+
+    @classmethod
+    def reads_groups(cls, settings: Mapping[str, Any]) -> bool:
+        """True where `build` needs context.groups, the data set's groups, with these settings.
+
+        Else the runs of two policies are one run, whose accuracies are reported for the groups that are asked for.
+        """
+        return False
 
     def build(self, context: MethodContext) -> None:
         """Make the method's own parameters and buffers; the settings and `self.task_loss` are set already.

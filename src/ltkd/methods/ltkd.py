@@ -1,8 +1,9 @@
 """LTKD: group masses of a biased teacher rebalanced, and every group's ranking weighted alike."""
 
 import logging
+from collections.abc import Mapping
 from itertools import accumulate
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge, Lt
@@ -54,6 +55,10 @@ class LTKD(Method):
     within_weights: Literal["uniform", "teacher"]
     groups: Annotated[int, Ge(1)] | Literal["dataset"]
     running_momentum: Annotated[float, Ge(0), Lt(1)] = DEFAULT_RUNNING_MOMENTUM
+
+    @classmethod
+    def reads_groups(cls, settings: Mapping[str, Any]) -> bool:
+        return settings["groups"] == "dataset"
 
     def build(self, context: MethodContext) -> None:
         group_of_class = context.groups

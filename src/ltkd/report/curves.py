@@ -8,6 +8,7 @@ from statistics import mean
 from typing import Any
 
 from ltkd.errors import UserError
+from ltkd.files import read_json
 from ltkd.results.files import RunFiles
 
 
@@ -26,16 +27,22 @@ class Curve:
         return Curve(*(values[::-1][::step][::-1] for values in (self.epochs, self.means, self.lows, self.highs)))
 
 
-def read_metrics(directory: Path | None) -> list[dict[str, Any]]:
-    """Returns a dictionary per epoch; empty where there is no such file. UserError, naming it, when it is damaged."""
-    path = RunFiles(directory).metrics if directory else None
-    if path is None or not path.exists():
+def read_metrics(directory: Path | None, groups: list[int] | None = None) -> list[dict[str, Any]]:
+    """Returns a dictionary per epoch; empty where there is no such file. UserError, naming it, when it is damaged.
+
+    groups [C]: those that the report is in; metrics of other groups, which may have the same names, are left out.
+    """
+    files = RunFiles(directory) if directory else None
+    if files is None or not files.metrics.exists():
         return []
+    path = files.metrics
     try:
         lines = [json.loads(line) for line in path.read_text().splitlines()]
         if not all(isinstance(line, dict) and "epoch" in line for line in lines):
             raise ValueError("a line has no epoch")
-        return lines
+        manifest = read_json(files.manifest) if files.manifest.exists() else {}
+        others = manifest.get("group_names", []) if groups not in (None, manifest.get("groups", groups)) else []
+        return [{key: value for key, value in line.items() if key.rpartition("/")[2] not in others} for line in lines]
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}); delete its run's folder to run it again") from error
 

@@ -87,7 +87,10 @@ def choose_series(column: Column) -> list[Series]:
 
 def _histories(row: Row) -> list[list[dict[str, Any]]]:
     of_teacher = row.role == TEACHER
-    histories = [read_metrics(entry.teacher_directory if of_teacher else entry.directory) for entry in row.entries]
+    histories = [
+        read_metrics(entry.teacher_directory if of_teacher else entry.directory, entry.result["groups"])
+        for entry in row.entries
+    ]
     return [history for history in histories if history]
 
 

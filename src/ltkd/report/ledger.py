@@ -20,6 +20,7 @@ from ltkd.report.content import Report, make_report
 from ltkd.report.entries import Entry, entries_of
 from ltkd.report.markdown import readme_correction, readme_table
 from ltkd.results.read import POST_HOC, check_version
+from ltkd.results.regroup import policy_of
 from ltkd.tables.file import load_table
 from ltkd.tables.table import Table, TableRun, compose_runs
 
@@ -36,6 +37,7 @@ KEPT = (
     "wall_seconds", "train_seconds", "images_per_second", "device", "threads", "versions", "git", "finished",
     "weights_sha256", "identity", "evaluate_every",
 )  # fmt: skip
+KEPT_OF_GROUPS = ("group_policy", "reads_groups")  # which older results lack
 KEPT_OF_TEACHER = ("hash", "cell", "seed", "parameters", "evaluate_every", "weights_sha256")
 KEPT_OF_ACCURACY = ("epoch", "all", "mean_per_class", "per_group", "validation")  # class by class it would be long
 
@@ -109,7 +111,15 @@ def ledger_entries(table: Table, runs: Iterable[TableRun] | None = None, ledger:
             raise UserError(
                 f"{ledger}: {min(gone)} is a run of another configuration than table {table.name} has now; run it again"
             )
-    return [Entry(run.cell, run.seed, run.split_seed, kept.get(_place(run)), "not in the ledger") for run in runs]
+    return [_kept_entry(run, kept.get(_place(run))) for run in runs]
+
+
+def _kept_entry(run: TableRun, result: dict[str, Any] | None) -> Entry:
+    missing = "not in the ledger"
+    if result is not None and policy_of(result) != run.config.dataset.groups:
+        # without accuracies class by class it cannot be given in others
+        result, missing = None, f"in the ledger for other groups, {policy_of(result)}"
+    return Entry(run.cell, run.seed, run.split_seed, result, missing)
 
 
 def _place(run: TableRun) -> str:
@@ -145,6 +155,7 @@ def _stripped(result: dict[str, Any], place: str) -> dict[str, Any]:
     teacher = result["teacher_result"]
     return {
         **{key: result[key] for key in KEPT},
+        **{key: result[key] for key in KEPT_OF_GROUPS if key in result},
         "accuracy": _accuracies(result["accuracy"]),
         "post_hoc": _post_hoc(result),
         "teacher_result": teacher

@@ -33,6 +33,7 @@ from ltkd.results.read import (
     read_result,
     teacher_of,
 )
+from ltkd.results.regroup import policy_of
 from ltkd.results.teachers import conflicting_teachers, teachers_of
 
 DATA = ("train_data_sha256", "validation_data_sha256", "test_data_sha256", "sha256", "validation_sha256")
@@ -115,7 +116,7 @@ def collect(
         except UserError as error:
             unfinished.append(f"unreadable: {error}")
         else:
-            _keep(runs, _Found(run, images, _groups(run, run["identity"])), notes)
+            _keep(runs, _Found(run, images, _groups(run)), notes)
     conflicts = conflicting_teachers(one.run for one in runs.values())
     notes += conflicts.values()
     for one in list(runs.values()):
@@ -129,14 +130,14 @@ def collect(
         names = {key: run[key] for key in ("dataset", "teacher", "student", "method")}
         teacher = _teacher_seed(run) if one.cell in repeated else {}
         teacher |= _weights_of_teachers(run, conflicts)
-        identity = run["identity"] | {"evaluate_every": run["evaluate_every"]}
-        new = SeedGroup(names, identity, run["group_names"], one.images, one.groups, teacher=teacher)
+        new = SeedGroup(names, _identity(run), run["group_names"], one.images, one.groups, teacher=teacher)
         cells.setdefault((*one.cell, *teacher.items()), new).runs.append(run)
     _tell_groups_apart(list(cells.values()))
     notes += _name_settings(list(cells.values()))
     ordered = sorted(cells.values(), key=_order)
     for notes_on in (code_notes, circumstance_notes):
         notes += notes_on((cell.label, cell.runs) for cell in ordered)
+    notes += _notes_on_split_cells(ordered)
     return Collection(ordered, unfinished + _missing_seeds(ordered), list(dict.fromkeys(notes)))
 
 
@@ -146,11 +147,19 @@ def _images(run: dict[str, Any], files: RunFiles) -> str:
     return hashlib.sha256(json.dumps([manifest.get(key) for key in DATA]).encode()).hexdigest()[:8]
 
 
-def _groups(run: dict[str, Any], identity: dict[str, Any]) -> str:
+def _identity(run: dict[str, Any]) -> dict[str, Any]:
+    """The run's settings, without the groups where they are none of its training; older results do not say that."""
+    identity = run["identity"] | {"evaluate_every": run["evaluate_every"]}
+    if run.get("reads_groups", run["method"] != "teacher"):
+        return identity
+    dataset = {key: value for key, value in (identity.get("dataset") or {}).items() if key != "groups"}
+    return identity | ({"dataset": dataset} if dataset else {})
+
+
+def _groups(run: dict[str, Any]) -> str:
     """Names the policy of the run's groups, with the classes in each group."""
-    policy = run.get("group_policy", (identity.get("dataset") or {}).get("groups"))
     counts = Counter(run.get("groups", ()))
-    return f"{shown(policy)} {'/'.join(str(counts[group]) for group in sorted(counts))}".strip()
+    return f"{shown(policy_of(run))} {'/'.join(str(counts[group]) for group in sorted(counts))}".strip()
 
 
 def _keep(runs: dict[tuple, _Found], one: _Found, notes: list[str]) -> None:
@@ -199,6 +208,24 @@ def _tell_groups_apart(cells: list[SeedGroup]) -> None:
             cell.groups = _policy(cell)
     for cell in cells:
         cell.groups_in_doubt = len({other.groups for other in cells}) > 1
+
+
+def _configuration(cell: SeedGroup) -> tuple:
+    """The same for cells that differ in nothing but the groups that they are reported for."""
+    return cell.runs[0]["cell"], cell.images, *cell.teacher.items()
+
+
+def _notes_on_split_cells(cells: list[SeedGroup]) -> list[str]:
+    """Notes where runs of one configuration stand in several rows, since they are reported for different groups."""
+    policies: dict[tuple, list[str]] = defaultdict(list)
+    for cell in cells:
+        policies[_configuration(cell)].append(cell.groups)
+    return [
+        f"one configuration in {len(groups)} rows, for it is reported for different groups: {cell.label} "
+        f"({'; '.join(groups)}); --groups POLICY reports all runs for one"
+        for cell in cells
+        if len(groups := policies.pop(_configuration(cell), ())) > 1
+    ]
 
 
 def _policy(cell: SeedGroup) -> str:
@@ -265,8 +292,11 @@ def _missing_seeds(cells: list[SeedGroup]) -> list[str]:
     for cell in students:
         seeds[question(cell)] |= {run["seed"] for run in cell.runs}
     lines = []
+    found = defaultdict(set)
     for cell in students:
-        absent = sorted(seeds[question(cell)] - {run["seed"] for run in cell.runs})
+        found[_configuration(cell)] |= {run["seed"] for run in cell.runs}
+    for cell in students:
+        absent = sorted(seeds[question(cell)] - found[_configuration(cell)])
         if absent:
             lines.append(f"missing: {cell.label} seed {', '.join(map(str, absent))}")
     return lines

@@ -10,6 +10,7 @@ from ltkd.results.read import flatten
 
 SECTIONS = ("dataset", "recipe", "precision", "teacher")  # of an identity; what lies deeper is one value
 DEFAULT = "default"  # stands for a setting that an identity leaves out
+GROUPS = "dataset.groups"
 LONGEST = 60  # characters of a value that is written out
 
 
@@ -64,7 +65,7 @@ def differences(rows: Sequence[Mapping[str, str]], *, absent: str | None = None)
     named: list[list[str]] = [[] for _ in rows]
     common_ones = []
     for key in sorted({key for row in rows for key in row}):
-        # rows without a teacher have none of its settings
+        # rows without a teacher have none of its settings, and groups are none of most trainings'
         concerned = [index for index, row in enumerate(rows) if _concerns(row, key)]
         values = {index: rows[index].get(key, absent) for index in concerned}
         shared = key.removeprefix("teacher.")
@@ -83,6 +84,8 @@ def differences(rows: Sequence[Mapping[str, str]], *, absent: str | None = None)
 
 
 def _concerns(row: Mapping[str, str], key: str) -> bool:
+    if key == GROUPS:
+        return key in row
     return not key.startswith("teacher.") or any(other.startswith("teacher.") for other in row)
 
 

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from statistics import mean
 from typing import Any
 
@@ -11,15 +13,12 @@ from ltkd.errors import UserError
 from ltkd.files import read_json
 from ltkd.results.files import RunFiles
 
+Policy = str | dict[str, Any]  # as in dataset.groups
 Regroup = Callable[[dict[str, Any], RunFiles], dict[str, Any]]
 
 
 def regroup_by(policy: str) -> Regroup:
-    """Returns the function that gives a run's result in groups of `policy`: a name, or YAML as in dataset.groups.
-
-    The groups are made of the class counts in the run's manifest, as its split was. Accuracies per group are means of
-    their classes, which is what they are on images that are balanced; on others they are None.
-    """
+    """Returns the function that gives a run's result in groups of `policy`: a name, or YAML as in dataset.groups."""
     from ltkd.data.groups import make_groups  # here: with torch, which no other table needs
 
     try:
@@ -29,39 +28,73 @@ def regroup_by(policy: str) -> Regroup:
     if not isinstance(choice, str | dict):
         raise UserError(f"groups: {policy!r} is no policy; a name, or {{name: ranges, boundaries: [36, 71]}}")
     make_groups(choice, range(1000, 0, -1)) if isinstance(choice, str) else None  # an unknown name: before any run
-
-    def regroup(run: dict[str, Any], files: RunFiles) -> dict[str, Any]:
-        counts = run["class_counts"]
-        if files.manifest.exists():
-            taken = read_json(files.manifest).get("validation_from_training", [0] * len(counts))
-            counts = [count + more for count, more in zip(counts, taken, strict=True)]
-        groups, names = make_groups(choice, counts)
-        groups = groups.tolist()
-        changed = {"groups": groups, "group_names": names, "group_policy": choice}
-        return _with_groups(run, groups, names) | changed
-
-    return regroup
+    return partial(in_groups, policy=choice)
 
 
-def _with_groups(value: Any, groups: list[int], names: list[str]) -> Any:
-    """Replaces the accuracies per group wherever there are accuracies per class."""
-    if isinstance(value, list):
-        return [_with_groups(one, groups, names) for one in value]
-    if not isinstance(value, Mapping):
-        return value
-    changed = {key: _with_groups(one, groups, names) for key, one in value.items()}
-    if "per_class" in value and "per_group" in value:
-        changed["per_group"] = _per_group(value["all"], value["per_class"], groups, names)
-    return changed
+def policy_of(run: Mapping[str, Any]) -> Policy | None:
+    """The policy of the groups that a result's figures are of; older results have that of their identity."""
+    return run.get("group_policy", (run["identity"].get("dataset") or {}).get("groups"))
 
 
-def _per_group(
-    accuracy: float, per_class: list[float | None], groups: list[int], names: list[str]
-) -> dict[str, float | None]:
-    there = [one for one in per_class if one is not None]
-    balanced = math.isclose(mean(there), accuracy, abs_tol=1e-6)  # images counted alike, and classes counted alike
-    members = [
-        [one for one, of in zip(per_class, groups, strict=True) if of == group and one is not None]
-        for group in range(len(names))
-    ]
-    return {name: mean(own) if own and balanced else None for name, own in zip(names, members, strict=True)}
+def in_groups(run: dict[str, Any], files: RunFiles, policy: Policy) -> dict[str, Any]:
+    """Returns a result in groups of `policy`, which are made of the class counts in its manifest, as its split was.
+
+    Accuracies per group are those of their classes' images. What a result does not have class by class is None:
+    confusion and mass of groups, accuracies under attack and, of older results, accuracies on images that are not
+    balanced.
+    """
+    from ltkd.data.groups import make_groups
+
+    counts = run["class_counts"]
+    if files.manifest.exists():
+        taken = read_json(files.manifest).get("validation_from_training", [0] * len(counts))
+        counts = [count + more for count, more in zip(counts, taken, strict=True)]
+    groups, names = make_groups(policy, counts)
+    groups, told = groups.tolist(), {"group_policy": policy}
+    if (groups, names) == (run["groups"], run["group_names"]):
+        return run | told
+    images = {"test": run.get("test_counts"), "validation": run.get("validation_counts")}
+    return _Regrouping(groups, names, images).of(run) | told | {"groups": groups, "group_names": names}
+
+
+@dataclass(frozen=True)
+class _Regrouping:
+    groups: list[int]  # [C]
+    names: list[str]
+    images: dict[str, list[int] | None]  # [C] of each part; None where that is not known
+
+    def of(self, value: Any, part: str = "test") -> Any:
+        """Replaces what there is by group, wherever it stands."""
+        if isinstance(value, list):
+            return [self.of(one, part) for one in value]
+        if not isinstance(value, Mapping):
+            return value
+        changed = {key: self.of(one, key if key in self.images else part) for key, one in value.items()}
+        if "per_group" in value:
+            changed["per_group"] = self._accuracies(value, self.images[part])
+        if "group_mass" in value:
+            changed["group_mass"] = dict.fromkeys(self.names)
+        if "group_confusion" in value:
+            changed["group_confusion"] = [None] * len(self.names)
+        return changed
+
+    def _accuracies(self, record: Mapping[str, Any], images: list[int] | None) -> dict[str, float | None]:
+        per_class = record.get("per_class")
+        if per_class is None:
+            return dict.fromkeys(self.names)
+        members: list[list[int]] = [[] for _ in self.names]
+        for label, (group, one) in enumerate(zip(self.groups, per_class, strict=True)):
+            if one is not None and (images is None or images[label]):
+                members[group].append(label)
+        if images is not None:
+            right = [round((one or 0) * count / 100) for one, count in zip(per_class, images, strict=True)]
+            shares = [
+                100 * sum(right[label] for label in own) / sum(images[label] for label in own) if own else None
+                for own in members
+            ]
+        elif math.isclose(mean(one for one in per_class if one is not None), record["all"], abs_tol=1e-6):
+            # each class has as many images
+            shares = [mean(per_class[label] for label in own) if own else None for own in members]
+        else:
+            shares = [None] * len(members)
+        return dict(zip(self.names, shares, strict=True))

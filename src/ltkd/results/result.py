@@ -119,6 +119,10 @@ class Result(Findings):
     class_names: NotRequired[list[str]]  # which older results lack
     class_counts: list[int]
     groups: list[int]  # [C] position in group_names
+    group_policy: NotRequired[str | dict[str, Any]]  # dataset.groups, of which all figures per group are
+    reads_groups: NotRequired[bool]  # True where the training depends on it; older results lack these and the counts
+    test_counts: NotRequired[list[int]]  # [C] images of the test part
+    validation_counts: NotRequired[list[int] | None]
     split_sha256: str
     teacher_result: TeacherResult | None
     directory: str

@@ -8,6 +8,7 @@ import socket
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from ltkd.files import read_json, remove_partial_files, write_json
 from ltkd.loop.interrupt import Interrupted
 from ltkd.results.files import RunFiles
 from ltkd.results.read import read_result
+from ltkd.results.regroup import in_groups, policy_of
 from ltkd.results.result import Result
 
 logger = logging.getLogger(__name__)
@@ -39,11 +41,14 @@ class RunDirectory(RunFiles):
                 ...  # train, and write directory.weights and directory.result
 
     finished: the run's result where it finished before it was opened, else None.
+    run: a training that does not read the data set's groups goes on with those that it was begun with. Its result is
+    given in those that are asked for, whatever they were.
     """
 
     def __init__(self, run: NetworkRun) -> None:
         super().__init__(run.directory)
         self.run = run
+        self._groups_asked_for = run.config.dataset.groups
         self.finished: Result | None = None
 
     @contextmanager
@@ -55,6 +60,8 @@ class RunDirectory(RunFiles):
         """
         with locked(self, wait=wait):
             self.finished = self.finished_result()
+            if self.finished is None:
+                self.run = self._as_begun()
             with contextlib.nullcontext() if self.finished is not None else recorded(self, self.run.names):
                 yield self
 
@@ -65,14 +72,31 @@ class RunDirectory(RunFiles):
         result = read_result(self.result)
         if result.get("identity") != json.loads(json.dumps(self.run.identity)):
             raise UserError(f"{self.result}: belongs to another configuration; move the directory away")
-        return result
+        return self.reported(result)
+
+    def reported(self, result: Result) -> Result:
+        """Give the run's result in the groups that are asked for."""
+        asked_for = self._groups_asked_for
+        return result if policy_of(result) == asked_for else in_groups(result, self, asked_for)
+
+    def _as_begun(self) -> NetworkRun:
+        if self.run.reads_groups or not self.checkpoint.exists():
+            return self.run
+        dataset = self.run.config.dataset
+        with contextlib.suppress(UserError, KeyError, TypeError):  # `check_data` says what is wrong with a manifest
+            begun_with = read_json(self.manifest)["settings"]["groups"]
+            if begun_with != dataset.groups:
+                logger.info("goes on with the groups that it was begun with, %s, not %s", begun_with, dataset.groups)
+                config = replace(self.run.config, dataset=replace(dataset, groups=begun_with))
+                return replace(self.run, config=config)
+        return self.run
 
     def check_data(self, data: LongTailData) -> None:
         """Note the data that the run is trained on, or refuse the folder of an earlier training on other data."""
         manifest = data.manifest()
         if self.manifest.exists():
-            check_manifest(self.manifest, manifest)
-        else:
+            check_manifest(self.manifest, manifest, with_groups=self.run.reads_groups)
+        if self.finished is None and not self.checkpoint.exists():
             write_manifest(self.manifest, manifest)
 
     def check_source(self) -> None:

@@ -9,6 +9,7 @@ from torch import nn
 
 import ltkd
 from ltkd.config.schema import Config
+from ltkd.data import DeviceData
 from ltkd.files import file_sha256, write_json
 from ltkd.loop.precision import num_threads
 from ltkd.loop.trainer import FitResult
@@ -43,6 +44,10 @@ def write_result(
         "class_names": setup.data.class_names,
         "class_counts": setup.data.split.class_counts.tolist(),
         "groups": setup.data.split.groups.tolist(),
+        "group_policy": dataset.groups,
+        "reads_groups": run.reads_groups,
+        "test_counts": _class_counts(setup, setup.test),
+        "validation_counts": None if setup.validation is None else _class_counts(setup, setup.validation),
         "split_sha256": setup.data.split.sha256,
         "teacher_result": None if teacher is None else teacher_in_short(teacher),
         "directory": str(directory.folder),
@@ -68,6 +73,10 @@ def write_result(
         files.checkpoint.unlink(missing_ok=True)
     directory.sessions.unlink(missing_ok=True)
     return result
+
+
+def _class_counts(setup: Setup, part: DeviceData) -> list[int]:
+    return torch.bincount(part.labels, minlength=setup.config.dataset.num_classes).tolist()
 
 
 def teacher_in_short(result: Result) -> TeacherResult:

@@ -8,6 +8,8 @@ import torch
 from ltkd.config.identity import student_run
 from ltkd.config.schema import Config
 from ltkd.machine import git_state
+from ltkd.results.read import read_result
+from ltkd.results.regroup import policy_of
 from ltkd.results.result import Result
 from ltkd.runs.build import make_method, new_method, new_model
 from ltkd.runs.directory import RunDirectory, RunLocked
@@ -29,16 +31,17 @@ def run_experiment(config: Config) -> Result | None:
             if directory.finished is not None:
                 directory.check_source()
                 logger.info("finished before, skipped (%s)", made_by(directory.finished, config))
-                _warn_of_other_evaluation(config, directory.finished)
+                _warn_of_other_evaluation(directory)
                 return directory.finished
-            return _train(config, directory)
+            return directory.reported(_train(directory))
     except RunLocked:
         logger.warning("left alone: another process works on %s", run.directory)
         return None
 
 
-def _train(config: Config, directory: RunDirectory) -> Result:
-    run, setup = directory.run, prepare(config)
+def _train(directory: RunDirectory) -> Result:
+    run, config = directory.run, directory.run.config
+    setup = prepare(config)
     logger.info("%s", describe(setup))
     directory.check_data(setup.data)
 
@@ -55,8 +58,11 @@ def _train(config: Config, directory: RunDirectory) -> Result:
     return train_network(setup, directory, model, method, teacher, extra_teachers)
 
 
-def _warn_of_other_evaluation(config: Config, result: Result) -> None:
+def _warn_of_other_evaluation(directory: RunDirectory) -> None:
     """Warns where a finished run, which is not evaluated again, was evaluated otherwise than is asked for now."""
+    config, result = directory.run.config, directory.finished
+    if (groups := policy_of(read_result(directory.result))) != config.dataset.groups:
+        logger.info("its groups were %s; per group it is given for %s", groups, config.dataset.groups)
     if result["evaluate_every"] != config.run.evaluate_every:
         logger.warning("it was evaluated every %d epochs", result["evaluate_every"])
     warn_of_other_tau(config, result)

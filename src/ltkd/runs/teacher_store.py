@@ -49,11 +49,12 @@ def find_or_train_teacher(
     if check is not None:
         check(TrainedTeacher(model, None))
     with RunDirectory(run).open(wait=True) as directory:
+        setup = setup.in_groups(directory.run.config.dataset.groups)
         directory.check_data(setup.data)
         if directory.finished is not None:
             source = made_by(directory.finished, setup.config)
             logger.info("teacher %s: reused from %s (%s)", run.network.name, run.directory, source)
-        result = directory.finished or _train(setup, directory, model)
+        result = directory.finished or directory.reported(_train(setup, directory, model))
     weights, speaker = directory.weights, directory.result.name
     if file_sha256(weights) != result["weights_sha256"]:
         raise UserError(f"{weights}: not the weights that {speaker} speaks of; delete the folder to train them again")

@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 from ltkd.config.identity import NetworkRun
 from ltkd.errors import UserError
-from ltkd.files import read_json
 from ltkd.loop.tracking import latest_metrics
+from ltkd.runs.directory import RunDirectory
 from ltkd.sweep.jobs import Job, JobOutcome
 
 REDRAW_SECONDS = 0.5
@@ -140,7 +140,7 @@ def _accuracies(metrics: dict[str, Any]) -> str:
 def accuracy(job: Job) -> str:
     """The headline of a finished run."""
     try:
-        last = read_json(job.run.files.result)["accuracy"]["last"]
+        last = RunDirectory(job.run).finished_result()["accuracy"]["last"]
     except UserError as error:
         return str(error)
     name, record = ("validation", last["validation"]) if "validation" in last else ("test", last)
