@@ -1,10 +1,20 @@
 """A report as Markdown, and its tables for README and docs."""
 
+from dataclasses import replace
+
 from tabulate import tabulate
 
 from ltkd.errors import UserError
 from ltkd.report.content import Report
-from ltkd.report.explanations import about_differences, about_overview, averaged_over, explanations, sentence
+from ltkd.report.explanations import (
+    about_differences,
+    about_overview,
+    averaged_over,
+    explanations,
+    legend,
+    named_sources,
+    sentence,
+)
 from ltkd.report.text_tables import TextTable, corrected_tables, difference_table, main_table, overview_table
 from ltkd.results.read import KINDS
 
@@ -45,6 +55,19 @@ def readme_table(report: Report, *, differences: bool) -> str:
         texts = [text for text in texts if text not in about_differences(report)]
     missing = [f"Missing runs: {len(report.missing)}."] if report.missing else []
     return "\n\n".join([*blocks, *texts, *missing, f"{command} ({place})"])
+
+
+def brief_table(report: Report) -> str:
+    """The rows that have run, and their legend, for a page that names another with the whole table."""
+    finished = [replace(column, rows=[row for row in column.rows if row.n]) for column in report.columns]
+    report = replace(report, columns=finished)
+    tables = []
+    for column in report.columns:
+        tables += [f"**{column.label}**"] * (len(report.columns) > 1)
+        tables.append(_github(main_table(report, column)))
+    missing = [f"Missing runs: {len(report.missing)}."] if report.missing else []
+    sources = [f"{source}." for source in named_sources(report)]
+    return "\n\n".join([*tables, " ".join([*legend(report), *sources, *missing])])
 
 
 def readme_correction(report: Report, kind: str) -> str:
