@@ -239,6 +239,8 @@ def test_a_second_correction_is_marked(tmp_path):
     cells = collect([tmp_path]).cells
     shown = {row["method"]: row["settings"] for row in summary_rows(cells, "logit_adjusted")}
     assert shown == {"kd": "", "bkd": "(second correction, after method=bkd)"}
+    shown = {row["method"]: row["settings"] for row in summary_rows(cells, "corrected_once")}
+    assert shown == {"kd": "(logits adjusted)", "bkd": "(corrected by method=bkd)"}
     assert not any(row["settings"] for row in summary_rows(cells, "last"))
 
 
