@@ -133,14 +133,12 @@ def run_table(result: Result) -> str:
 def _records(
     result: Result | TeacherResult, identity: dict[str, Any], attacked: UnderAttack | None
 ) -> dict[str, Evaluated | Attacked]:
-    """Returns the accuracies that there are: on the test part, before a second stage, corrected, on validation, under
-    attack."""
-    last, before = result["accuracy"]["last"], result.get("before_retraining")
-    records = {"": last} | ({", before retraining": before["last"]} if before else {})
-    if corrected := correction(result, "logit_adjusted"):
-        by = evened_out_by(identity)
-        second = f"; second correction, after {by}" if by else ""
-        records[f", logits adjusted (tau {corrected['tau']:g}, {corrected['chosen_by']}{second})"] = corrected["test"]
+    """Returns the accuracies that there are: on the test part, before a second stage, corrected after a training that
+    left the imbalance, on validation, under attack."""
+    last, before, by = result["accuracy"]["last"], result.get("before_retraining"), evened_out_by(identity)
+    records = {f", corrected by {by}" if by else "": last} | ({", before retraining": before["last"]} if before else {})
+    if not by and (corrected := correction(result, "logit_adjusted")):
+        records[f", logits adjusted (tau {corrected['tau']:g}, {corrected['chosen_by']})"] = corrected["test"]
     records |= {", on validation": last["validation"]} if "validation" in last else {}
     return records | {f", under {kind.upper()}": attacked[kind] for kind in ("fgsm", "pgd") if attacked}
 
