@@ -26,6 +26,15 @@ def legend(report: Report) -> list[str]:
     return lines
 
 
+def about_correction(report: Report, kind: str) -> str:
+    """Says what stands side by side in a table of raw and corrected accuracies."""
+    raw, corrected = KINDS["last"], KINDS[kind].removeprefix("accuracy on the test part, last epoch, ")
+    return sentence(
+        f"{raw}; corrected: the same networks, {corrected.removesuffix(', in %')}; mean ± sample standard deviation "
+        f"{averaged_over(report)}"
+    )
+
+
 def named_sources(report: Report) -> list[str]:
     """Names where published values come from, by their numbers."""
     return [f"[{number}] {source}" for number, source in enumerate(report.sources, 1)]

@@ -7,16 +7,14 @@ from tabulate import tabulate
 from ltkd.errors import UserError
 from ltkd.report.content import Report
 from ltkd.report.explanations import (
+    about_correction,
     about_differences,
     about_overview,
-    averaged_over,
     explanations,
     legend,
     named_sources,
-    sentence,
 )
 from ltkd.report.text_tables import TextTable, corrected_tables, difference_table, main_table, overview_table
-from ltkd.results.read import KINDS
 
 
 def markdown(report: Report) -> str:
@@ -33,7 +31,7 @@ def markdown(report: Report) -> str:
             blocks.append(_github(differences))
         blocks += explanations(report) if index == 0 else []
         for kind, table in corrected_tables(report, column).items():
-            blocks += [sentence(KINDS[kind]), _github(table)]
+            blocks += [about_correction(report, kind), _github(table)]
     if report.missing:
         blocks += ["## Missing", _markdown_list(report.missing)]
     return "\n\n".join(blocks) + "\n"
@@ -71,16 +69,14 @@ def brief_table(report: Report) -> str:
 
 
 def readme_correction(report: Report, kind: str) -> str:
-    """The runs of `readme_table` after a correction of their logits; UserError where no run has it."""
-    if kind == report.table.accuracy:
-        raise UserError(f"table {report.table.name}: its own accuracy is {kind}; leave that out beside its name")
+    """The runs of `readme_table`, raw and corrected; UserError where no run has the correction."""
     blocks = []
     for column in report.columns:
         table = corrected_tables(report, column).get(kind)
         blocks += [] if table is None else [f"**{column.label}**"] * bool(column.label) + [_github(table)]
     if not blocks:
         raise UserError(f"table {report.table.name}: none of its runs has {kind} accuracies")
-    return "\n\n".join([*blocks, sentence(f"{KINDS[kind]}; mean ± sample standard deviation {averaged_over(report)}")])
+    return "\n\n".join([*blocks, about_correction(report, kind)])
 
 
 def _github(table: TextTable) -> str:
