@@ -105,6 +105,6 @@ def _found_folder(data_root: Path, path: str | None, name: str, get: str) -> Pat
 def _lines(path: Path, get: str) -> list[str]:
     """Lines that are not empty. UserError where the file cannot be read."""
     try:
-        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [line for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); needed: {get}") from error
