@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchvision import models as torchvision_models
 
-from ltkd.models import build_model, load_weights
+from ltkd.models import build_model, list_models, load_weights
 
 CONVOLUTION = ["weight"]
 BIASED = ["weight", "bias"]
@@ -122,13 +122,18 @@ def randomised(model):
     return model.eval()
 
 
+def test_every_network_of_our_own_is_among_them():
+    assert set(FOREIGN_NAMES) == {name for name in list_models() if "/" not in name}
+
+
 @pytest.mark.parametrize("name", sorted(FOREIGN_NAMES))
 @pytest.mark.parametrize("project", ["repdistiller", "mdistiller"])
 def test_equal_logits(tmp_path, name, project):
     torch.manual_seed(0)
     model = randomised(build_model(name, 7))
     foreign = foreign_file(name, model)
-    path = tmp_path / "ckpt_epoch_240.pth"
+    suffix = (".pth", ".pth.tar", ".ckpt")[sorted(FOREIGN_NAMES).index(name) % 3]
+    path = tmp_path / f"ckpt_epoch_240{suffix}"
     if project == "repdistiller":
         torch.save({"opt": argparse.Namespace(lr=0.05), "model": foreign, "best_acc": torch.tensor(70.0)}, path)
     else:
