@@ -369,3 +369,12 @@ def test_different_circumstances_in_one_cell_are_named(tmp_path):
         "different devices in one cell: d-if100 big small dkd: NVIDIA H100 (seed 1); cpu (x) (seed 0)",
         "different numbers of CPU threads in one cell: d-if100 big small kd: 1 (seed 0); 2 (seed 0, 1, 2)",
     ]
+
+
+def test_two_results_of_one_hash_say_their_threads_where_these_differ(tmp_path):
+    for folder, threads in {"a": 1, "b": 2}.items():
+        change(
+            write_run(tmp_path / folder, "kd", 0, 40.0 + threads), directory=folder, device="cpu (x)", threads=threads
+        )
+    [note] = collect([tmp_path]).notes
+    assert note.endswith("a (41.00, 1 thread), which counts, and b (42.00, 2 threads)")

@@ -16,7 +16,7 @@ from tabulate import tabulate
 
 from ltkd.errors import UserError
 from ltkd.files import read_json
-from ltkd.results.code import circumstance_notes, code_notes
+from ltkd.results.code import circumstance_notes, code_notes, threads_label, threads_of
 from ltkd.results.corrections import evened_out_by
 from ltkd.results.files import RunFiles
 from ltkd.results.naming import DEFAULT, common_note, differences, of_method, outside_of_method, shown
@@ -170,10 +170,17 @@ def _keep(runs: dict[tuple, _Found], one: _Found, notes: list[str]) -> None:
     hashes = [run.get("weights_sha256") for run in (known, one.run)]
     told += ["weights_sha256"] * (None not in hashes and hashes[0] != hashes[1])
     if told:
+        first, second = (_told(run, threads_of(known) != threads_of(one.run)) for run in (known, one.run))
         notes.append(
-            f"two results of {one.run['hash']} differ in {', '.join(told)}: {known.get('directory')} "
-            f"({_last(known, 'all'):.2f}), which counts, and {one.run.get('directory')} ({_last(one.run, 'all'):.2f})"
+            f"two results of {one.run['hash']} differ in {', '.join(told)}: {first}, which counts, and {second}"
         )
+
+
+def _told(run: dict[str, Any], with_threads: bool) -> str:
+    """A result as notes call it: its folder, accuracy and, where two differ in it, the threads of its training."""
+    threads = [threads_label(counts)] if with_threads and (counts := threads_of(run)) else []
+    told = [f"{_last(run, 'all'):.2f}", *threads]
+    return f"{run.get('directory')} ({', '.join(told)})"
 
 
 def _last(run: dict[str, Any], key: str) -> Any:
