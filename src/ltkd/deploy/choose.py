@@ -13,6 +13,7 @@ from statistics import mean
 from typing import Any
 
 import numpy as np
+import torch
 from tabulate import tabulate
 
 from ltkd.config.compose import CONFIGURATION, compose_values
@@ -20,11 +21,11 @@ from ltkd.config.identity import dataset_label, student_run
 from ltkd.config.load import load_config
 from ltkd.config.schema import Config
 from ltkd.data import LongTailData, build_augmentation, load_data
+from ltkd.deploy.corrections import build_correction
 from ltkd.deploy.description import describe_run
 from ltkd.deploy.export import all_logits
 from ltkd.deploy.halving import LEAST_EPOCHS, Cost, Plan, make_plan
 from ltkd.deploy.open import classify_with
-from ltkd.deploy.predict import log_prior
 from ltkd.deploy.served import ServedNetwork
 from ltkd.errors import UserError
 from ltkd.files import read_json, write_json, write_text
@@ -229,7 +230,8 @@ class Chooser:
         run = load_run(student_run(self._config(score.candidate, score.epochs, seed, plan.teacher_epochs)).directory)
         about = describe_run(run)
         logits = all_logits(classify_with(ServedNetwork(run.model, about).eval(), "cpu"), self.data.validation_images)
-        logits = logits - (log_prior(about) if score.corrected else 0)
+        if score.corrected:
+            logits = build_correction(about, "logit_adjusted")(torch.from_numpy(logits), 1.0).numpy()
         return (logits.argmax(1) == self.data.validation_labels).astype(float)
 
     def command(self, choice: Choice) -> str:
