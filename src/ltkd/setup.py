@@ -20,6 +20,7 @@ from ltkd.data import (
 from ltkd.loop.precision import autocast, set_backends
 from ltkd.machine import resolve_device
 from ltkd.models import ModelOutput, evaluating
+from ltkd.ranks import Ranks
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,11 @@ class Setup:
     train: DeviceData
     test: DeviceData
     validation: DeviceData | None
+
+    @property
+    def ranks(self) -> Ranks:
+        """The processes that train together."""
+        return self.train.ranks
 
 
 def prepare(config: Config) -> Setup:

@@ -55,8 +55,11 @@ class TeacherLogits:
 
     # ------------------------------------------------------------------------------------------------ along an epoch
 
-    def start_epoch(self, plan: EpochPlan) -> None:
+    def start_epoch(self, plan: EpochPlan, own: np.ndarray | None = None) -> None:
+        """Begin an epoch. own: bool [N], the positions that will be asked for, where it is not all."""
         self._plan = plan
+        self._own = np.ones(len(plan.permutation), dtype=bool) if own is None else own
+        self._end = 1 + int(np.flatnonzero(self._own)[-1])  # of the last part
         self._entries = self._data.view_numbers(plan).cpu().numpy()  # the one wait for the device of an epoch
         self._window = slice(0, 0)
 
@@ -74,7 +77,7 @@ class TeacherLogits:
         while self._next < len(self._missing) and self._missing[self._next] < part.stop:
             self._compute(self._missing[self._next : self._next + self.batch_size])
             self._next += self.batch_size
-        if part.stop == len(self._entries):
+        if part.stop >= self._end:
             self._store()
         return self._table[part.start - self._window.start : part.stop - self._window.start]
 
@@ -87,7 +90,8 @@ class TeacherLogits:
         else:
             logits, there = self.cache.read(entries)
             self._table = to_device(torch.from_numpy(logits.astype(np.float32)), device)
-        self._missing = self._window.start + np.flatnonzero(~there)  # positions of the epoch
+        wanted = ~there & self._own[self._window]
+        self._missing = self._window.start + np.flatnonzero(wanted)  # positions of the epoch
         self._next = 0
 
     def _compute(self, positions: np.ndarray) -> None:

@@ -29,6 +29,7 @@ class CRD(Method):
     """
 
     reads_labels = True
+    reads_batch = True
     paper = "Tian, Krishnan, Isola: Contrastive Representation Distillation, arXiv:1910.10699"
     fidelity = "faithful"
     needs = Needs(embedding=True)
