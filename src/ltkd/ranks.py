@@ -9,7 +9,7 @@ import os
 import pickle
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
@@ -221,12 +221,19 @@ class Ranks:
     def in_turn(self) -> Iterator[None]:
         """Run a block first in the first process, then in one of each machine, then in all others.
 
-        What one makes on a disk, the later ones find there.
+        What one makes on a disk, the later ones find there. An error of one process does not stop the others' blocks.
         """
         turn = 0 if self.is_first else 1 if self.local_rank == 0 else 2
         for _ in range(turn):
             self.largest(0)
-        yield
+        try:
+            yield
+        except RankLost:
+            raise
+        except Exception:
+            for _ in range(turn, 2):
+                self.largest(0)
+            raise
         for _ in range(turn, 2):
             self.largest(0)
 
@@ -275,13 +282,11 @@ class Ranks:
             raise self._lost(error) from error
 
     def _lost(self, error: RuntimeError) -> RankLost:
-        reason = " ".join(str(error).split())[:200]
-        try:
+        reason = " ".join(str(error).split())[:120]
+        with suppress(RuntimeError, ValueError, AttributeError):  # the store went with its process
             store = self._store()
             if store.check([FAILURE]):
                 return RankLost(f"another process of this run ended: {store.get(FAILURE).decode()}", told=True)
-        except (RuntimeError, ValueError, AttributeError) as failure:
-            reason = f"{reason}; {' '.join(str(failure).split())[:100]}"
         message = "another process of this run ended (killed, or its machine is gone)"
         return RankLost(f"{message}; the same command goes on from the last checkpoint [{reason}]", told=False)
 
@@ -295,7 +300,7 @@ class Ranks:
 def _that_can_be_sent(error: Exception | None) -> Exception | None:
     """The error, or one with its message where pickle cannot copy it."""
     try:
-        return pickle.loads(pickle.dumps(error))  # noqa: S301  of this process
+        return pickle.loads(pickle.dumps(error))
     except Exception:  # noqa: BLE001  whatever an error's own constructor raises
         return RuntimeError(f"{type(error).__name__}: {error}")
 

@@ -1,8 +1,6 @@
 """Several processes that share each batch: for every method the numbers of one process."""
 
-import os
-import socket
-import traceback
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -11,14 +9,18 @@ import torch.distributed
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ltkd.data import DeviceData
+from ltkd.errors import UserError
+from ltkd.loop.evaluate import predict_logits
 from ltkd.loop.step import Step, make_optimizer
 from ltkd.loop.training import Training
 from ltkd.losses import ClassGroups
 from ltkd.methods import list_methods, method_class
 from ltkd.ranks import Ranks
 
+from ..conftest import PROJECT
 from ..methods.kinds import settings_of
 from ..methods.problem import CLASS_COUNTS, SIDE, build_tiny_method, make_networks, method_context_of
+from ..together import run_together
 
 BATCH = 16  # of 196 images: the last batch has 4, of which a third process gets none
 STEPS = (0, 1, 2, 3, 12)
@@ -27,6 +29,8 @@ CASES = {name: (name, {}, "ce") for name in list_methods() if not method_class(n
     "cc, kernel": ("cc", {"form": "kernel"}, "ce"),
     "ckd, class_balanced": ("ckd", {"partner": "class_balanced"}, "ce"),
     "ctkd, image": ("ctkd", {"theta_of": "image"}, "ce"),
+    "deit_lt, weighted": ("deit_lt", {"deferral_fraction": 0.0}, "ce"),
+    "ikl, class_information": ("ikl", {"class_information": True}, "ce"),
     "ltkd, running": ("ltkd", {"rebalancing": "running"}, "ce"),
     "mlkd, public_code": ("mlkd", {"public_code": True}, "ce"),
     "skd, sampled": ("skd", {"variant": "curriculum", "proposal": "sampled"}, "ce"),
@@ -41,13 +45,10 @@ CASES = {name: (name, {}, "ce") for name in list_methods() if not method_class(n
 class Float64Data(DeviceData):
     """Images in float64, so that nothing is left of rounding."""
 
-    def batch_of(self, part):
-        batch = super().batch_of(part)
-        batch.images = batch.images.double()
-        return batch
+    forward_batch = 10
 
-    def normalised(self, images):
-        return super().normalised(images).double()
+    def _normalise(self, crops):
+        return super()._normalise(crops).double()
 
 
 def training_of(name, settings, task_loss, recipe, ranks):
@@ -103,52 +104,67 @@ def differences(case, alone, together, ranks):
         in_float32 = value.dtype == torch.float32  # accuracies and the like
         tolerance = {"rtol": 1e-4, "atol": 1e-4} if in_float32 else {"rtol": 1e-6, "atol": 1e-9}
         if not torch.allclose(together[name].double(), value.double(), **tolerance, equal_nan=True):
-            found.append(f"{case}, {ranks.size} processes, {name}: {value.flatten()[:3]}, {together[name].flatten()[:3]}")
+            first = [one.flatten()[:3].tolist() for one in (value, together[name])]
+            found.append(f"{case}, {ranks.size} processes, {name}: {first}")
     return found
 
 
-def work(rank, size, port, recipe, results):
-    """One process of three: all cases by the first two of them, then by all."""
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    try:
-        ranks = Ranks(rank, size)
-        ranks.join()
-        two = torch.distributed.new_group([0, 1])
-        groups = [Ranks(rank, 2, group=two)] * (rank < 2) + [ranks]
-        own = {case: trained(case, recipe, Ranks()) for case in list(CASES)[rank::size]}
-        alone = {case: numbers for part in ranks.gather_objects(own) for case, numbers in part.items()}
-        found = []
-        for group in groups:
-            for case in CASES:
-                found += differences(case, alone[case], trained(case, recipe, group), group)
-        results.put((rank, found))
-        ranks.largest(0)
-        ranks.leave()
-    except Exception:
-        results.put((rank, [traceback.format_exc()]))
-        raise
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+def compare(ranks, recipe):
+    """In each of three processes: all cases by the first two of them, then by all. Returns what differs."""
+    two = torch.distributed.new_group([0, 1])
+    own = {case: trained(case, recipe, Ranks()) for case in list(CASES)[ranks.rank :: ranks.size]}
+    alone = {case: numbers for part in ranks.gather_objects(own) for case, numbers in part.items()}
+    found = []
+    for group in [Ranks(ranks.rank, 2, group=two)] * (ranks.rank < 2) + [ranks]:
+        for case in CASES:
+            found += differences(case, alone[case], trained(case, recipe, group), group)
+        training = training_of("ce", {}, "ce", recipe, group)
+        logits, expected = (
+            predict_logits(training.model, training.test.shared_by(one), torch.enable_grad) for one in (group, Ranks())
+        )
+        found += [] if torch.equal(logits, expected) else ["evaluation"]
+    return found[:20]
 
 
 def test_for_every_method_processes_that_share_a_batch_compute_what_one_computes(make_config):
     config = make_config("method=ce", f"recipe.batch_size={BATCH}")
-    context = torch.multiprocessing.get_context("spawn")
-    results = context.Queue()
-    arguments = (3, free_port(), config.recipe_of(config.student), results)
-    processes = [context.Process(target=work, args=(rank, *arguments)) for rank in range(3)]
-    for process in processes:
-        process.start()
-    try:
-        found = [results.get(timeout=600) for _ in processes]
-        for process in processes:
-            process.join(30)
-    finally:
-        for process in processes:
-            process.kill()
-    assert [line for _, lines in found for line in lines] == []
+    found = run_together(3, compare, config.recipe_of(config.student))
+    assert found == [[], [], []]
+
+
+def test_the_page_says_of_every_method_how_processes_share_it():
+    page = (PROJECT / "docs" / "many_gpus.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| method.*$", page, re.MULTILINE)[:3]
+    by_images, by_batch, refused = (set(re.findall(r"\w+", row.split(" | ")[0])) for row in rows)
+    for name in list_methods():
+        method = method_class(name)
+        row = refused if method.one_process else by_batch if method.reads_batch else by_images
+        assert name in row, name
+
+
+@pytest.mark.parametrize("total", [2, 3, 5, 7, 8, 33, 128])
+@pytest.mark.parametrize("size", [1, 2, 3, 8])
+def test_every_image_counts_once_and_no_process_has_a_single_one(total, size):
+    shares = [Ranks(rank, size).share(total) for rank in range(size)]
+    rows = [row for share in shares for row in range(total)[share.rows][: share.counted]]
+    assert rows == list(range(total))
+    assert sum(share.weight for share in shares) == pytest.approx(1)
+    assert all(share.rows.stop - share.rows.start >= 2 for share in shares)
+    counted = [share.counted for share in shares if share.counted]
+    assert max(counted) - min(counted) <= 1
+    blocks = [Ranks(rank, size).block(total, unit=4) for rank in range(size)]
+    assert [row for block in blocks for row in range(total)[block]] == list(range(total))
+    assert all(block.start % 4 == 0 or block.start == total for block in blocks)
+
+
+def test_the_environment_of_torchrun_and_of_srun_is_read():
+    assert Ranks.from_environment({}).alone
+    assert Ranks.from_environment({"RANK": "0", "WORLD_SIZE": "1"}).alone
+    by_torchrun = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1"}
+    by_srun = {"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "8", "SLURM_LOCALID": "1", "SLURM_NTASKS": "9"}
+    for environment in (by_torchrun, by_srun):
+        ranks = Ranks.from_environment(environment)
+        assert (ranks.rank, ranks.size, ranks.local_rank, ranks.is_first) == (5, 8, 1, False)
+    assert Ranks.from_environment({"SLURM_NTASKS": "9", "SLURM_PROCID": "0"}).alone  # in a batch script, no step
+    with pytest.raises(UserError, match="WORLD_SIZE"):
+        Ranks.from_environment({"WORLD_SIZE": "many"})

@@ -272,8 +272,7 @@ class DeviceData:
         return FORWARD_BATCH[self.device.type]
 
     def evaluation_batches(self, batch_size: int | None = None, rows: slice = slice(None)) -> Iterator[Batch]:
-        """All images, or those of some rows, in their order, neither cropped nor flipped; the last batch may be short.
-        """
+        """All images, or some rows, in their order, neither cropped nor flipped; the last batch may be short."""
         for part in self._parts(batch_size or self.forward_batch, rows):
             crops = self._whole(part)
             index = torch.arange(part.start, part.stop, device=self.device)

@@ -157,7 +157,9 @@ class Step:
                 parameter.grad = torch.zeros_like(parameter)
         gradients = [parameter.grad for parameter in self._moving]
         if len(gradients) < sum(parameter.grad is not None for parameter in parameters):
-            raise RuntimeError("a parameter got its first gradient after the first step; processes would disagree on it")
+            raise RuntimeError(
+                "a parameter got its first gradient after the first step; processes would disagree on it"
+            )
         sums = self.ranks.sum([*gradients, *metrics.values()])
         for gradient, total in zip(gradients, sums[: len(gradients)], strict=True):
             gradient.copy_(total)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ltkd.data import Batch
+from ltkd.errors import UserError
 from ltkd.methods import Method
 from ltkd.models.output import ModelOutput
 from ltkd.ranks import Ranks, Share
@@ -65,6 +66,20 @@ def gather(ranks: Ranks, share: Share, tensors: Sequence[Tensor | None]) -> list
     there = [tensor for tensor in tensors if tensor is not None]
     whole = iter(_Gather.apply(ranks, share, *there))
     return [None if tensor is None else next(whole) for tensor in tensors]
+
+
+def check_whole_batch(method: Method) -> None:
+    """Raise a UserError where the task loss reads the batch as a whole and the method cannot be given that."""
+    if (
+        method.task_loss.reads_batch
+        and not method.reads_batch
+        and (method.needs.input_gradients or method.needs.networks)
+    ):
+        name = type(method.task_loss).__name__
+        raise UserError(
+            f"student.task_loss: {name} is a mean by weights of the whole batch, which several processes share, and "
+            f"method {method.name} computes gradients of its own images; choose another loss or start one process"
+        )
 
 
 def gather_step(

@@ -12,7 +12,7 @@ from torch.func import functional_call
 from ltkd.config.schema import Network, Teacher
 from ltkd.errors import UserError
 from ltkd.loop.schedule import learning_rate
-from ltkd.loop.whole_batch import on_all_processes
+from ltkd.loop.whole_batch import check_whole_batch, on_all_processes
 from ltkd.methods import Method, MethodContext, Networks, build_method, method_class
 from ltkd.models import build_model, load_weights
 from ltkd.models.classifier import give_classifier, order_classes
@@ -92,6 +92,8 @@ def make_method(setup: Setup, model: nn.Module, teacher: TrainedTeacher | None, 
     context = _context(setup, config.student, model, teacher, num_extra_teachers)
     task_loss = build_task_loss(config.student.task_loss, context.class_counts)
     method = build_method(config.method_name, config.method_arguments, context, task_loss)
+    if not setup.ranks.alone:
+        check_whole_batch(method)
     return method.to(setup.device, memory_format=torch.channels_last)  # as the maps that its convolutions take
 
 
