@@ -248,7 +248,8 @@ def use_cache(
         logger.info("%s: computed anew in every epoch (the processes' machines differ in its last digits)", label)
         return
     if not ignores_neighbours:
-        logger.info("%s: computed anew in every epoch (its logits of an image depend on the batch around it)", label)
+        reason = "its logits of an image depend on the batch around it"
+        logger.warning("%s: no cache, computed anew in every epoch (%s)", label, reason)
         return
     about = about | {"batch": logits.batch_size, "probe": fingerprint}
     try:
