@@ -1,6 +1,5 @@
 """Several processes of one run: forked, so that nothing is imported again, and connected by gloo on this machine."""
 
-import contextlib
 import multiprocessing
 import os
 import socket
@@ -8,7 +7,7 @@ import traceback
 
 import torch
 
-from ltkd.ranks import RankLost, Ranks
+from ltkd.ranks import Ranks
 
 PATIENCE = 600  # seconds; a busy machine is slow
 
@@ -47,8 +46,6 @@ def _work(rank, size, port, results, function, arguments):
     try:
         ranks.join()
         results.put(function(ranks, *arguments))
-        with contextlib.suppress(RankLost):  # none leaves before the others are done: the first has the store
-            ranks.largest(0)
     except BaseException:
         results.put(traceback.format_exc())
         raise

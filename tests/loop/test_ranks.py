@@ -123,6 +123,7 @@ def compare(ranks, recipe):
             predict_logits(training.model, training.test.shared_by(one), torch.enable_grad) for one in (group, Ranks())
         )
         found += [] if torch.equal(logits, expected) else ["evaluation"]
+    ranks.largest(0)  # none leaves before the others are done
     return found[:20]
 
 

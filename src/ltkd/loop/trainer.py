@@ -58,7 +58,7 @@ class Trainer:
         self.ranks = training.ranks
         self.step = make_step(training)
         self.generator = torch.Generator()  # on the CPU: the same plan on every device
-        self.stop = StopRequest()
+        self.stop = StopRequest(patient=not self.ranks.alone)
         self.pace = SavePace()
 
     def fit(self) -> FitResult:

@@ -1,6 +1,6 @@
 """Methods that compare the relations between the images of a batch: of its last maps (SP) or its pooled vectors.
 
-All of them see the batch of one process, and what is in it: at an imbalance of 100 most pairs are pairs of the head.
+All of them see the whole batch, and what is in it: at an imbalance of 100 most pairs are pairs of the head.
 """
 
 from typing import Annotated, Literal
