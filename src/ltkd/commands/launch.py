@@ -33,6 +33,8 @@ def launch(composed: DictConfig) -> None:
     end_on_signals()  # while a network is trained, its Trainer answers
     multirun = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
+        if not ranks.alone:
+            logger.info("waiting for all %d processes", ranks.size)
         ranks.join()
         config = load_config(_plain(composed))
         result = run_experiment(config, ranks)
