@@ -20,9 +20,10 @@ from ltkd.data import LongTailData, check_manifest, identifying_hashes, write_ma
 from ltkd.errors import UserError
 from ltkd.files import read_json, remove_partial_files, write_json
 from ltkd.loop.interrupt import Interrupted
+from ltkd.ranks import Ranks
 from ltkd.results.files import RunFiles
 from ltkd.results.read import read_result
-from ltkd.results.regroup import in_groups, policy_of
+from ltkd.results.regroup import Policy, in_groups, policy_of
 from ltkd.results.result import Result
 
 logger = logging.getLogger(__name__)
@@ -41,13 +42,16 @@ class RunDirectory(RunFiles):
                 ...  # train, and write directory.weights and directory.result
 
     finished: the run's result where it finished before it was opened, else None.
+    ranks: the processes that train it together. The first of them alone reads and writes here; the others learn what it
+    finds.
     run: a training that does not read the data set's groups goes on with those that it was begun with. Its result is
     given in those that are asked for, whatever they were.
     """
 
-    def __init__(self, run: NetworkRun) -> None:
+    def __init__(self, run: NetworkRun, ranks: Ranks | None = None) -> None:
         super().__init__(run.directory)
         self.run = run
+        self.ranks = ranks or Ranks()
         self._groups_asked_for = run.config.dataset.groups
         self.finished: Result | None = None
 
@@ -58,12 +62,21 @@ class RunDirectory(RunFiles):
         A lock that another process holds is waited for, or raises RunLocked. UserError when the folder cannot be made,
         or its result is damaged or of another configuration.
         """
-        with locked(self, wait=wait):
-            self.finished = self.finished_result()
-            if self.finished is None:
-                self.run = self._as_begun()
-            with contextlib.nullcontext() if self.finished is not None else recorded(self, self.run.names):
-                yield self
+        with contextlib.ExitStack() as stack:
+
+            def enter() -> tuple[Result | None, Policy]:
+                stack.enter_context(locked(self, wait=wait))
+                finished = self.finished_result()
+                if finished is not None:
+                    return finished, self._groups_asked_for
+                stack.enter_context(recorded(self, self.run.names))
+                return None, self._groups_begun_with()
+
+            self.finished, groups = self.ranks.from_first(enter)
+            if groups != self._groups_asked_for:
+                dataset = replace(self.run.config.dataset, groups=groups)
+                self.run = replace(self.run, config=replace(self.run.config, dataset=dataset))
+            yield self
 
     def finished_result(self) -> Result | None:
         """Read the result; None where there is none. UserError when it is damaged or of another configuration."""
@@ -79,20 +92,22 @@ class RunDirectory(RunFiles):
         asked_for = self._groups_asked_for
         return result if policy_of(result) == asked_for else in_groups(result, self, asked_for)
 
-    def _as_begun(self) -> NetworkRun:
+    def _groups_begun_with(self) -> Policy:
+        asked_for = self._groups_asked_for
         if self.run.reads_groups or not self.checkpoint.exists():
-            return self.run
-        dataset = self.run.config.dataset
+            return asked_for
         with contextlib.suppress(UserError, KeyError, TypeError):  # `check_data` says what is wrong with a manifest
             begun_with = read_json(self.manifest)["settings"]["groups"]
-            if begun_with != dataset.groups:
-                logger.info("goes on with the groups that it was begun with, %s, not %s", begun_with, dataset.groups)
-                config = replace(self.run.config, dataset=replace(dataset, groups=begun_with))
-                return replace(self.run, config=config)
-        return self.run
+            if begun_with != asked_for:
+                logger.info("goes on with the groups that it was begun with, %s, not %s", begun_with, asked_for)
+            return begun_with
+        return asked_for
 
     def check_data(self, data: LongTailData) -> None:
         """Note the data that the run is trained on, or refuse the folder of an earlier training on other data."""
+        self.ranks.from_first(lambda: self._check_data(data))
+
+    def _check_data(self, data: LongTailData) -> None:
         manifest = data.manifest()
         if self.manifest.exists():
             check_manifest(self.manifest, manifest, with_groups=self.run.reads_groups)
@@ -101,6 +116,9 @@ class RunDirectory(RunFiles):
 
     def check_source(self) -> None:
         """Refuse a finished run of other images: of two folders of a published data set. Decodes none."""
+        self.ranks.from_first(self._check_source)
+
+    def _check_source(self) -> None:
         dataset, root = self.run.config.dataset, Path(self.run.config.data_root)
         if self.manifest.exists() and (hashes := identifying_hashes(dataset, root)):
             try:

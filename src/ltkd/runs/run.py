@@ -8,11 +8,13 @@ import torch
 from ltkd.config.identity import student_run
 from ltkd.config.schema import Config
 from ltkd.machine import git_state
+from ltkd.ranks import Ranks
 from ltkd.results.read import read_result
 from ltkd.results.regroup import policy_of
 from ltkd.results.result import Result
 from ltkd.runs.build import make_method, new_method, new_model
 from ltkd.runs.directory import RunDirectory, RunLocked
+from ltkd.runs.parallel import check_ranks
 from ltkd.runs.post_hoc import warn_of_other_tau
 from ltkd.runs.result import made_by
 from ltkd.runs.teacher_store import find_or_train_teacher
@@ -22,18 +24,24 @@ from ltkd.setup import describe, prepare
 logger = logging.getLogger(__name__)
 
 
-def run_experiment(config: Config) -> Result | None:
-    """Run, resume or skip what `config` describes and return its result.json; None if another process is at it."""
+def run_experiment(config: Config, ranks: Ranks | None = None) -> Result | None:
+    """Run, resume or skip what `config` describes and return its result.json; None if another process is at it.
+
+    ranks: the processes that do it together, all of which call this. By default it is this one alone.
+    """
+    ranks = ranks or Ranks()
     git_state()  # now: the result, hours later, names the commit that the run started from
+    check_ranks(config, ranks)
     run = student_run(config)
     try:
-        with RunDirectory(run).open(wait=False) as directory:
+        with RunDirectory(run, ranks).open(wait=False) as directory:
             if directory.finished is not None:
                 directory.check_source()
                 logger.info("finished before, skipped (%s)", made_by(directory.finished, config))
                 _warn_of_other_evaluation(directory)
                 return directory.finished
-            return directory.reported(_train(directory))
+            result = _train(directory)
+            return ranks.from_first(lambda: directory.reported(result))
     except RunLocked:
         logger.warning("left alone: another process works on %s", run.directory)
         return None
@@ -41,7 +49,7 @@ def run_experiment(config: Config) -> Result | None:
 
 def _train(directory: RunDirectory) -> Result:
     run, config = directory.run, directory.run.config
-    setup = prepare(config)
+    setup = prepare(config, directory.ranks)
     logger.info("%s", describe(setup))
     directory.check_data(setup.data)
 
@@ -61,7 +69,9 @@ def _train(directory: RunDirectory) -> Result:
 def _warn_of_other_evaluation(directory: RunDirectory) -> None:
     """Warns where a finished run, which is not evaluated again, was evaluated otherwise than is asked for now."""
     config, result = directory.run.config, directory.finished
-    if (groups := policy_of(read_result(directory.result))) != config.dataset.groups:
+    if (
+        groups := directory.ranks.from_first(lambda: policy_of(read_result(directory.result)))
+    ) != config.dataset.groups:
         logger.info("its groups were %s; per group it is given for %s", groups, config.dataset.groups)
     if result["evaluate_every"] != config.run.evaluate_every:
         logger.warning("it was evaluated every %d epochs", result["evaluate_every"])
