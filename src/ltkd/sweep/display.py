@@ -140,9 +140,12 @@ def _accuracies(metrics: dict[str, Any]) -> str:
 def accuracy(job: Job) -> str:
     """The headline of a finished run."""
     try:
-        last = RunDirectory(job.run).finished_result()["accuracy"]["last"]
+        result = RunDirectory(job.run).finished_result()
     except UserError as error:
         return str(error)
+    if result is None:
+        return f"{job.run.files.result} cannot be read"
+    last = result["accuracy"]["last"]
     name, record = ("validation", last["validation"]) if "validation" in last else ("test", last)
     groups = (f"{group} {value:.2f}" for group, value in record["per_group"].items() if value is not None)
     return f"{name} {record['all']:.2f} ({', '.join(groups)})"
