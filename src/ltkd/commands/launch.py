@@ -22,9 +22,9 @@ logger = logging.getLogger("ltkd")
 def launch(composed: DictConfig) -> None:
     """Check, run, print the table of teacher and student.
 
-    What the user can mend is one message without a traceback, and exit code 2; a run that another process works on is
-    left alone with exit code 75. In a multirun every error is logged when it happens and raised: Hydra goes on with the
-    other jobs and ends with an exit code other than 0.
+    What the user can mend is one message on standard error without a traceback, and exit code 2; a run that another
+    process works on is left alone with exit code 75. In a multirun every error is logged when it happens and raised:
+    Hydra goes on with the other jobs and ends with an exit code other than 0.
     """
     _log_to_console()
     end_on_signals()  # while a network is trained, its Trainer answers
@@ -61,11 +61,14 @@ def _plain(composed: DictConfig) -> dict:
 
 
 def _log_to_console() -> None:
-    """Sends plain messages to standard output, each once: in a multirun Hydra has a handler there."""
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    handler.setLevel(logging.INFO)
+    """Sends plain messages to standard output, errors to standard error, and nothing by way of Hydra."""
+    messages, errors = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)
+    messages.addFilter(lambda record: record.levelno < logging.ERROR)
+    messages.setLevel(logging.INFO)
+    errors.setLevel(logging.ERROR)
+    for handler in (messages, errors):
+        handler.setFormatter(logging.Formatter("%(message)s"))
     logging.getLogger("ltkd").setLevel(logging.DEBUG)  # what is for the log file of a run alone
     root = logging.getLogger()
     root.setLevel(logging.INFO)
-    root.handlers = [handler]
+    root.handlers = [messages, errors]
