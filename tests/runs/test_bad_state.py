@@ -19,6 +19,8 @@ from ltkd.results.read import SCHEMA_VERSION
 from ltkd.runs.directory import RunDirectory, RunLocked, locked
 from ltkd.runs.run import run_experiment
 
+from .killing import Kill
+
 
 def test_a_checkpoint_comes_back_as_it_was(tmp_path):
     state = {"tensor": torch.arange(3.0), "nested": {"list": [1, None, "x"]}}
@@ -155,6 +157,26 @@ def test_an_open_directory_keeps_its_status_unless_its_run_is_finished(make_conf
     write_json(run.files.result, {"schema_version": SCHEMA_VERSION, "identity": {}})
     with pytest.raises(UserError, match=r"result\.json: belongs to another configuration"):
         RunDirectory(run).finished_result()
+
+
+def test_what_comes_after_the_result_is_done_by_the_next_process_where_a_kill_came_between(make_config, monkeypatch):
+    config = make_config("method=ce", "student.retraining={name: crt, epochs: 1}")
+    files = student_run(config).files
+
+    def kill(directory):
+        raise Kill
+
+    with monkeypatch.context() as killed:
+        killed.setattr(RunDirectory, "remove_state", kill)
+        with pytest.raises(Kill):
+            run_experiment(config)
+    # as a kill leaves it, after which nothing is noted
+    write_json(files.status, {"status": "running", "error": None})
+    left = [files.checkpoint, files.retraining.checkpoint, files.sessions]
+    assert all(path.exists() for path in left)
+    run_experiment(config)
+    assert not any(path.exists() for path in left)
+    assert json.loads(files.status.read_text())["status"] == "finished"
 
 
 def test_what_killed_writers_left_goes_from_both_stages(tmp_path):

@@ -55,8 +55,23 @@ class RunDirectory(RunFiles):
         """
         with locked(self, wait=wait):
             self.finished = self.finished_result()
+            if self.finished is not None:
+                self._finish_up()
             with contextlib.nullcontext() if self.finished is not None else recorded(self, self.run.names):
                 yield self
+
+    def _finish_up(self) -> None:
+        """Does what comes after the result, where a process was killed before it did."""
+        self.remove_state()
+        with contextlib.suppress(UserError):  # the result counts, whatever becomes of the status
+            if (status := read_json(self.status))["status"] == "running":
+                write_json(self.status, status | {"status": "finished", "error": None})
+
+    def remove_state(self) -> None:
+        """Removes the state to resume from, which has served when the result is there; the weights stay."""
+        for files in (self, self.retraining):
+            files.checkpoint.unlink(missing_ok=True)
+        self.sessions.unlink(missing_ok=True)
 
     def finished_result(self) -> Result | None:
         """Read the result; None where there is none. UserError when it is damaged or of another configuration."""
