@@ -1,0 +1,95 @@
+"""The drill finds nothing in the program, and finds the faults of a stand-in for it."""
+
+import json
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from ltkd.drill import kills, misuse, process
+from ltkd.drill.bad_inputs import BAD_INPUTS
+from ltkd.drill.crowds import two_on_one_run
+from ltkd.drill.report import Report
+from ltkd.drill.subjects import Subject, training
+
+STAND_IN = str(Path(__file__).with_name("stand_in.py"))
+
+
+@pytest.fixture
+def report():
+    return Report(lambda text: None)
+
+
+@pytest.fixture
+def whole(monkeypatch):
+    """Every process is started anew: the stand-in needs no torch."""
+    monkeypatch.setattr(process, "WHOLE_EVERY", 1)
+
+
+def stand_in(fault):
+    def phase(outputs):
+        return None if (outputs / "run" / "result.json").exists() else "steps"
+
+    return Subject("stand-in", lambda outputs: [STAND_IN, fault, f"output_root={outputs}"], ("steps",), phase)
+
+
+def test_the_program_as_it_is(tmp_path, report):
+    """A little of the drill; the whole is for `make drill`."""
+    run = training(1)
+    kills.Killer(run, tmp_path / "kills", Random(0), report).run(1)
+    misuse.misuse(tmp_path, dict(list(BAD_INPUTS.items())[:2]), report)
+    two_on_one_run(run, tmp_path / "two", report)
+    assert report.passed, report.text({})
+    assert {name: row.tried for name, row in report.rows.items() if name == "bad input"} == {"bad input": 2}
+    assert sum(row.tried for name, row in report.rows.items() if name.startswith("killed")) >= 3
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("none", None),
+        ("deaf", "exit code 0"),
+        ("odd", "exit code 1"),
+        ("forgets", "other than undisturbed: run/weights.safetensors"),
+        ("litters", "other than undisturbed: run/last.ckpt"),
+    ],
+)
+def test_a_fault_in_the_answer_to_a_kill_is_found(fault, said, tmp_path, report, whole):
+    kills.Killer(stand_in(fault), tmp_path, Random(0), report).run(6)
+    row = report.rows["killed in the steps"]
+    assert row.tried >= 6
+    assert (row.good == row.tried) == (said is None)
+    assert said is None or any(said in failure for failure in row.failures)
+
+
+@pytest.mark.parametrize(
+    ("code", "lines", "said"),
+    [
+        ("2", "1", None),
+        ("1", "1", "exit code 1,"),
+        ("0", "1", "exit code 0,"),
+        ("2", "0", "0 lines on standard error"),
+        ("2", "2", "2 lines on standard error"),
+        ("writes", "1", "wrote weights.safetensors"),
+    ],
+)
+def test_a_fault_in_the_answer_to_bad_input_is_found(code, lines, said, tmp_path, report, whole, monkeypatch):
+    monkeypatch.setattr(misuse, "takes_settings", lambda script: True)
+    misuse.misuse(tmp_path, {"input": [STAND_IN, "refuses", code, lines]}, report)
+    row = report.rows["bad input"]
+    assert row.tried == 1
+    assert row.failures == [] if said is None else said in row.failures[0] + ","
+
+
+def test_the_table_counts_and_the_failures_say_how_to_see_them_again(tmp_path, report):
+    report.count("a", None, times=3)
+    report.count("a", "no; command: x")
+    report.row("b").notes.append("not allowed here")
+    assert not report.passed
+    report.write(tmp_path, {"commit": "c"})
+    text = (tmp_path / "drill.md").read_text()
+    assert "| a      |          4 |                 3 |" in text
+    assert "| b      |  not tried |                 0 | not allowed here |" in text
+    assert "- a: no; command: x" in text
+    rows = json.loads((tmp_path / "drill.json").read_text())["rows"]
+    assert (rows["a"]["tried"], rows["a"]["good"]) == (4, 3)
