@@ -1,6 +1,6 @@
 """Counts what was tried and what went as it should, and makes the table."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ class Row:
 class Report:
     """The rows of the drill; a row that was not tried at all says so and is no failure."""
 
-    def __init__(self, say: Any) -> None:
+    def __init__(self, say: Callable[[str], None]) -> None:
         self.rows: dict[str, Row] = {}
         self._say = say
 

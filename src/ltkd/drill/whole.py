@@ -27,8 +27,8 @@ EPOCHS = 5
 def drill(folder: Path, *, kills: int, inputs: int | None, seed: int, jobs: int, say: Callable[[str], None]) -> Report:
     """Carries it out, `jobs` parts at a time; what `folder` had is removed first.
 
-    kills: at least so many, a fifth of them of tables, spread over the phases. inputs: the first so many bad ones, by default all. seed: of
-    the moments of the kills. The table is said and written to drill.md and drill.json in the folder.
+    kills: at least so many, a fifth of them of tables, spread over the phases. inputs: the first so many bad ones, by
+    default all. seed: of the moments of the kills. The table is said, and written to drill.md and drill.json.
     """
     begun = time.monotonic()
     shutil.rmtree(folder, ignore_errors=True)
