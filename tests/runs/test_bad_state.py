@@ -196,6 +196,18 @@ def test_a_log_that_cannot_be_opened_leaves_no_run_that_runs(make_config):
     assert not (directory / "status.json").exists()
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_a_log_on_a_full_disk_is_given_up_and_the_run_goes_on(make_config, capsys, caplog):
+    caplog.set_level("INFO")
+    config = make_config("method=ce", "recipe.epochs=1")
+    files = student_run(config).files
+    files.folder.mkdir(parents=True)
+    files.log.symlink_to("/dev/full")
+    assert run_experiment(config)["accuracy"]["last"]["epoch"] == 1
+    assert "Traceback" not in capsys.readouterr().err
+    assert json.loads(files.status.read_text())["status"] == "finished"
+
+
 def test_weights_from_a_file_are_a_teacher_as_they_are(make_config):
     run_experiment(make_config())
     weights = teacher_run(make_config()).directory / "weights.safetensors"

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import socket
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -159,9 +160,21 @@ def recorded(files: RunFiles, info: dict[str, Any]) -> Iterator[None]:
         handler.close()
 
 
-def _log_file(path: Path) -> logging.FileHandler:
+class LogFile(logging.FileHandler):
+    """A log whose messages are lost on a full disk: the run's own files fail there too, and say so once."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # what is still buffered is tried once more
+            super().close()
+
+
+def _log_file(path: Path) -> LogFile:
     try:
-        handler = logging.FileHandler(path, encoding="utf-8")
+        handler = LogFile(path, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
