@@ -14,7 +14,7 @@ from ltkd.drill.subjects import Subject
 
 FULL = "full disk, then room again"
 NOT_WRITABLE = "outputs that cannot be written"
-FILE_SIZES = (500, 2_000, 20_000, 200_000, 400_000)  # bytes of a file: manifest, settings, metrics, cache, state
+FILE_SIZES = (1_000, 2_000, 20_000, 200_000, 400_000)  # bytes of a file: manifest, settings, metrics, cache, state
 DISK_SIZES = (100, 500, 900, 1_300, 2_000)  # KiB of a small file system
 
 
