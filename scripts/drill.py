@@ -2,7 +2,7 @@
 
     python scripts/drill.py                            100 kills, all bad inputs, disks, crowds: as make drill
     python scripts/drill.py --kills 10 --inputs 10     a short one
-    python scripts/drill.py --seed 1                   other moments
+    python scripts/drill.py --parts disks,crowds       some parts, one after the other; --seed 1: kills at other moments
 
 Runs on a core of a CPU (--jobs 2: on two) below outputs/drill, which is emptied first. A command that was killed is
 begun again until it ends, and its outputs are compared with those of an undisturbed one, bit for bit. The table is
@@ -19,6 +19,9 @@ from ltkd.commands.script import Parser, command, whole_number
 PARSER = Parser(__doc__, takes_settings=False)
 PARSER.add_argument("--kills", type=whole_number, default=100, metavar="N", help="at least (default: 100)")
 PARSER.add_argument("--inputs", type=whole_number, metavar="N", help="the first N bad inputs (default: all)")
+PARSER.add_argument(
+    "--parts", metavar="a,b", help="trainings, tables, inputs, disks, places, pair, crowds (default: all)"
+)
 PARSER.add_argument("--seed", type=int, default=0, metavar="N", help="of the moments of the kills (default: 0)")
 PARSER.add_argument("--jobs", type=whole_number, default=1, metavar="N", help="parts at a time (default: 1)")
 
@@ -36,8 +39,10 @@ def main(options: argparse.Namespace, settings: list[str]) -> int:
         sys.stdout.flush()
 
     folder = Path("outputs").resolve() / "drill"
-    chosen = {"kills": options.kills, "inputs": options.inputs, "seed": options.seed, "jobs": options.jobs}
-    report = drill(folder, **chosen, say=say)
+    parts = None if options.parts is None else options.parts.split(",")
+    report = drill(
+        folder, parts, kills=options.kills, inputs=options.inputs, seed=options.seed, jobs=options.jobs, say=say
+    )
     return 0 if report.passed else 1
 
 

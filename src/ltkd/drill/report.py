@@ -9,6 +9,8 @@ from tabulate import tabulate
 
 from ltkd.files import write_json, write_text
 
+FAILURES = "Failures (one part again: python scripts/drill.py --parts NAME --seed SEED):"
+
 
 @dataclass
 class Row:
@@ -54,7 +56,7 @@ class Report:
         """The table in Markdown, what the drill was run on, and what failed."""
         failures = [f"- {name}: {one}" for name, row in self.rows.items() for one in row.failures]
         circumstances = "; ".join(f"{key} {value}" for key, value in about.items())
-        return "\n".join([self.table(), "", circumstances, *(["", "Failures:", "", *failures] if failures else [])])
+        return "\n".join([self.table(), "", circumstances, *(["", FAILURES, "", *failures] if failures else [])])
 
     def write(self, folder: Path, about: dict[str, Any]) -> None:
         write_text(folder / "drill.md", self.text(about) + "\n")
