@@ -14,10 +14,15 @@ LEFT_OUT = {  # times, a place, and the commit, which changes where somebody wor
 
 
 def contents(root: Path) -> dict[str, str]:
-    """The hash of each file that counts, by its path below `root`, and every file that should not be there."""
+    """The hash of each file that counts, by its path below `root`, and every file that should not be there.
+
+    A cache of logits counts when it is complete: one that is filled on the way lacks what an epoch that was stopped had
+    not stored yet, which is computed when it is needed again.
+    """
     found = {}
     for files in RunFiles.below(root):
-        for path in (files.weights, files.selected, *files.logits.glob("*/*.bin"), *files.logits.glob("*/*.json")):
+        caches = [about.with_name("logits.bin") for about in files.logits.glob("*/about.json") if is_complete(about)]
+        for path in (files.weights, files.selected, *caches):
             if path.exists():
                 found[path] = file_sha256(path)
         for path in (files.metrics, files.retraining.metrics):
@@ -29,6 +34,11 @@ def contents(root: Path) -> dict[str, str]:
         left = [files.checkpoint, files.retraining.checkpoint, files.sessions, *files.folder.rglob(f"*{PARTIAL}")]
         found |= {path: "left behind" for path in left if path.exists()}
     return {str(path.relative_to(root)): value for path, value in found.items()}
+
+
+def is_complete(about: Path) -> bool:
+    """True for a cache of logits that holds those of all views, by its about.json."""
+    return json.loads(about.read_text())["complete"]
 
 
 def differences(expected: dict[str, str], got: dict[str, str]) -> list[str]:

@@ -1,10 +1,10 @@
 """The commands that are killed, and the phase of its life that each is in, read off the files that it has written."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ltkd.drill.same import is_complete
 from ltkd.results.files import RunFiles
 
 TINY = [
@@ -52,7 +52,7 @@ def training(epochs: int) -> Subject:
         teachers, students = RunFiles.below(outputs / "teachers"), RunFiles.below(outputs / "drill")
         if not any(files.result.exists() for files in teachers):
             return phases[0]
-        if not any(_is_complete(path) for files in teachers for path in files.logits.glob("*/about.json")):
+        if not any(is_complete(path) for files in teachers for path in files.logits.glob("*/about.json")):
             return phases[1]
         if any(files.result.exists() for files in students):
             return None
@@ -85,7 +85,3 @@ def statuses(outputs: Path) -> dict[Path, str]:
 def at_work(outputs: Path, before: dict[Path, str]) -> bool:
     """True where a run is under way that was not, or not by this process, when `before` was taken."""
     return any('"running"' in text and before.get(path) != text for path, text in statuses(outputs).items())
-
-
-def _is_complete(about: Path) -> bool:
-    return json.loads(about.read_text())["complete"]
