@@ -1,5 +1,6 @@
-"""Starts several processes on the same runs at once: every run is trained by one of them, with the same bits."""
+"""Starts several processes on the same runs: each run is trained by one of them, with the same bits as alone."""
 
+import signal
 from pathlib import Path
 
 from ltkd.drill.process import Running
@@ -22,8 +23,12 @@ def two_on_one_run(subject: Subject, folder: Path, report: Report) -> None:
     ended = None
     while ended is None and not at_work(outputs, {}):
         ended = first.wait(0.03)
+    if ended is None:
+        first.send(signal.SIGSTOP)  # it keeps its lock however long the second takes to start
     second = Running(subject.command(outputs)).finish()
-    ended = ended or first.finish()
+    if ended is None:
+        first.send(signal.SIGCONT)
+        ended = first.finish()
     wrong = [f"the first: {ended}"] if ended.code != 0 else []
     wrong += [f"the second: {second}"] if second.code != EXIT_BUSY or second.errors else []
     wrong += [f"other than alone: {path}" for path in differences(contents(alone), contents(outputs))]
