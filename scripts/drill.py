@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from ltkd.commands.script import Parser, command, whole_number
+from ltkd.errors import UserError
 
 PARSER = Parser(__doc__, takes_settings=False)
 PARSER.add_argument("--kills", type=whole_number, default=100, metavar="N", help="at least (default: 100)")
@@ -29,6 +30,8 @@ PARSER.add_argument("--jobs", type=whole_number, default=1, metavar="N", help="p
 @command(PARSER)
 def main(options: argparse.Namespace, settings: list[str]) -> int:
     # here: --help needs no torch
+    from filelock import FileLock, Timeout
+
     from ltkd.drill.whole import drill
     from ltkd.loop.interrupt import end_on_signals
 
@@ -40,9 +43,14 @@ def main(options: argparse.Namespace, settings: list[str]) -> int:
 
     folder = Path("outputs").resolve() / "drill"
     parts = None if options.parts is None else options.parts.split(",")
-    report = drill(
-        folder, parts, kills=options.kills, inputs=options.inputs, seed=options.seed, jobs=options.jobs, say=say
-    )
+    folder.parent.mkdir(exist_ok=True)
+    try:
+        with FileLock(folder.with_suffix(".lock"), timeout=0):
+            report = drill(
+                folder, parts, kills=options.kills, inputs=options.inputs, seed=options.seed, jobs=options.jobs, say=say
+            )
+    except Timeout:
+        raise UserError(f"{folder}: another drill is under way there") from None
     return 0 if report.passed else 1
 
 

@@ -64,6 +64,8 @@ class Running:
             program = f"from ltkd.drill.process import _run; _run{arguments!r}"
             self._process = subprocess.Popen([sys.executable, "-c", program], cwd=PROJECT)
         _running.add(self)
+        if _stopped:  # meanwhile
+            self.send(signal.SIGKILL)
 
     def wait(self, seconds: float = LONGEST) -> Ended | None:
         """Returns how it ended; None where it goes on after so many seconds."""
