@@ -6,8 +6,8 @@
     python scripts/ledger.py --check                            exit code 1 where a page and the ledger differ
 
 A table stands in a page between <!-- table:NAME --> and <!-- end -->; <!-- table:NAME differences --> adds the
-differences to the best baseline with their intervals, <!-- table:NAME logit_adjusted --> has what that correction after
-training makes of the same runs.
+differences to the best baseline with their intervals, <!-- table:NAME brief --> has the rows that have run and a
+legend, <!-- table:NAME logit_adjusted --> has what that correction after training makes of the same runs.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The README's instructions for a new method and a new data set, followed to the letter in a copy of the project."""
+"""The page's instructions for a new method and a new data set, followed to the letter in a copy of the project."""
 
 import json
 import re
@@ -19,14 +19,16 @@ COMMAND = re.compile(r"^ {4}python src/train\.py (.*)$", re.MULTILINE)
 
 
 def section(title):
-    """The files {path: text} and the overrides of the command that a section of the README names."""
-    (text,) = re.findall(rf"^## {title}\n(.*?)^## ", (PROJECT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    """The files {path: text} and the overrides of the command that a section of the page names."""
+    (text,) = re.findall(
+        rf"^## {title}\n(.*?)^## ", f"{(PROJECT / 'docs' / 'adding.md').read_text()}\n## ", re.MULTILINE | re.DOTALL
+    )
     (command,) = COMMAND.findall(text)
     return dict(BLOCK.findall(text)), shlex.split(command, comments=True)
 
 
 def write_images(folder):
-    """Digits as the README's data set has them: 32x32 and RGB."""
+    """Digits as the page's data set has them: 32x32 and RGB."""
     digits = load_source("digits", folder)
     folder.mkdir(parents=True)
     for part in ("train", "test"):
@@ -42,9 +44,9 @@ def copy(tmp_path):
     return tmp_path
 
 
-def test_the_readmes_method_and_data_set_train(copy):
-    method, of_method = section("Adding a method")
-    dataset, of_dataset = section("Adding a data set")
+def test_the_pages_method_and_data_set_train(copy):
+    method, of_method = section("A method")
+    dataset, of_dataset = section("A data set")
     assert method.keys() == {"src/ltkd/methods/logit_mse.py", "conf/method/logit_mse.yaml"}
     assert dataset.keys() == {"src/ltkd/data/my_images.py", "conf/dataset/my_images.yaml"}
     for path, text in (method | dataset).items():

@@ -43,3 +43,8 @@ def one_or_list(heading: str, messages: Sequence[str]) -> str:
     if len(messages) == 1:
         return f"{heading} {messages[0]}"
     return "\n".join([heading, *(f"  {message}" for message in messages)])
+
+
+def printable(name: object) -> str:
+    """A file's or class's name for a message of one line: line breaks and what is no text are written as escapes."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in str(name))

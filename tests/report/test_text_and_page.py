@@ -77,12 +77,13 @@ def test_csv_has_the_unrounded_figures(report):
     assert (rows["KD"]["all published"], rows["paper"]["all"], rows["KD"]["all difference"]) == ("51", "", "")
 
 
-def test_post_hoc_corrections_have_a_table_of_their_own(finished, make_table, make_runs):
+def test_post_hoc_corrections_stand_beside_the_raw_accuracies(finished, make_table, make_runs):
     table, runs = finished
     text = markdown(make_report(table, entries_of(runs)))
     assert text.count("adjusted post hoc") == 1
+    assert re.search(r" tau +\| +all \| +all, corrected \| +head \| +head, corrected \|", text)
     assert "tau-normalised" not in text  # no run has it
-    assert re.search(r"\| KD +\| +3 \| +1 \(default\) \| 59\.00 ± 2\.65 \|", text)
+    assert re.search(r"\| KD +\| +3 \| +1 \(default\) \| 52\.00 ± 2\.65 \| +59\.00 ± 2\.65 \|", text)
     assert re.search(r"\| LTKD 100% +\| +3 \| 1 \(default; second, after method=ltkd\) \|", text)
     rows = {
         row["method"]: row for row in csv.DictReader(io.StringIO(comma_separated(make_report(table, entries_of(runs)))))
@@ -97,6 +98,18 @@ def test_post_hoc_corrections_have_a_table_of_their_own(finished, make_table, ma
     corrected = make_table(TABLE + "accuracy: logit_adjusted\n")
     with pytest.raises(UserError, match=r'tau: "validation" and "1.0 \(default\)"'):
         make_report(corrected, entries_of(make_runs(corrected)))
+
+
+def test_a_table_compares_by_an_accuracy_that_corrects_each_row_once(make_table, finished, make_runs):
+    """LTKD, which its training corrects, is compared as it is with KD and CE, whose logits are adjusted."""
+    once = make_table(TABLE + "accuracy: corrected_once\n")
+    report = make_report(once, entries_of(make_runs(once)))
+    means = {row.label: row.values["all"].summary.mean for row in report.columns[0].rows if row.values["all"].summary}
+    assert means == pytest.approx({"CE": 48.0, "KD": 59.0, "LTKD 100%": 166 / 3})
+    text = markdown(report)
+    assert "KD (logits adjusted)" in text
+    assert "LTKD 100%† (by method=ltkd)" in text
+    assert "corrected once for the class counts" in text
 
 
 def test_latex_escapes_and_marks_the_best_student(report):

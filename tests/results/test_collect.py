@@ -2,11 +2,12 @@
 
 import json
 import math
+import re
 
 import pytest
 
 from ltkd.results.collect import collect, comma_separated, markdown, summary_rows
-from ltkd.results.read import SCHEMA_VERSION
+from ltkd.results.read import SCHEMA_VERSION, run_table
 
 
 def write_run(folder, method, seed, accuracy, *, cell=None, tail=5.0, teacher_seed=0, **settings):
@@ -239,7 +240,22 @@ def test_a_second_correction_is_marked(tmp_path):
     cells = collect([tmp_path]).cells
     shown = {row["method"]: row["settings"] for row in summary_rows(cells, "logit_adjusted")}
     assert shown == {"kd": "", "bkd": "(second correction, after method=bkd)"}
+    shown = {row["method"]: row["settings"] for row in summary_rows(cells, "corrected_once")}
+    assert shown == {"kd": "(logits adjusted)", "bkd": "(corrected by method=bkd)"}
     assert not any(row["settings"] for row in summary_rows(cells, "last"))
+
+
+def test_a_run_s_own_table_says_what_is_corrected(tmp_path):
+    tables = []
+    for method in ("kd", "bkd"):
+        result = json.loads((write_run(tmp_path, method, 0, 40.0) / "result.json").read_text())
+        corrected = {"tau": 1.0, "chosen_by": "default", "test": result["accuracy"]["last"] | {"all": 44.0}}
+        facts = {"groups": [0, 1, 2], "class_counts": [9, 5, 1], "teacher_result": None, "directory": "there"}
+        tables.append(run_table(result | facts | {"post_hoc": {"logit_adjusted": corrected}}))
+    kd, bkd = tables
+    assert re.search(r"\| student small, logits adjusted \(tau 1, default\) +\| kd +\| 44\.00", kd)
+    assert re.search(r"\| student small, corrected by method=bkd +\| bkd +\| 40\.00", bkd)
+    assert "adjusted" not in bkd  # a second correction is no headline
 
 
 def change(directory, /, **changes):

@@ -44,7 +44,10 @@ def find_images(places: Iterable[str]) -> list[Path]:
                 raise UserError(f"{place}: no images in it (files that end in {', '.join(ENDINGS)})")
             found += below
         elif place.suffix == ".txt" and place.is_file():
-            lines = place.read_text(encoding="utf-8").splitlines()
+            try:
+                lines = place.read_text(encoding="utf-8-sig").split("\n")
+            except (OSError, UnicodeDecodeError) as error:
+                raise UserError(f"{place}: cannot be read as a list of paths in UTF-8 ({error})") from error
             found += [place.parent / line.strip() for line in lines if line.strip()]
         elif place.is_file():
             found.append(place)

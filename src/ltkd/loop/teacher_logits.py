@@ -226,7 +226,8 @@ def use_cache(
         return
     fingerprint, ignores_neighbours = logits.probe()
     if not ignores_neighbours:
-        logger.info("%s: computed anew in every epoch (its logits of an image depend on the batch around it)", label)
+        reason = "its logits of an image depend on the batch around it"
+        logger.warning("%s: no cache, computed anew in every epoch (%s)", label, reason)
         return
     about = about | {"batch": logits.batch_size, "probe": fingerprint}
     try:

@@ -145,7 +145,7 @@ class Trainer:
         if not all(map(math.isfinite, terms.values())):
             names, step = self.step.totals.first_broken(terms)
             broken = f"loss term {' and '.join(map(repr, names))} became {terms[names[0]]} at step {step + 1}"
-        elif weights and not torch.stack([parameter.isfinite().all() for parameter in t.model.parameters()]).all():
+        elif weights and not torch.nn.utils.get_total_norm(t.model.parameters(), math.inf).isfinite():
             broken = "the weights became infinite or nan"
         if broken is not None:
             raise UserError(

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ltkd.losses.pooling import average_pool
 from ltkd.losses.precision import full_precision
 
 
@@ -15,7 +16,7 @@ def to_common_size(student_map: Tensor, teacher_map: Tensor) -> tuple[Tensor, Te
     """Both maps at the size of the smaller one: the larger is adaptive-average-pooled."""
     size = (min(student_map.shape[2], teacher_map.shape[2]), min(student_map.shape[3], teacher_map.shape[3]))
     student_map, teacher_map = (
-        one if one.shape[2:] == size else F.adaptive_avg_pool2d(one, size) for one in (student_map, teacher_map)
+        one if one.shape[2:] == size else average_pool(one, size) for one in (student_map, teacher_map)
     )
     return student_map, teacher_map
 
@@ -144,4 +145,4 @@ def class_attention(
 
 def _class_activation(feature_map: Tensor, classifier: Tensor, resolution: int) -> Tensor:
     """[B, classes, resolution^2]. Pooled before the classifier, which is linear: the same, on fewer positions."""
-    return classifier @ F.adaptive_avg_pool2d(feature_map, resolution).flatten(2)
+    return classifier @ average_pool(feature_map, resolution).flatten(2)

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ltkd.losses.pooling import average_pool
 from ltkd.losses.precision import full_precision
 
 
@@ -22,7 +23,7 @@ def hcl(student_map: Tensor, teacher_map: Tensor) -> Tensor:
         if size < student_map.shape[2]:
             weight /= 2
             weights += weight
-            pooled = (F.adaptive_avg_pool2d(one, size) for one in (student_map, teacher_map))
+            pooled = (average_pool(one, size) for one in (student_map, teacher_map))
             total = total + weight * F.mse_loss(*pooled)
     return total / weights
 

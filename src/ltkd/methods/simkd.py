@@ -5,11 +5,11 @@ from typing import Annotated
 
 from annotated_types import Ge
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ltkd import losses
 from ltkd.data.batch import Batch
 from ltkd.errors import UserError
+from ltkd.losses.pooling import average_pool
 from ltkd.methods.base import Method, MethodContext, Needs, register
 from ltkd.methods.network_features import check_classifier_on_last_map, check_stages
 from ltkd.models.output import ModelOutput
@@ -102,7 +102,7 @@ class ReusedClassifier(nn.Module):
         stages = self.backbone(images, features=True).stages
         last = stages[-1]
         size = min(last.shape[2], self.largest_map[0]), min(last.shape[3], self.largest_map[1])
-        projected = self.projector(last if last.shape[2:] == size else F.adaptive_avg_pool2d(last, size))
+        projected = self.projector(last if last.shape[2:] == size else average_pool(last, size))
         embedding = projected.mean(dim=(2, 3))
         logits = self.classifier(embedding)
         return ModelOutput(logits, [*stages[:-1], projected] if features else None, None, embedding)

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from ltkd.errors import UserError
@@ -19,6 +18,8 @@ def check_predictions(logits: Tensor, labels: Tensor, class_names: Sequence[str]
     chance is what lies within two standard errors above 1 / C. Another order is suspected where a permutation of the
     columns, the best of all, has at least twice the accuracy and is well above chance itself.
     """
+    from scipy.optimize import linear_sum_assignment  # here: a slow import that few runs need
+
     num_classes = logits.shape[1]
     pairs = labels.cpu() * num_classes + logits.argmax(dim=1).cpu()
     confusion = torch.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes).double().numpy()

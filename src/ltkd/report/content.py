@@ -47,10 +47,11 @@ class CellValue:
 
 @dataclass(frozen=True)
 class Corrected:
-    """The accuracies of a row's networks after a correction of their logits."""
+    """The accuracies of a row's networks before and after a correction of their logits."""
 
     taus: list[tuple[float, str]]  # value and what chose it: setting, validation, default
-    summaries: dict[str, Summary | None]  # "all" and the groups
+    raw: dict[str, Summary | None]  # "all" and the groups
+    summaries: dict[str, Summary | None]  # the same, corrected
     after: str | None  # setting that had evened the classes out before: this is their second correction
 
 
@@ -215,19 +216,23 @@ def _corrected(entries: list[Entry], value_names: list[str], table: Table) -> di
     for kind in POST_HOC:
         found = [correction(entry.result, kind) for entry in entries]
         if found and all(found):
-            names = {name: None if name == ALL else name for name in value_names}
-            values = {
-                name: {
-                    entry.pair: value for entry in entries if (value := accuracy(entry.result, kind, group)) is not None
-                }
-                for name, group in names.items()
-            }
             corrected[kind] = Corrected(
                 sorted({(one["tau"], one["chosen_by"]) for one in found}),
-                {name: summarize(independent(one, table)) for name, one in values.items()},
+                _summaries(entries, "last", value_names, table),
+                _summaries(entries, kind, value_names, table),
                 evened_out_by(entries[0].result["identity"]),
             )
     return corrected
+
+
+def _summaries(entries: list[Entry], kind: str, value_names: list[str], table: Table) -> dict[str, Summary | None]:
+    """Summarises accuracies of a kind, over all classes and in the groups."""
+    summaries = {}
+    for name in value_names:
+        found = {entry.pair: accuracy(entry.result, kind, None if name == ALL else name) for entry in entries}
+        values = {pair: value for pair, value in found.items() if value is not None}
+        summaries[name] = summarize(independent(values, table))
+    return summaries
 
 
 def _teachers(

@@ -9,7 +9,7 @@ from typing import Any
 from ltkd.config.identity import without_seeds
 from ltkd.errors import UserError
 from ltkd.report.curves import read_metrics
-from ltkd.results.read import POST_HOC, correction, flatten, how_it_ended
+from ltkd.results.read import CORRECTED, correction, flatten, how_it_ended
 from ltkd.results.teachers import conflicting_teachers
 from ltkd.tables.table import Cell, Table, TableRun
 
@@ -103,7 +103,7 @@ def _comparable(result: dict[str, Any], table: Table) -> dict[str, Any]:
 
 def _tau_of(result: dict[str, Any], table: Table) -> str | None:
     """Names the correction of the table's accuracy, if there is one. All taus that validation images chose are one."""
-    if table.accuracy not in POST_HOC or not (corrected := correction(result, table.accuracy)):
+    if table.accuracy not in CORRECTED or not (corrected := correction(result, table.accuracy)):
         return None
     chosen_by = corrected["chosen_by"]
     return chosen_by if chosen_by == "validation" else f"{corrected['tau']} ({chosen_by})"

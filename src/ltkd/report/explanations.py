@@ -8,8 +8,13 @@ from ltkd.results.read import KINDS, NOT_AVAILABLE
 
 def explanations(report: Report) -> list[str]:
     """Explains the numbers to a reader, a paragraph each."""
-    table = report.table
-    kind = sentence(KINDS[table.accuracy]).removesuffix(".")
+    notes = [report.table.notes] if report.table.notes else []
+    return [*legend(report), *about_differences(report), *named_sources(report), *notes]
+
+
+def legend(report: Report) -> list[str]:
+    """Says what the numbers are and what the marks beside them mean."""
+    kind = sentence(KINDS[report.table.accuracy]).removesuffix(".")
     lines = [f"{kind}; mean ± sample standard deviation {averaged_over(report)}."]
     if any(one.summary is None for column in report.columns for row in column.rows for one in row.values.values()):
         lines.append(f"{NOT_AVAILABLE}: no run has that value.")
@@ -18,9 +23,21 @@ def explanations(report: Report) -> list[str]:
         lines.append(f"Trained on the images of the validation split too, unlike the other rows: {learned}.")
     found = {row.fidelity for row in rows}
     lines += [f"{mark} {kind}: {FIDELITY[kind]}." for kind, mark in FIDELITY_MARKS.items() if kind in found]
-    lines += about_differences(report)
-    lines += [f"[{number}] {source}" for number, source in enumerate(report.sources, 1)]
-    return [*lines, *([table.notes] if table.notes else [])]
+    return lines
+
+
+def about_correction(report: Report, kind: str) -> str:
+    """Says what stands side by side in a table of raw and corrected accuracies."""
+    raw, corrected = KINDS["last"], KINDS[kind].removeprefix("accuracy on the test part, last epoch, ")
+    return sentence(
+        f"{raw}; corrected: the same networks, {corrected.removesuffix(', in %')}; mean ± sample standard deviation "
+        f"{averaged_over(report)}"
+    )
+
+
+def named_sources(report: Report) -> list[str]:
+    """Names where published values come from, by their numbers."""
+    return [f"[{number}] {source}" for number, source in enumerate(report.sources, 1)]
 
 
 def averaged_over(report: Report) -> str:

@@ -2,9 +2,9 @@
 
 outputs/ledger.jsonl has one line per run, however many tables show it: its result.json, less what no table needs, and
 in "tables" those that it was recorded for. In a page a table stands between `<!-- table:NAME -->` and `<!-- end -->`:
-`<!-- table:NAME differences -->` for the differences to the best baseline as well, `<!-- table:NAME logit_adjusted -->`
-for what that correction after training makes of the same runs. `python scripts/ledger.py --write` writes what is
-between.
+`<!-- table:NAME differences -->` for the differences to the best baseline as well, `<!-- table:NAME brief -->` for the
+rows that have run and a legend, `<!-- table:NAME logit_adjusted -->` for what that correction after training makes of
+the same runs. `python scripts/ledger.py --write` writes what is between.
 """
 
 import functools
@@ -18,7 +18,7 @@ from ltkd.errors import UserError
 from ltkd.files import write_text
 from ltkd.report.content import Report, make_report
 from ltkd.report.entries import Entry, entries_of
-from ltkd.report.markdown import readme_correction, readme_table
+from ltkd.report.markdown import brief_table, readme_correction, readme_table
 from ltkd.results.read import POST_HOC, check_version
 from ltkd.tables.file import load_table
 from ltkd.tables.table import Table, TableRun, compose_runs
@@ -27,7 +27,7 @@ PROJECT = Path(__file__).resolve().parents[3]
 LEDGER = PROJECT / "outputs" / "ledger.jsonl"
 PAGES = (PROJECT / "README.md", PROJECT / "docs" / "results.md")  # those with tables
 MARKED = re.compile(r"(<!-- table:(\S+?)(?: (\w+))? -->\n)(.*?)(<!-- end -->)", re.DOTALL)
-SHOWN = ("differences", *POST_HOC)  # what may stand beside the name
+SHOWN = ("differences", "brief", *POST_HOC)  # what may stand beside the name
 OPENING = "<!-- table:"
 
 KEPT = (
@@ -133,7 +133,10 @@ def with_tables(text: str, ledger: Path = LEDGER) -> str:
         if shown not in (None, *SHOWN):
             raise UserError(f"table {name}: {shown!r} beside its name; known: {', '.join(SHOWN)}")
         report = report_of(name)
-        text = readme_correction(report, shown) if shown in POST_HOC else readme_table(report, differences=bool(shown))
+        if shown in POST_HOC:
+            text = readme_correction(report, shown)
+        else:
+            text = brief_table(report) if shown == "brief" else readme_table(report, differences=bool(shown))
         return f"{opening}{text}\n{end}"
 
     if len(MARKED.findall(text)) < text.count(OPENING):

@@ -1,12 +1,20 @@
 """A report as Markdown, and its tables for README and docs."""
 
+from dataclasses import replace
+
 from tabulate import tabulate
 
 from ltkd.errors import UserError
 from ltkd.report.content import Report
-from ltkd.report.explanations import about_differences, about_overview, averaged_over, explanations, sentence
+from ltkd.report.explanations import (
+    about_correction,
+    about_differences,
+    about_overview,
+    explanations,
+    legend,
+    named_sources,
+)
 from ltkd.report.text_tables import TextTable, corrected_tables, difference_table, main_table, overview_table
-from ltkd.results.read import KINDS
 
 
 def markdown(report: Report) -> str:
@@ -23,7 +31,7 @@ def markdown(report: Report) -> str:
             blocks.append(_github(differences))
         blocks += explanations(report) if index == 0 else []
         for kind, table in corrected_tables(report, column).items():
-            blocks += [sentence(KINDS[kind]), _github(table)]
+            blocks += [about_correction(report, kind), _github(table)]
     if report.missing:
         blocks += ["## Missing", _markdown_list(report.missing)]
     return "\n\n".join(blocks) + "\n"
@@ -47,17 +55,28 @@ def readme_table(report: Report, *, differences: bool) -> str:
     return "\n\n".join([*blocks, *texts, *missing, f"{command} ({place})"])
 
 
+def brief_table(report: Report) -> str:
+    """The rows that have run, and their legend, for a page that names another with the whole table."""
+    finished = [replace(column, rows=[row for row in column.rows if row.n]) for column in report.columns]
+    report = replace(report, columns=finished)
+    tables = []
+    for column in report.columns:
+        tables += [f"**{column.label}**"] * (len(report.columns) > 1)
+        tables.append(_github(main_table(report, column)))
+    missing = [f"Missing runs: {len(report.missing)}."] if report.missing else []
+    sources = [f"{source}." for source in named_sources(report)]
+    return "\n\n".join([*tables, " ".join([*legend(report), *sources, *missing])])
+
+
 def readme_correction(report: Report, kind: str) -> str:
-    """The runs of `readme_table` after a correction of their logits; UserError where no run has it."""
-    if kind == report.table.accuracy:
-        raise UserError(f"table {report.table.name}: its own accuracy is {kind}; leave that out beside its name")
+    """The runs of `readme_table`, raw and corrected; UserError where no run has the correction."""
     blocks = []
     for column in report.columns:
         table = corrected_tables(report, column).get(kind)
         blocks += [] if table is None else [f"**{column.label}**"] * bool(column.label) + [_github(table)]
     if not blocks:
         raise UserError(f"table {report.table.name}: none of its runs has {kind} accuracies")
-    return "\n\n".join([*blocks, sentence(f"{KINDS[kind]}; mean ± sample standard deviation {averaged_over(report)}")])
+    return "\n\n".join([*blocks, about_correction(report, kind)])
 
 
 def _github(table: TextTable) -> str:

@@ -5,9 +5,8 @@ from html import escape
 
 from ltkd.report.content import Column, Report
 from ltkd.report.drawing import Picture
-from ltkd.report.explanations import about_overview, explanations, sentence
+from ltkd.report.explanations import about_correction, about_overview, explanations
 from ltkd.report.text_tables import TextTable, corrected_tables, difference_table, main_table, overview_table
-from ltkd.results.read import KINDS
 
 STYLE = """
 :root { color-scheme: light; }
@@ -87,7 +86,9 @@ def _corrections(report: Report, column: Column) -> list[str]:
     if not tables:
         return []
     blocks = [
-        block for kind, table in tables.items() for block in (table_html(table), note_html(sentence(KINDS[kind])))
+        block
+        for kind, table in tables.items()
+        for block in (table_html(table), note_html(about_correction(report, kind)))
     ]
     return ["<h3>Corrected after training</h3>", *blocks]
 

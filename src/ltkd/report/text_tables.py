@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ltkd.report.content import ALL, CellValue, Column, Corrected, Report, Row
+from ltkd.results.corrections import evened_out_by
 from ltkd.results.read import NOT_AVAILABLE, POST_HOC, cell_text
 from ltkd.results.statistics import Summary
 from ltkd.tables.table import TEACHER
@@ -44,12 +45,15 @@ def main_table(report: Report, column: Column) -> TextTable:
 
 
 def _names(row: Row, accuracy: str = "") -> list[str]:
-    """The row's labels; the first has the mark of its method's fidelity, and says of a corrected `accuracy` where that
-    is the second correction."""
+    """The row's labels; the first has the mark of its method's fidelity, and says of a corrected `accuracy` what
+    corrected it, or where that is the second correction."""
     first, *others = row.names.values()
     first += FIDELITY_MARKS.get(row.fidelity, "")
     if accuracy in row.corrected and (after := row.corrected[accuracy].after):
         first += f" (second correction, after {after})"
+    if accuracy == "corrected_once" and row.entries:
+        by = evened_out_by(row.entries[0].result["identity"])
+        first += f" ({'by ' + by if by else 'logits adjusted'})"
     return [name or NOTHING for name in (first, *others)]
 
 
@@ -61,23 +65,32 @@ def _counts(report: Report, row: Row | None = None) -> list[str]:
 
 
 def corrected_tables(report: Report, column: Column) -> dict[str, TextTable]:
-    """Returns for each post-hoc correction the rows that have it; tau is a range where runs chose different ones."""
+    """Returns for each post-hoc correction the rows that have it, as they are and corrected, side by side.
+
+    tau is a range where runs chose different ones.
+    """
     axes, tables = list(report.table.rows), {}
     for kind in POST_HOC:
         rows = [row for row in column.rows if kind in row.corrected]
-        if rows and kind != report.table.accuracy:
+        if rows:
             body = [
                 [
                     *(row.names[axis] or NOTHING for axis in axes),
                     *_counts(report, row),
                     _tau(row.corrected[kind]),
-                    *(_mean(row.corrected[kind].summaries[name]) for name in column.value_names),
+                    *_raw_and_corrected(row.corrected[kind], column),
                 ]
                 for row in rows
             ]
-            headers = [*axes, *_counts(report), "tau", *column.value_names]
+            values = [text for name in column.value_names for text in (name, f"{name}, corrected")]
+            headers = [*axes, *_counts(report), "tau", *values]
             tables[kind] = TextTable(headers, body, [row.role for row in rows], len(axes))
     return tables
+
+
+def _raw_and_corrected(corrected: Corrected, column: Column) -> list[str]:
+    pairs = ((corrected.raw[name], corrected.summaries[name]) for name in column.value_names)
+    return [_mean(one) for pair in pairs for one in pair]
 
 
 def _tau(corrected: Corrected) -> str:

@@ -21,6 +21,7 @@ from ltkd.results.corrections import evened_out_by
 from ltkd.results.files import RunFiles
 from ltkd.results.naming import DEFAULT, common_note, differences, of_method, outside_of_method, shown
 from ltkd.results.read import (
+    CORRECTED,
     KINDS,
     MEAN,
     POST_HOC,
@@ -290,10 +291,13 @@ def summary_rows(cells: list[SeedGroup], kind: str) -> list[dict[str, Any]]:
 
 
 def _settings_of(cell: SeedGroup, kind: str) -> str:
-    """The cell's settings, with marks where a correction is the second one or validation images were trained on."""
-    by = evened_out_by(cell.identity) if kind in POST_HOC else None
-    second = f"(second correction, after {by})" if by else ""
-    return " ".join(filter(None, [cell.settings, second, LEARNED_FROM_VALIDATION * cell.learned_from_validation]))
+    """The cell's settings, with marks of what corrected it, and where validation images were trained on."""
+    by, how = evened_out_by(cell.identity), ""
+    if kind == "corrected_once":
+        how = f"(corrected by {by})" if by else "(logits adjusted)"
+    elif kind in POST_HOC and by:
+        how = f"(second correction, after {by})"
+    return " ".join(filter(None, [cell.settings, how, LEARNED_FROM_VALIDATION * cell.learned_from_validation]))
 
 
 def _by_tau(cell: SeedGroup, kind: str) -> list[SeedGroup]:
@@ -301,7 +305,7 @@ def _by_tau(cell: SeedGroup, kind: str) -> list[SeedGroup]:
 
     Where validation images chose it, the choice is the correction, whatever tau it led to.
     """
-    if kind not in POST_HOC:
+    if kind not in CORRECTED:
         return [cell]
     parts = defaultdict(list)
     for run in cell.runs:

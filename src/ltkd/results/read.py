@@ -8,6 +8,7 @@ from tabulate import tabulate
 
 from ltkd.errors import UserError
 from ltkd.files import read_json
+from ltkd.results.corrections import evened_out_by
 from ltkd.results.result import Attacked, Corrected, Evaluated, Result, TeacherResult, UnderAttack
 
 KINDS = {
@@ -16,9 +17,12 @@ KINDS = {
     "selected": "accuracy on the test part in the epoch that the validation split selects, in %",
     "logit_adjusted": "accuracy on the test part, last epoch, logits adjusted post hoc (arXiv 2007.07314), in %",
     "tau_normalized": "accuracy on the test part, last epoch, classifier tau-normalised (arXiv 1910.09217), in %",
+    "corrected_once": "accuracy on the test part, last epoch, each network corrected once for the class counts: by its "
+    "training or, where that left the imbalance, by adjusting its logits post hoc (arXiv 2007.07314), in %",
     "best": "BEST epoch ON THE TEST PART, in %: only for comparison with papers that report it",
 }
 POST_HOC = ("logit_adjusted", "tau_normalized")  # kinds that correct the finished network
+CORRECTED = (*POST_HOC, "corrected_once")  # those of which some networks are corrected
 NOT_AVAILABLE = "n/a"
 MEAN = "mean per class"  # beside the accuracy per image, on images that are not balanced
 SCHEMA_VERSION = 1  # of result.json; raised when a key changes its meaning or goes
@@ -26,6 +30,8 @@ SCHEMA_VERSION = 1  # of result.json; raised when a key changes its meaning or g
 
 def accuracy_record(run: Result | TeacherResult, kind: str) -> Evaluated | None:
     """Returns the accuracies of that kind (KINDS) in a result; None where it has none."""
+    if kind == "corrected_once":
+        kind = "last" if evened_out_by(run["identity"]) else "logit_adjusted"
     if kind in POST_HOC:
         corrected = correction(run, kind)
         return corrected and corrected["test"]
@@ -33,7 +39,9 @@ def accuracy_record(run: Result | TeacherResult, kind: str) -> Evaluated | None:
 
 
 def correction(run: Result | TeacherResult, kind: str) -> Corrected | None:
-    """Returns a correction after training (POST_HOC): tau, chosen_by, test; None where the run has none."""
+    """Returns a correction after training (CORRECTED): tau, chosen_by, test; None where the run has none."""
+    if kind == "corrected_once":
+        kind = "" if evened_out_by(run["identity"]) else "logit_adjusted"
     return (run.get("post_hoc") or {}).get(kind)
 
 
@@ -104,7 +112,10 @@ def run_table(result: Result) -> str:
     groups = result["group_names"]
     attacked = result.get("robustness") or {}
     networks = {"teacher": result["teacher_result"], "student": result}
-    records = {role: _records(one, attacked.get(role)) for role, one in networks.items() if one is not None}
+    identities = {"teacher": result["identity"]["teacher"], "student": result["identity"]}
+    records = {
+        role: _records(one, identities[role], attacked.get(role)) for role, one in networks.items() if one is not None
+    }
     mean = [MEAN] * any(is_unbalanced(record) for of_one in records.values() for record in of_one.values())
     rows = []
     for role, of_one in records.items():
@@ -119,10 +130,15 @@ def run_table(result: Result) -> str:
     return f"\n{table}\n\nresult: {result['directory']}"
 
 
-def _records(result: Result | TeacherResult, attacked: UnderAttack | None) -> dict[str, Evaluated | Attacked]:
-    """Returns the accuracies that there are: on the test part, before a second stage, on validation, under attack."""
-    last, before = result["accuracy"]["last"], result.get("before_retraining")
-    records = {"": last} | ({", before retraining": before["last"]} if before else {})
+def _records(
+    result: Result | TeacherResult, identity: dict[str, Any], attacked: UnderAttack | None
+) -> dict[str, Evaluated | Attacked]:
+    """Returns the accuracies that there are: on the test part, before a second stage, corrected after a training that
+    left the imbalance, on validation, under attack."""
+    last, before, by = result["accuracy"]["last"], result.get("before_retraining"), evened_out_by(identity)
+    records = {f", corrected by {by}" if by else "": last} | ({", before retraining": before["last"]} if before else {})
+    if not by and (corrected := correction(result, "logit_adjusted")):
+        records[f", logits adjusted (tau {corrected['tau']:g}, {corrected['chosen_by']})"] = corrected["test"]
     records |= {", on validation": last["validation"]} if "validation" in last else {}
     return records | {f", under {kind.upper()}": attacked[kind] for kind in ("fgsm", "pgd") if attacked}
 
