@@ -69,8 +69,8 @@ def test_a_fault_in_the_answer_to_a_kill_is_found(fault, said, tmp_path, report,
     ("code", "lines", "said"),
     [
         ("2", "1", None),
-        ("1", "1", "exit code 1,"),
-        ("0", "1", "exit code 0,"),
+        ("1", "1", "input: exit code 1;"),
+        ("0", "1", "input: exit code 0;"),
         ("2", "0", "0 lines on standard error"),
         ("2", "2", "2 lines on standard error"),
         ("writes", "1", "wrote weights.safetensors"),
@@ -81,7 +81,7 @@ def test_a_fault_in_the_answer_to_bad_input_is_found(code, lines, said, tmp_path
     misuse.misuse(tmp_path, {"input": [STAND_IN, "refuses", code, lines]}, report)
     row = report.rows["bad input"]
     assert row.tried == 1
-    assert row.failures == [] if said is None else said in row.failures[0] + ","
+    assert row.failures == [] if said is None else said in row.failures[0]
 
 
 def test_the_table_counts_and_the_failures_say_how_to_see_them_again(tmp_path, report):
