@@ -27,7 +27,7 @@ test: $(READY)  ## all tests, one process a core; ARGS="..." are pytest's
 test-cuda: $(READY)  ## the tests that need an NVIDIA GPU, which `make test` skips without one
 	$(BIN)/python -m pytest -m cuda $(ARGS)
 
-drill: $(READY)  ## kills, bad inputs, full disks, crowds on the embedded digits (a core for half an hour); ARGS="--kills 10"
+drill: $(READY)  ## kills, bad inputs, full disks, crowds, on the embedded digits: docs/reliability.md; ARGS="--kills 10"
 	$(BIN)/python scripts/drill.py $(ARGS)
 
 lint: $(READY)  ## ruff: rules and format; mypy: names, attributes and arguments
