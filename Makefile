@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint clean
+.PHONY: help setup train test test-cuda drill lint clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -26,6 +26,9 @@ test: $(READY)  ## all tests, one process a core; ARGS="..." are pytest's
 
 test-cuda: $(READY)  ## the tests that need an NVIDIA GPU, which `make test` skips without one
 	$(BIN)/python -m pytest -m cuda $(ARGS)
+
+drill: $(READY)  ## kills, bad inputs, full disks, crowds, on the embedded digits: docs/reliability.md; ARGS="--kills 10"
+	$(BIN)/python scripts/drill.py $(ARGS)
 
 lint: $(READY)  ## ruff: rules and format; mypy: names, attributes and arguments
 	$(BIN)/ruff check .

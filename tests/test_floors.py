@@ -24,7 +24,7 @@ FLOORS = [  # from the ground up; those of one line do not import each other
     ["tables"],
     ["report"],
     ["deploy"],
-    ["benchmark", "commands"],
+    ["benchmark", "commands", "drill"],
 ]
 HEIGHT = {name: height for height, names in enumerate(FLOORS) for name in names}
 

@@ -1,6 +1,6 @@
 """The one error that the user is meant to read: bad input, bad files, a machine that lacks what was asked for."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 EXIT_BUSY = 75  # of a process that another one was before, at the same run: try again later (sysexits.h, EX_TEMPFAIL)
@@ -36,6 +36,13 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
     close = get_close_matches(key.rpartition(".")[2], known, n=1)
     guess = f" (did you mean {close[0]!r}?)" if close else ""
     return f"{key}: unknown key{guess}; known: {', '.join(known) or 'none'}"
+
+
+def one_or_list(heading: str, messages: Sequence[str]) -> str:
+    """One message in the heading's line; several below it, a line each."""
+    if len(messages) == 1:
+        return f"{heading} {messages[0]}"
+    return "\n".join([heading, *(f"  {message}" for message in messages)])
 
 
 def printable(name: object) -> str:

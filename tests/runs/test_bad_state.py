@@ -19,6 +19,8 @@ from ltkd.results.read import SCHEMA_VERSION
 from ltkd.runs.directory import RunDirectory, RunLocked, locked
 from ltkd.runs.run import run_experiment
 
+from .killing import Kill
+
 
 def test_a_checkpoint_comes_back_as_it_was(tmp_path):
     state = {"tensor": torch.arange(3.0), "nested": {"list": [1, None, "x"]}}
@@ -157,6 +159,26 @@ def test_an_open_directory_keeps_its_status_unless_its_run_is_finished(make_conf
         RunDirectory(run).finished_result()
 
 
+def test_what_comes_after_the_result_is_done_by_the_next_process_where_a_kill_came_between(make_config, monkeypatch):
+    config = make_config("method=ce", "student.retraining={name: crt, epochs: 1}")
+    files = student_run(config).files
+
+    def kill(directory):
+        raise Kill
+
+    with monkeypatch.context() as killed:
+        killed.setattr(RunDirectory, "remove_state", kill)
+        with pytest.raises(Kill):
+            run_experiment(config)
+    # as a kill leaves it, after which nothing is noted
+    write_json(files.status, {"status": "running", "error": None})
+    left = [files.checkpoint, files.retraining.checkpoint, files.sessions]
+    assert all(path.exists() for path in left)
+    run_experiment(config)
+    assert not any(path.exists() for path in left)
+    assert json.loads(files.status.read_text())["status"] == "finished"
+
+
 def test_what_killed_writers_left_goes_from_both_stages(tmp_path):
     left = [tmp_path / ".last.ckpt.0123.partial", tmp_path / "retraining" / ".last.ckpt.0123.partial"]
     left[1].parent.mkdir()
@@ -172,6 +194,18 @@ def test_a_log_that_cannot_be_opened_leaves_no_run_that_runs(make_config):
     with pytest.raises(UserError, match=r"log\.txt: cannot be written"):
         run_experiment(make_config("method=ce"))
     assert not (directory / "status.json").exists()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_a_log_on_a_full_disk_is_given_up_and_the_run_goes_on(make_config, capsys, caplog):
+    caplog.set_level("INFO")
+    config = make_config("method=ce", "recipe.epochs=1")
+    files = student_run(config).files
+    files.folder.mkdir(parents=True)
+    files.log.symlink_to("/dev/full")
+    assert run_experiment(config)["accuracy"]["last"]["epoch"] == 1
+    assert "Traceback" not in capsys.readouterr().err
+    assert json.loads(files.status.read_text())["status"] == "finished"
 
 
 def test_weights_from_a_file_are_a_teacher_as_they_are(make_config):

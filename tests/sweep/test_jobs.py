@@ -32,10 +32,12 @@ def test_every_wrong_job_is_named_and_each_message_once():
         check_jobs([*jobs, ["study=a", "method=kd", "method.temperature=0"], ["study=a", "method=unheard_of"]])
     lines = str(caught.value).splitlines()
     assert lines[0] == "nothing was run:"
-    assert lines[1].startswith("method=ce seed=0 student.name=resnet9 (and 5 more): student.name: ")
+    assert lines[1].startswith("  method=ce seed=0 student.name=resnet9 (and 5 more): student.name: ")
     assert str(caught.value).count("resnet9'") == 1
-    assert any(line.startswith("method=kd method.temperature=0: method.temperature: should be") for line in lines)
+    assert any(line.startswith("  method=kd method.temperature=0: method.temperature: should be") for line in lines)
     assert any("unknown name 'unheard_of'" in line for line in lines)
+    with pytest.raises(UserError, match=r"^nothing was run: method=unheard_of: [^\n]*$"):
+        check_jobs([["method=ce"], ["method=unheard_of"]])
 
 
 def test_a_job_knows_its_run_and_its_teachers():

@@ -23,10 +23,10 @@ logger = logging.getLogger("ltkd")
 def launch(composed: DictConfig) -> None:
     """Check, run, print the table of teacher and student.
 
-    What the user can mend is one message without a traceback, and exit code 2; a run that another process works on is
-    left alone with exit code 75. In a multirun every error is logged when it happens and raised: Hydra goes on with the
-    other jobs and ends with an exit code other than 0. Of several processes that torchrun or srun started, the first
-    alone speaks, and the one that fails first.
+    What the user can mend is one message on standard error without a traceback, and exit code 2; a run that another
+    process works on is left alone with exit code 75. In a multirun every error is logged when it happens and raised:
+    Hydra goes on with the other jobs and ends with an exit code other than 0. Of several processes that torchrun or
+    srun started, the first alone speaks, and the one that fails first.
     """
     ranks = Ranks.from_environment()
     _log_to_console(ranks)
@@ -72,14 +72,17 @@ def _plain(composed: DictConfig) -> dict:
 
 
 def _log_to_console(ranks: Ranks) -> None:
-    """Sends plain messages to standard output, each once: in a multirun Hydra has a handler there.
+    """Sends plain messages to standard output, errors to standard error, and nothing by way of Hydra.
 
     Of several processes the first sends all, the others their errors.
     """
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(logging.Formatter("%(message)s" if ranks.is_first else f"rank {ranks.rank}: %(message)s"))
-    handler.setLevel(logging.INFO if ranks.is_first else logging.ERROR)
+    messages, errors = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)
+    messages.addFilter(lambda record: ranks.is_first and record.levelno < logging.ERROR)
+    messages.setLevel(logging.INFO)
+    errors.setLevel(logging.ERROR)
+    for handler in (messages, errors):
+        handler.setFormatter(logging.Formatter("%(message)s" if ranks.is_first else f"rank {ranks.rank}: %(message)s"))
     logging.getLogger("ltkd").setLevel(logging.DEBUG)  # what is for the log file of a run alone
     root = logging.getLogger()
     root.setLevel(logging.INFO)
-    root.handlers = [handler]
+    root.handlers = [messages, errors]

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import socket
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,6 +69,7 @@ class RunDirectory(RunFiles):
                 stack.enter_context(locked(self, wait=wait))
                 finished = self.finished_result()
                 if finished is not None:
+                    self._finish_up()
                     return finished, self._groups_asked_for
                 stack.enter_context(recorded(self, self.run.names))
                 return None, self._groups_begun_with()
@@ -77,6 +79,19 @@ class RunDirectory(RunFiles):
                 dataset = replace(self.run.config.dataset, groups=groups)
                 self.run = replace(self.run, config=replace(self.run.config, dataset=dataset))
             yield self
+
+    def _finish_up(self) -> None:
+        """Does what comes after the result, where a process was killed before it did."""
+        self.remove_state()
+        with contextlib.suppress(UserError):  # the result counts, whatever becomes of the status
+            if (status := read_json(self.status))["status"] == "running":
+                write_json(self.status, status | {"status": "finished", "error": None})
+
+    def remove_state(self) -> None:
+        """Removes the state to resume from, which has served when the result is there; the weights stay."""
+        for files in (self, self.retraining):
+            files.checkpoint.unlink(missing_ok=True)
+        self.sessions.unlink(missing_ok=True)
 
     def finished_result(self) -> Result | None:
         """Read the result; None where there is none. UserError when it is damaged or of another configuration."""
@@ -186,9 +201,21 @@ def recorded(files: RunFiles, info: dict[str, Any]) -> Iterator[None]:
         handler.close()
 
 
-def _log_file(path: Path) -> logging.FileHandler:
+class LogFile(logging.FileHandler):
+    """A log whose messages are lost on a full disk: the run's own files fail there too, and say so once."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # what is still buffered is tried once more
+            super().close()
+
+
+def _log_file(path: Path) -> LogFile:
     try:
-        handler = logging.FileHandler(path, encoding="utf-8")
+        handler = LogFile(path, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))

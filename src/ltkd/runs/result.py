@@ -69,9 +69,7 @@ def write_result(
         "evaluate_every": config.run.evaluate_every,
     }  # fmt: skip
     write_json(directory.result, result)
-    for files in (directory, directory.retraining):  # the state to resume from has served; the weights stay
-        files.checkpoint.unlink(missing_ok=True)
-    directory.sessions.unlink(missing_ok=True)
+    directory.remove_state()
     return result
 
 

@@ -16,7 +16,7 @@ from ltkd.config.identity import NetworkRun, student_run, teacher_run
 from ltkd.config.load import load_config
 from ltkd.config.overrides import check_grammar
 from ltkd.config.schema import Config
-from ltkd.errors import UserError
+from ltkd.errors import UserError, one_or_list
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ def check_jobs(jobs: Iterable[Sequence[str]]) -> list[Job]:
         except UserError as error:
             errors.setdefault(str(error), []).append(label)
     if errors:
-        lines = (f"{labels[0]}{_and_others(len(labels) - 1)}: {message}" for message, labels in errors.items())
-        raise UserError("\n".join(["nothing was run:", *lines]))
+        lines = [f"{labels[0]}{_and_others(len(labels) - 1)}: {message}" for message, labels in errors.items()]
+        raise UserError(one_or_list("nothing was run:", lines))
     return checked
 
 

@@ -27,7 +27,7 @@ from yaml import YAMLError
 
 from ltkd.config.bind import bind
 from ltkd.config.compose import CONFIGURATION
-from ltkd.errors import UserError, unknown_name
+from ltkd.errors import UserError, one_or_list, unknown_name
 from ltkd.tables.table import ROLE, TEACHER, Table, overrides_of
 
 
@@ -58,7 +58,7 @@ def load_table(name: str | None) -> Table:
         table = Table(**arguments)
         errors += _errors(table, path)
     if errors:
-        raise UserError("\n".join([f"{path}:", *(f"  {line}" for line in errors)]))
+        raise UserError(one_or_list(f"{path}:", errors))
     return table
 
 
