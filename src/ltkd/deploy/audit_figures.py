@@ -60,6 +60,7 @@ def class_frequency(findings: Findings, data: LongTailData) -> Picture:
     ):
         axis.plot(counts, values, linestyle="none", marker=marker, color=colour, alpha=0.75, label=name)
     axis.set_xscale("log")
+    axis.xaxis.set_major_formatter("{x:g}")  # 100, not a power of ten
     axis.set_xlabel("training images of the class")
     axis.set_ylabel("%")
     axis.set_ylim(-3, 103)

@@ -157,7 +157,7 @@ def _pairs(about: Description, findings: Findings, data: LongTailData, names: Na
             f"{about.class_names[labels[0]]} and {about.class_names[labels[1]]}: labels differ"
         )  # fmt: skip
         called = f"{_called(names, 'test', pair.test_row)} and {_called(names, 'train', pair.train_row)}"
-        caption = f"{escape(same)}<br>{pair.correlation:.3f}<br>{escape(called)}"
+        caption = f"{_breakable(same)}<br>{pair.correlation:.3f}<br>{_breakable(called)}"
         images.append(f'<div class="image" style="width:13rem"><div class="pair">{"".join(both)}</div>{caption}</div>')
     return [*parts, _gallery(images)]
 
@@ -193,7 +193,12 @@ def _gallery(images: Sequence[str]) -> str:
 
 
 def _image(pixels: np.ndarray, caption: str, called: str) -> str:
-    return f'<div class="image">{_picture(pixels)}{escape(caption)}<br>{escape(called)}</div>'
+    return f'<div class="image">{_picture(pixels)}{_breakable(caption)}<br>{_breakable(called)}</div>'
+
+
+def _breakable(text: str) -> str:
+    """Text for a narrow column: lines may end after a slash, and not before a percent sign."""
+    return escape(text).replace(" %", "&nbsp;%").replace("/", "/<wbr>")
 
 
 def _picture(pixels: np.ndarray) -> str:
