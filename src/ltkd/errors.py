@@ -36,3 +36,8 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
     close = get_close_matches(key.rpartition(".")[2], known, n=1)
     guess = f" (did you mean {close[0]!r}?)" if close else ""
     return f"{key}: unknown key{guess}; known: {', '.join(known) or 'none'}"
+
+
+def printable(name: object) -> str:
+    """A file's or class's name for a message of one line: line breaks and what is no text are written as escapes."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in str(name))

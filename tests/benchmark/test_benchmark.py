@@ -112,19 +112,20 @@ def test_variants_are_measured_in_processes_of_their_own(make_config, tmp_path, 
     # threads that share a busy core wait for each other; the module, since the package has a function of that name
     monkeypatch.setattr(sys.modules["ltkd.benchmark.measure"], "num_cores", lambda: 1)
     overrides = ["teacher=resnet8", "student=resnet8", "device=cpu", "recipe.batch_size=4"]
-    variants = [  # the compiler takes a minute, and so does bfloat16 where the processor has no instructions for it
+    names = ("plain loop", "engine", "+ teacher cache")
+    variants = [  # bfloat16 takes a minute where the processor has no instructions for it
         dataclasses.replace(variant, overrides=tuple(one for one in variant.overrides if "bfloat16" not in one))
         for variant in standard_variants(make_config(), False, 1)
-        if variant.name != "+ torch.compile"
+        if variant.name in names
     ]
     said = []
     rows = measure(variants, overrides, steps=2, rounds=1, folder=tmp_path, say=said.append)
-    assert [row.name for row in rows] == ["plain loop", "engine", "+ bfloat16", "+ teacher cache"]
+    assert [row.name for row in rows] == list(names)
     assert all(row.images_per_second > 0 for row in rows)
     assert all(row.gigabytes > 0.01 for row in rows)
     assert rows[0].between_epochs is None
     assert all(min(row.between_epochs.values()) > 0 for row in rows[1:])
-    assert rows[0].operations_per_image == 4 / 3 * rows[3].operations_per_image  # the teacher is as large here
+    assert rows[0].operations_per_image == 4 / 3 * rows[2].operations_per_image  # the teacher is as large here
     assert said[-1] == "round 1 of 1"
 
 

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
-import yaml
+from omegaconf import OmegaConf
 
+from ltkd.config import resolvers  # noqa: F401  of the interpolations in the files
 from ltkd.data import DatasetConfig, complete_settings, load_data
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "dataset"
@@ -13,11 +14,12 @@ CONF = Path(__file__).resolve().parents[2] / "conf" / "dataset"
 @pytest.fixture
 def dataset_config():
     """Reads conf/dataset/<name>.yaml, with changes."""
+    return lambda name, **changes: DatasetConfig(**settings(name, changes))
 
-    def read(name, **changes):
-        return DatasetConfig(**{**yaml.safe_load((CONF / f"{name}.yaml").read_text()), **changes})
 
-    return read
+def settings(name, changes):
+    whole = OmegaConf.create({"dataset": OmegaConf.merge(OmegaConf.load(CONF / f"{name}.yaml"), changes)})
+    return OmegaConf.to_container(whole, resolve=True)["dataset"]
 
 
 @pytest.fixture
@@ -31,10 +33,10 @@ def own_images(dataset_config):
     """Settings for images of 8 pixels a side from a folder or a list, completed from the files as a run does it."""
 
     def read(name="image_folder", **changes):
-        settings = {"name": "own", "path": None, "image_size": 8, "crop_padding": 1, "groups": "rank_thirds"}
+        small = {"name": "own", "path": None, "image_size": 8, "crop_padding": 1}
         lists = {} if name != "image_list" else {"train_list": None, "test_list": None}
-        values = yaml.safe_load((CONF / f"{name}.yaml").read_text()) | settings | lists | changes
-        return DatasetConfig(**complete_settings({key: plain(value) for key, value in values.items()}))
+        changes = {key: plain(value) for key, value in (small | lists | changes).items()}
+        return DatasetConfig(**complete_settings(settings(name, changes)))
 
     def plain(value):
         return str(value) if isinstance(value, Path) else value

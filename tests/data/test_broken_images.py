@@ -1,5 +1,6 @@
 """Broken folders, lists and files: each is one line that names what is wrong, before anything is trained."""
 
+import os
 import struct
 import zlib
 
@@ -42,6 +43,15 @@ def claims_many_pixels(path):
 
     head = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
+
+
+def claims_many_pixels_as_jpeg(path):
+    """A JPEG file of 600 bytes whose head promises 65,000 x 65,000 pixels."""
+    Image.fromarray(pixels(9)).save(path)
+    content = bytearray(path.read_bytes())
+    size = content.index(b"\xff\xc0") + 5
+    content[size : size + 4] = 2 * (65_000).to_bytes(2, "big")
+    path.write_bytes(content)
 
 
 def cut_jpeg(path):
@@ -90,6 +100,25 @@ FOLDERS = {
     "no picture": (lambda root: (root / "train/ape/2.png").write_text("hello"), {}, r"ape/2\.png \(no image"),
     "another format": (lambda root: write_gif(root / "train/ape/2.png"), {}, r"ape/2\.png \(no image"),
     "bomb": (lambda root: claims_many_pixels(root / "train/ape/2.png"), {}, r"ape/2\.png \(Image size .* exceeds"),
+    "bomb in JPEG": (
+        lambda root: claims_many_pixels_as_jpeg(root / "train/ape/2.jpg"), {}, r"ape/2\.jpg \(Image size .* exceeds",
+    ),
+    "a thread": (
+        lambda root: Image.new("L", (1, 60_000)).save(root / "train/ape/2.png"), {"image_size": 64}, "too long for its",
+    ),
+    "a pipe": (lambda root: os.mkfifo(root / "train/ape/p.png"), {}, r"1 of 10 .*p\.png \(no regular file\)"),
+    "line break in a name": (
+        lambda root: (root / "train/ape/a\nb.png").write_bytes(b""), {}, r"train/ape/a\\nb\.png \(empty file\)",
+    ),
+    "line break in a class": (lambda root: (root / "train/a\nb").mkdir(), {}, r"no text in UTF-8 .*: a\\nb"),
+    "another Unicode form": (
+        lambda root: [write(root / "train/\xfc/0.png", 1), write(root / "test/u\u0308/0.png", 2)], {},
+        r"test: lacks 1 of the 4 .*; it has 'u\\u0308' for '\\xfc'",
+    ),
+    "no test image left": (
+        lambda root: [damage_all(root / "test" / name) for name in CLASSES], {"on_bad_image": "skip"},
+        "skip leaves no image of the test part",
+    ),
     "floating point": (
         lambda root: Image.fromarray(np.ones((8, 8), np.float32)).save(root / "train/ape/f.tif"), {}, r"f\.tif \(flo",
     ),
@@ -108,15 +137,25 @@ FOLDERS = {
 LISTS = {
     "absent": ("train_list", None, r"dataset\.train_list: .* cannot be read \(No such file"),
     "empty": ("train_list", b"\n\n", r"dataset\.train_list: .* names no image"),
-    "no label": ("train_list", b"train/ape/0.png 0\ntrain/bee/0.png\n", r"line 2: 'train/bee/0\.png' is not 'path"),
-    "negative label": ("train_list", b"train/ape/0.png -1\n", r"line 1: .* is not 'path label'"),
-    "label that is no number": ("test_list", b"test/ape/0.png ape\n", r"test_list: .*line 1: .* is not 'path label'"),
+    "no label": ("train_list", b"train/ape/0.png 0\ntrain/bee/0.png\n", r"line 2: 'train/bee/0\.png' is not a path"),
+    "negative label": ("train_list", b"train/ape/0.png -1\n", r"line 1: .* is not a path and a label"),
+    "label that is no number": ("test_list", b"test/ape/0.png ape\n", r"test_list: .*line 1: .* is not a path and a"),
     "gap": ("train_list", b"train/ape/0.png 0\ntrain/cow/0.png 2\n", "labels up to 2, but no image of 1"),
     "unknown label": ("test_list", b"test/ape/0.png 7\n", "has labels that training has not: 7"),
     "twice": ("test_list", b"test/ape/0.png 0\ntest/ape/0.png 1\n", r"names test/ape/0\.png more than once"),
     "absent images": (
         "test_list", b"".join(b"gone/%d.png 0\n" % n for n in range(9)), r"9 of 9 image .*gone/0\.png .* and 6 more",
     ),
+    "a head": ("train_list", b"path label\ntrain/ape/0.png 0\n", r"line 1: 'path label' is not a path and a label"),
+    "commas": ("train_list", b"train/ape/0.png,0\n", r"line 1: 'train/ape/0\.png,0' is not a path and a label"),
+    "labels from 1": ("train_list", b"train/ape/0.png 1\ntrain/bee/0.png 2\n", "no image of 0; labels count from 0"),
+    "huge label": ("test_list", b"test/ape/0.png 99999999999999999999\n", "line 1: a label has at most 6 digits"),
+    "zero byte": ("train_list", b"train/ape/0\0.png 0\n", r"line 1: 'train/ape/0\\x00\.png 0' is not a path and"),
+    "twice, written otherwise": (
+        "test_list", b"test/ape/0.png 0\n./test//ape/0.png 0\n", r"names test/ape/0\.png more than once",
+    ),
+    "a folder": ("test_list", b"test/ape 0\n", r"1 of 1 image .*test/ape \(no regular file\)"),
+    "empty name": ("class_names", b"ape\n\ncow\n", r"dataset\.class_names: .*, line 2 is empty"),
     "no text": ("train_list", b"\xff\xfe\x00\x01", "is no text file in UTF-8"),
     "names": ("class_names", b"ape\nbee\n", r"dataset\.class_names: .* has 2 lines for 3 classes"),
 }  # fmt: skip

@@ -35,10 +35,14 @@ def test_a_class_with_too_few_images_for_the_cut_gives_what_it_has(own_images, f
     assert data.split.class_counts.tolist() == [5, 4, 3]  # n_max 7, of which cat has 5
 
 
-def test_odd_names_and_places(own_images, folder, tmp_path):
+def test_odd_names_and_places(own_images, folder, tmp_path, caplog):
+    caplog.set_level("INFO")
     cat = folder / "train/cat"
     for name in ("B.PNG", "nested/deep/c.Png", "ünïcode 名.png", "with space.png"):
         write(cat / name, 50)
+    write(folder / "train/beside.png", 52)
+    write_folder(folder / "train", {"Dog": 1}, first=53)
+    write_folder(folder / "val", {"Dog": 1}, first=153)
     for name in (".hidden.png", "notes.txt", ".hidden/d.png", "Thumbs.db"):
         (cat / name).parent.mkdir(exist_ok=True)
         (cat / name).write_bytes(b"no picture")
@@ -48,9 +52,12 @@ def test_odd_names_and_places(own_images, folder, tmp_path):
     linked = write(tmp_path / "elsewhere/e.png", 51).parent
     (folder / "train/dog/more").symlink_to(linked)
     data = load_data(own_images(path=folder), tmp_path)
-    assert data.class_names == ["cat", "dog", "eel"]
-    assert data.split.class_counts.tolist() == [10, 4, 1]  # the loop is not followed
-    assert len({image.tobytes() for image in data.train_images[data.train_labels == 0]}) == 6
+    assert data.class_names == ["Dog", "cat", "dog", "eel"]
+    assert data.split.class_counts.tolist() == [1, 10, 4, 1]  # the loop is not followed
+    assert "classes whose names differ in case or Unicode form alone: Dog, dog" in caplog.text
+    assert "images beside the class folders are of no class and passed over: beside.png" in caplog.text
+    assert "other endings than an image's are passed over: .db, .txt" in caplog.text
+    assert len({image.tobytes() for image in data.train_images[data.train_labels == 1]}) == 6
 
 
 def test_test_share_is_drawn_by_class_and_split_seed(own_images, tmp_path):

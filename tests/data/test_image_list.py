@@ -9,13 +9,17 @@ from tests.data.pictures import pixels, write
 
 @pytest.fixture
 def lists(tmp_path):
-    """Labels 1, 0, 2, 0 for training, one image of each class for validation and testing."""
+    """Labels 1, 0, 2, 0 for training, one image of each class for validation and testing.
+
+    Files of other systems: with a byte order mark, with tabs and two characters at the line's end, without a last end.
+    """
     for number in range(10):
         write(tmp_path / f"images/some where/{number}.png", number)
-    (tmp_path / "train.txt").write_text("".join(f"some where/{i}.png {k}\n" for i, k in enumerate([1, 0, 2, 0])))
+    lines = "".join(f"some where/{i}.png {k}\n" for i, k in enumerate([1, 0, 2, 0]))
+    (tmp_path / "train.txt").write_text(lines, encoding="utf-8-sig")
     (tmp_path / "test.txt").write_text("".join(f"some where/{i}.png\t{k}\r\n" for i, k in [(4, 2), (5, 0), (6, 1)]))
     (tmp_path / "val.txt").write_text("\n".join(f"some where/{i}.png {k}" for i, k in [(7, 0), (8, 1), (9, 2)]))
-    (tmp_path / "names.txt").write_text("ape\nbee\ncow\n")
+    (tmp_path / "names.txt").write_text("ape\nbee\ncow\n\n")
     return {
         "path": tmp_path / "images", "train_list": tmp_path / "train.txt", "test_list": tmp_path / "test.txt",
     }  # fmt: skip

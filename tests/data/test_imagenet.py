@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ltkd.config.compose import compose_values
+from ltkd.config.load import load_config
 from ltkd.data import class_counts, identifying_hashes, load_data, make_split
 from ltkd.errors import UserError
 from tests.data.pictures import pixels, write
@@ -101,24 +103,27 @@ def test_imagenet_takes_what_a_class_has(dataset_config, imagenet, tmp_path, cap
 
 
 def test_imagenet_by_a_list(dataset_config, imagenet, tmp_path):
-    """The list of Liu et al., in its form; labels are places in the sorted classes."""
+    """The list of Liu et al., in its form, alone on the command line; labels are places in the sorted classes."""
     (tmp_path / "train.txt").write_text("train/n1/n1_4.JPEG 1\ntrain/n0/n0_2.JPEG 0\ntrain/n2/n2_0.JPEG 2\n")
     for label in range(3):
         (imagenet / f"val/n{label}/v{label}.JPEG").rename(imagenet / f"val/v{label}.JPEG")
     (tmp_path / "test.txt").write_text("val/v2.JPEG 2\nval/v0.JPEG 0\n")
-    lists = {"train_list": str(tmp_path / "train.txt"), "test_list": str(tmp_path / "test.txt")}
-    small = {"num_classes": 3, "image_size": 8, "crop_padding": 1, **lists}
-    whole = {"imbalance": "none", "imbalance_factor": 1}
-    data = load_data(dataset_config("imagenet_lt", **small, **whole), tmp_path)
+    settings = [
+        "dataset=imagenet_lt", f"dataset.list={tmp_path}/train.txt", f"dataset.test_list={tmp_path}/test.txt",
+        f"data_root={tmp_path}", "dataset.num_classes=3", "dataset.image_size=8", "dataset.crop_padding=1",
+    ]  # fmt: skip
+    config = load_config(compose_values(*settings)).dataset
+    assert (config.name, config.imbalance, config.imbalance_factor) == ("imagenet_lt_list", "none", 1)
+    data = load_data(config, tmp_path)
     assert data.split.class_counts.tolist() == [1, 1, 1]
     assert data.test_labels.tolist() == [2, 0]
     expected = hashlib.sha256(b"train/n0/n0_2.JPEG\ntrain/n1/n1_4.JPEG\ntrain/n2/n2_0.JPEG").hexdigest()
     assert data.manifest()["files"]["train_names_sha256"] == expected
-    with pytest.raises(UserError, match=r"dataset\.train_list: is a long tail already; add dataset\.imbalance=none"):
-        load_data(dataset_config("imagenet_lt", **small, imbalance_factor=2), tmp_path)
+    with pytest.raises(UserError, match=r"dataset\.imbalance: exponential cuts what dataset\.list names"):
+        load_data(load_config(compose_values(*settings, "dataset.imbalance=exponential")).dataset, tmp_path)
     (tmp_path / "train.txt").write_text("train/n1/n1_4.JPEG 0\n")
     with pytest.raises(UserError, match=r"line 1: train/n1/n1_4\.JPEG is not of class 0"):
-        load_data(dataset_config("imagenet_lt", **small, **whole), tmp_path)
+        load_data(config, tmp_path)
 
 
 @pytest.mark.parametrize(("imbalance_factor", "last"), [(5, 256), (10, 128), (20, 64)])

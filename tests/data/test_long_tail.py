@@ -139,6 +139,18 @@ def test_without_imbalance_every_image_is_used_once():
     assert split.class_counts.tolist() == [5, 9, 7]
 
 
+def test_a_class_of_one_image_keeps_it_for_training(caplog):
+    labels = np.repeat(np.arange(4), [5, 1, 7, 3])
+    settings = {**SPLIT, "imbalance": "none", "imbalance_factor": 1, "validation_per_class": 2}
+    split = make_split(labels, num_classes=4, **settings)
+    assert split.class_counts.tolist() == [3, 1, 5, 1]
+    assert np.bincount(labels[split.validation_indices]).tolist() == [2, 0, 2, 2]
+    assert split.canonical_counts.tolist() == [5, 1, 7, 3]
+    assert "1 classes have one image and none for validation: 1" in caplog.text
+    with pytest.raises(UserError, match=r"validation_per_class: 3 leaves class 3 .* has 3 images\); at most 2"):
+        make_split(labels, num_classes=4, **{**settings, "validation_per_class": 3})
+
+
 def test_settings_that_the_data_cannot_give():
     labels = shuffled_labels(10, 50)
     with pytest.raises(UserError, match="12 classes are asked for, but the data has 10"):

@@ -69,13 +69,18 @@ def test_figures_are_those_of_counting(run, data):
     assert (worst.label, worst.taken_for) == (0, [(3, 2)])
     assert [row for row, *_ in worst.examples] == [0, 1]
     assert sum(found.predicted_share.values()) == pytest.approx(100)
-    assert found.corrected[0.0].per_class == found.evaluation.per_class
+    adjusted, normalised = found.corrected["logit_adjusted"], found.corrected["tau_normalized"]
+    assert adjusted[0.0].per_class == found.evaluation.per_class
     for error, bins in found.calibration.values():
         assert 0 <= error <= 100
         assert all(0 <= one.accuracy <= 1 and one.count > 0 for one in bins)
     prior = torch.tensor(data.split.class_counts / data.split.class_counts.sum()).log()
     right = (torch.from_numpy(logits) - 2 * prior).argmax(1) == torch.from_numpy(labels)
-    assert found.corrected[2.0].all == pytest.approx(100 * right.float().mean().item())
+    assert adjusted[2.0].all == pytest.approx(100 * right.float().mean().item())
+    layer = run.model.classifier
+    without_bias = torch.from_numpy(logits) - layer.bias.detach()
+    right = (without_bias / layer.weight.detach().norm(dim=1) ** 2).argmax(1) == torch.from_numpy(labels)
+    assert normalised[2.0].all == pytest.approx(100 * right.float().mean().item())
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +98,8 @@ def test_the_page_is_whole(example, page):
         "Worst classes",
         "Calibration",
         "Correction after",
+        "Tau-normalisation",
+        "since there were no validation images to choose it on",
         "look like",
         "Suspicious labels",
     ):

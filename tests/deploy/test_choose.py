@@ -40,8 +40,8 @@ def test_noise_is_called_noise():
 @pytest.fixture(scope="module")
 def example_of_choice(tmp_path_factory):
     root = tmp_path_factory.mktemp("choose")
-    photos = write_folder(root / "photos" / "train", {"ant": 9, "bee": 6, "cat": 4}).parent
-    write_folder(photos / "test", dict.fromkeys(["ant", "bee", "cat"], 2), first=100)
+    photos = write_folder(root / "photos" / "train", {"ant": 9, "bee": 6, "cat": 4, "dog": 1}).parent
+    write_folder(photos / "test", dict.fromkeys(["ant", "bee", "cat", "dog"], 2), first=100)
     return root, [
         "dataset=image_folder", f"dataset.path={photos}", "dataset.image_size=8", "dataset.crop_padding=1",
         "teacher=resnet8", "student=resnet8", "recipe.epochs=8", "recipe.batch_size=8", "recipe.warmup_epochs=1",
@@ -50,7 +50,7 @@ def example_of_choice(tmp_path_factory):
 
 
 def test_from_a_folder_to_a_command(example_of_choice, capsys, monkeypatch):
-    """Two methods of the short list, all rounds; test figures that are looked at raise an error."""
+    """Two methods of the short list, all rounds; test figures that are looked at raise errors. One class has one image."""
     root, arguments = example_of_choice
     run_experiment = choose.run_experiment
 
@@ -69,7 +69,8 @@ def test_from_a_folder_to_a_command(example_of_choice, capsys, monkeypatch):
     assert main(arguments) == 0
     shown = capsys.readouterr().out
     assert "held out for validation: 2 training image(s) of each class, 6 in all" in shown
-    assert "The test part was not looked at." in shown
+    assert "classes of one image, which stays in training, so that none judges them: dog\n" in shown
+    assert "Not judged, without a validation image: dog.\nThe test part was not looked at." in shown
     told = json.loads(next((root / "outputs" / "choose").rglob("choice.json")).read_text())
     last = told["rounds"][-1]
     assert [score["epochs"] for score in (told["rounds"][0][0], told["rounds"][1][0], last[0])] == [2, 4, 8]
@@ -98,7 +99,7 @@ def test_from_a_folder_to_a_command(example_of_choice, capsys, monkeypatch):
         (["++seed=1"], "seed: is chosen here"),
         (["dataset.path=/nowhere"], "dataset.path: /nowhere is not there"),
         (["student=nothing"], "student: unknown name 'nothing'"),
-        (["dataset.path=ONE"], "class bee has 1 training image(s), none to hold out"),
+        (["dataset.path=ONE"], "fewer than two classes have a second image"),
     ],
     ids=str,
 )

@@ -15,9 +15,12 @@ from ltkd.config.compose import compose_values
 from ltkd.config.identity import student_run
 from ltkd.config.load import load_config
 from ltkd.data.decoding import decode
+from ltkd.deploy.corrections import build_correction, default_tau
 from ltkd.deploy.data import data_of_run
+from ltkd.deploy.description import read_description
 from ltkd.deploy.open import open_network
 from ltkd.deploy.served import ServedNetwork
+from ltkd.errors import UserError
 from ltkd.loop.evaluate import summarize
 from ltkd.runs.load import load_run
 from ltkd.runs.run import run_experiment
@@ -107,7 +110,7 @@ def test_the_correction_is_logit_adjustment_and_json_lines_hold_the_same(example
     plain, corrected = tmp_path / "plain.jsonl", tmp_path / "corrected.jsonl"
     assert main([str(example.run), str(folder), f"output={plain}"]) == 0
     assert main([str(example.run), str(folder), f"output={corrected}", "correction=logit_adjusted", "tau=2"]) == 0
-    assert "corrected with tau 2" in capsys.readouterr().err
+    assert "classified, logit_adjusted with tau 2, 0 unreadable" in capsys.readouterr().err
     before, after = ([json.loads(line) for line in path.read_text().splitlines()] for path in (plain, corrected))
     about = open_network(example.run).about
     counts = dict(zip(about.class_names, about.class_counts, strict=True))
@@ -119,6 +122,23 @@ def test_the_correction_is_logit_adjustment_and_json_lines_hold_the_same(example
             assert entry["probability"] == pytest.approx(weighted[entry["class"]] / total, abs=2e-4)
     assert [one["file"] for one in before] == [one["file"] for one in after]
     assert not np.array_equal([one["probability"] for one in before], [one["probability"] for one in after])
+
+
+def test_tau_normalisation_is_that_of_the_classifiers_weights(example, tmp_path):
+    """From the description alone, so that a file without the weights in torch has it; tau is the run's choice."""
+    network, layer = open_network(example.run), load_run(example.run).model.classifier
+    chosen = {"tau": 0.5, "chosen_by": "validation"}
+    about = dataclasses.replace(network.about, tau_normalisation=network.about.tau_normalisation | chosen)
+    path = tmp_path / "description.json"
+    assert read_description(about.to_json(), path) == about
+    assert default_tau(about, "tau_normalized") == (0.5, "validation")
+    logits = torch.from_numpy(network.classify(pixels(5, 12).transpose(2, 0, 1)[None]))
+    expected = (logits - layer.bias) / layer.weight.norm(dim=1) ** 0.5
+    assert torch.allclose(build_correction(about, "tau_normalized")(logits, 0.5), expected)
+    older = json.loads(about.to_json())
+    del older["tau_normalisation"], older["tau_chosen_by"]
+    with pytest.raises(UserError, match="correction: tau_normalized needs the weights of a linear classifier"):
+        build_correction(read_description(json.dumps(older), path), "tau_normalized")
 
 
 @pytest.mark.parametrize(
@@ -134,6 +154,7 @@ def test_the_correction_is_logit_adjustment_and_json_lines_hold_the_same(example
         (["RUN", "PHOTOS", "correction=tau"], "correction: unknown name 'tau'"),
         (["RUN", "PHOTOS", "tau=1"], "tau: has no effect without correction"),
         (["RUN", "PHOTOS", "correction=logit_adjusted", "tau=nan"], "tau: should be a number from 0 on"),
+        (["RUN", "NOTEXT"], "cannot be read as a list of paths in UTF-8"),
         (["RUN", "PHOTOS", "batch=0"], "batch: should be a whole number from 1 on"),
         (["RUN", "PHOTOS", "device=cuda:99"], "device: 'cuda:99' is not there"),
         (["BROKEN.onnx", "PHOTOS"], "damaged"),
@@ -146,8 +167,10 @@ def test_wrong_calls_are_one_line(example, tmp_path, arguments, message, capsys)
     if "BROKEN.onnx" in arguments:
         pytest.importorskip("onnxruntime")
     places = {"RUN": example.run, "PHOTOS": example.photos, "EMPTY": tmp_path / "empty", "LIST": tmp_path / "a.txt"}
+    places["NOTEXT"] = tmp_path / "utf16.txt"
     (tmp_path / "empty").mkdir()
     (tmp_path / "a.txt").write_text("x")
+    places["NOTEXT"].write_text("photo.png", encoding="utf-16")
     for name in ("BROKEN.onnx", "BROKEN.safetensors", "BROKEN.pt2"):
         (tmp_path / name).write_bytes(b"nothing")
         places[name] = tmp_path / name

@@ -125,14 +125,14 @@ def test_lam_has_the_moments_of_its_beta_distribution(alpha):
     object.__setattr__(problem.method.networks, "teacher", lambda images: seen.append(images) or output)
     object.__setattr__(problem.method.networks, "student", lambda images: output)
     torch.manual_seed(0)
-    for _ in range(1500):
+    for _ in range(200):
         problem.method.distill(output, output, batch)
     lam = torch.stack([images[1, 0, 0, 0] for images in seen])  # of 1 and its only possible partner, 0
     assert lam.isfinite().all()
     assert ((lam >= 0) & (lam <= 1)).all()
     variance = 1 / (4 * (2 * alpha + 1))
-    assert lam.mean().item() == pytest.approx(0.5, abs=4 * (variance / 1500) ** 0.5)
-    assert lam.var().item() == pytest.approx(variance, rel=0.2)
+    assert lam.mean().item() == pytest.approx(0.5, abs=4 * (variance / 200) ** 0.5)
+    assert lam.var().item() == pytest.approx(variance, rel=0.3)  # four deviations of 200 draws
 
 
 # KDIGA

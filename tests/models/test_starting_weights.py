@@ -25,6 +25,20 @@ def test_files_of_overlays_are_found(tmp_path):
     assert set(weights) == {"pretrained_cfg_overlay.file", "library", "published"}
 
 
+def test_every_file_counts_and_an_address_of_a_file_is_refused(tmp_path):
+    first, second = tmp_path / "a.pth", tmp_path / "b.pth"
+    first.write_bytes(b"one")
+    arguments = {"pretrained_cfg_overlay": {"file": str(first)}, "checkpoint_path": str(second)}
+    seen = []
+    for content in (b"two", b"three"):
+        second.write_bytes(content)
+        seen.append(starting_weights("timm/resnet18", True, arguments))
+    assert seen[0]["pretrained_cfg_overlay.file"] == seen[1]["pretrained_cfg_overlay.file"]
+    assert seen[0]["checkpoint_path"] != seen[1]["checkpoint_path"]
+    with pytest.raises(UserError, match=r"pretrained_cfg_overlay\.url: names a file.*write \{file: PATH\}"):
+        starting_weights("timm/resnet18", True, {"pretrained_cfg_overlay": {"url": f"file://{first}"}})
+
+
 def test_published_weights_are_their_tag_and_the_librarys_version():
     version = importlib.metadata.version
     assert starting_weights("timm/resnet18", True, {}) == {

@@ -2,6 +2,7 @@ import argparse
 import logging
 import os
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -181,6 +182,11 @@ PAGE = b"\n <!DOCTYPE html><html><title>Google Drive - Virus scan warning</title
         (b'{"error": "rate limit"}', "a JSON text"),
         (b"<?xml version='1.0'?><Error>AccessDenied</Error>", "an XML text"),
         (b"\x1f\x8b\x08\x00", "gzip archive; unpack"),
+        (b"BZh91AY&SY", "bzip2 archive; unpack"),
+        (b"\xfd7zXZ\x00\x00", "xz archive; unpack"),
+        (b"/annex/objects/SHA256E-s4--ab.pth\n", "git-annex pointer.*git annex get"),
+        (b"Not Found", "a text, not weights: 'Not Found'"),
+        ("<!-- saved -->\n<html>".encode("utf-16"), "a text, not weights: '<!-- saved"),
     ],
 )
 def test_downloads_that_are_no_weights_are_called_what_they_are(tmp_path, suffix, content, message):
@@ -188,6 +194,33 @@ def test_downloads_that_are_no_weights_are_called_what_they_are(tmp_path, suffix
     path.write_bytes(content)
     with pytest.raises(UserError, match=rf"w\.{suffix}: is .*{message}"):
         load_weights(resnet8(), path)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_an_archive_with_the_file_in_it_is_to_be_unpacked(tmp_path, kind):
+    (tmp_path / "in").mkdir()
+    torch.save(resnet8().state_dict(), tmp_path / "in" / "w.pth")
+    archive = shutil.make_archive(str(tmp_path / "archive"), kind, tmp_path / "in")
+    path = pathlib.Path(archive).rename(tmp_path / "w.pth.tar")
+    with pytest.raises(UserError, match=r"w\.pth\.tar: is an archive of files"):
+        load_weights(resnet8(), path)
+
+
+def test_a_torchscript_program_is_called_what_it_is(tmp_path):
+    torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2)).save(str(tmp_path / "w.pt"))
+    with pytest.raises(UserError, match=r"w\.pt: is a TorchScript program"):
+        load_weights(resnet8(), tmp_path / "w.pt")
+
+
+def test_the_content_tells_the_kind_and_not_the_suffix(tmp_path):
+    model = resnet8()
+    save_weights(model, tmp_path / "w.safetensors")
+    (tmp_path / "w.safetensors").rename(tmp_path / "w.pth")
+    torch.save(model.state_dict(), tmp_path / "w.safetensors")
+    for path in (tmp_path / "w.pth", tmp_path / "w.safetensors"):
+        other = resnet8()
+        load_weights(other, path)
+        assert_same_weights(model, other)
 
 
 def test_a_cut_file_is_called_cut_off(tmp_path):

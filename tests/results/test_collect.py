@@ -353,3 +353,19 @@ def test_code_of_an_earlier_session_counts(tmp_path):
     change(write_run(tmp_path, "kd", 0, 40.0), git=states[1], sessions=[{"git": state} for state in states])
     [note] = collect([tmp_path]).notes
     assert note.endswith("one (seed 0); two (seed 0)")
+
+
+def test_different_circumstances_in_one_cell_are_named(tmp_path):
+    sessions = [[1, 2], [2], [None, 2]]  # of the last one the first number is not known
+    for seed, counts in enumerate(sessions):
+        trained = [{"device": "cpu (x)", "threads": count} for count in counts]
+        change(write_run(tmp_path, "kd", seed, 40.0), sessions=trained, **trained[-1])
+    change(write_run(tmp_path, "dkd", 0, 40.0), device="cpu (x)", threads=1)
+    change(write_run(tmp_path, "dkd", 1, 40.0), device="NVIDIA H100", threads=8)  # which change nothing there
+    for seed, torch in enumerate(("2.9", "2.10")):
+        change(write_run(tmp_path, "dist", seed, 40.0), versions={"torch": torch})
+    assert [note for note in collect([tmp_path]).notes if note.startswith("different ")] == [
+        "different versions of torch in one cell: d-if100 big small dist: 2.10 (seed 1); 2.9 (seed 0)",
+        "different devices in one cell: d-if100 big small dkd: NVIDIA H100 (seed 1); cpu (x) (seed 0)",
+        "different numbers of CPU threads in one cell: d-if100 big small kd: 1 (seed 0); 2 (seed 0, 1, 2)",
+    ]

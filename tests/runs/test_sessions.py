@@ -60,3 +60,16 @@ def test_a_skipped_run_says_from_which_commit_it_is(make_config, monkeypatch, ca
     run_experiment(make_config("method=ce", "recipe.epochs=0"))
     made_by = commit_label(machine.git_state())
     assert f"finished before, skipped (commit {made_by}; here ffffffffff)" in caplog.text
+
+
+def test_a_skipped_run_says_how_many_threads_it_had_where_others_are_asked_for(make_config, caplog):
+    caplog.set_level("INFO")
+    run_experiment(make_config("method=kd", "recipe.epochs=0"))
+    run_experiment(make_config("method=kd", "recipe.epochs=0", "run.threads=2"))
+    run_experiment(make_config("method=kd", "recipe.epochs=0", "run.threads=2", "seed=1"))
+    commit = commit_label(machine.git_state())
+    made_by = f"(commit {commit} with 1 thread; here {commit} with 2 threads)"
+    assert f"finished before, skipped {made_by}" in caplog.text
+    [reused] = [message for message in caplog.messages if "reused from" in message]
+    assert reused.endswith(made_by)
+    torch.set_num_threads(1)

@@ -24,13 +24,18 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 
 
 @pytest.fixture
-def sweep_command(tmp_path):
-    """`python scripts/sweep.py`, two tiny runs at a time, with outputs under tmp_path."""
+def tiny(tmp_path):
+    """The overrides of tiny runs with outputs under tmp_path."""
     return [
-        sys.executable, str(PROJECT / "scripts" / "sweep.py"), "--jobs", "2", f"output_root={tmp_path}/outputs",
-        "teacher=resnet8", "student=resnet8", "device=cpu", "run.threads=1", "wandb.mode=disabled",
-        "recipe.warmup_epochs=0",
+        f"output_root={tmp_path}/outputs", "teacher=resnet8", "student=resnet8", "device=cpu", "run.threads=1",
+        "wandb.mode=disabled", "recipe.warmup_epochs=0",
     ]  # fmt: skip
+
+
+@pytest.fixture
+def sweep_command(tiny):
+    """`python scripts/sweep.py` of tiny runs, two at a time."""
+    return [sys.executable, str(PROJECT / "scripts" / "sweep.py"), "--jobs", "2", *tiny]
 
 
 def execute(command):
@@ -136,22 +141,27 @@ def test_a_run_goes_on_with_as_many_threads_as_it_began_with(tmp_path, monkeypat
     assert given == [2] * 5  # the last one alone has not all nine
 
 
-def test_failing_jobs_do_not_stop_the_others_and_a_teacher_is_trained_once(sweep_command, tmp_path):
-    grid = ["recipe.epochs=2", "method=kd", "seed=0,1", "+student.recipe.learning_rate=1e30,0.05"]
-    done = execute([*sweep_command, *grid])  # at that learning rate the loss is infinite
-    assert done.returncode == 1, done.stdout + done.stderr
-    last = done.stdout[done.stdout.index("2 failed, 2 done") :]
-    assert last.count("student resnet8: loss term") == 2
-    assert last.count("console.txt]") == 2
-    assert len(list((tmp_path / "outputs" / "main").rglob("result.json"))) == 2
+def test_failing_jobs_do_not_stop_the_others_and_a_teacher_is_trained_once(tiny, tmp_path):
+    jobs = [
+        [*tiny, "recipe.epochs=2", "method=kd", f"+student.recipe.learning_rate={rate}"]
+        for rate in ("1e30", "0.05")  # at the first the loss is infinite
+    ]
+    outcomes = runner.run_sweep(jobs, num_workers=2, display=Display(None))
+    assert exit_code(outcomes) == 1
+    said = summary(outcomes)
+    last = said[said.index("1 failed, 1 done") :]
+    assert last.count("student resnet8: loss term") == 1
+    assert last.count("console.txt]") == 1
+    assert len(list((tmp_path / "outputs" / "main").rglob("result.json"))) == 1
     [teacher] = (tmp_path / "outputs" / "teachers").rglob("result.json")
     assert (teacher.parent / "log.txt").read_text().count("epoch 2/2") == 1
     assert not any("waiting: another process" in path.read_text() for path in tmp_path.rglob("console.txt"))
 
-    again = execute([*sweep_command, *[one.replace("1e30,", "") for one in grid]])
-    assert again.returncode == 0
-    assert again.stdout.splitlines()[-1] == "2 skipped"
-    assert "started:" not in again.stdout
+    stream = io.StringIO()
+    [again] = runner.run_sweep(jobs[1:], num_workers=2, display=Display(stream))
+    assert again.status == "skipped"
+    assert exit_code([again]) == 0
+    assert "started:" not in stream.getvalue()
 
 
 def test_the_same_run_twice_is_run_once_and_another_process_may_be_at_it(tmp_path, monkeypatch):
@@ -186,10 +196,12 @@ def test_a_wrong_job_ends_the_sweep_before_it_begins(sweep_command, tmp_path):
     assert not (tmp_path / "outputs").exists()
 
 
-def test_kill_ctrl_c_and_the_same_command_again(sweep_command, tmp_path):
-    grid = ["method=ce", "seed=0,1,2", "recipe.epochs=60", "run.evaluate_every=20"]
+def test_kill_ctrl_c_and_the_same_command_again(sweep_command, tiny, tmp_path):
+    settings = ["method=ce", "recipe.epochs=30", "run.evaluate_every=30"]
     main = tmp_path / "outputs" / "main"
-    process = subprocess.Popen([*sweep_command, *grid], stdout=subprocess.PIPE, text=True, cwd=PROJECT)
+    process = subprocess.Popen(
+        [*sweep_command, *settings, "seed=0,1,2"], stdout=subprocess.PIPE, text=True, cwd=PROJECT
+    )
     wait_for(lambda: sum(len(path.read_text().splitlines()) >= 2 for path in main.rglob("metrics.jsonl")) == 2)
     job = {seed: status["process"] for seed, status in statuses(main).items()}
     os.kill(job[1], signal.SIGSTOP)  # it waits: on a busy machine it could end before the third begins
@@ -206,9 +218,8 @@ def test_kill_ctrl_c_and_the_same_command_again(sweep_command, tmp_path):
         0: "running", 1: "interrupted", 2: "interrupted",
     }  # fmt: skip
 
-    again = execute([*sweep_command, *grid])
-    assert again.returncode == 0, again.stdout
-    assert again.stdout.splitlines()[-1] == "3 done"
+    jobs = [[*tiny, *settings, f"seed={seed}"] for seed in range(3)]
+    assert summary(runner.run_sweep(jobs, num_workers=2, display=Display(None))) == "3 done"
     consoles = [path.read_text() for path in main.rglob("console.txt")]
     assert sum("resumed after epoch" in console for console in consoles) >= 2
 

@@ -106,8 +106,8 @@ def _write_files(config: Config, images: np.ndarray, kind: Kind, number: int, fo
     return replace(
         config.dataset, name="files", source="image_folder", path=str(folder), num_classes=2, channels=3,
         image_size=kind.size, crop_padding=kind.size // 8, horizontal_flip=True, mean=mean, std=std, imbalance="none",
-        imbalance_factor=1, validation_per_class=0, groups="rank_thirds", storage="stream", train_list=None,
-        test_list=None, validation_list=None, class_names=None, test_share=None,
+        imbalance_factor=1, validation_per_class=0, groups="rank_thirds", storage="stream", list=None,
+        train_list=None, test_list=None, validation_list=None, class_names=None, test_share=None,
     )  # fmt: skip
 
 

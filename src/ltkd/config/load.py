@@ -38,8 +38,8 @@ logger = logging.getLogger(__name__)
 
 # Keys of paths, wherever they stand; the last two are arguments of timm's networks.
 PATHS = (
-    "output_root", "data_root", "path", "train_list", "validation_list", "test_list", "class_names", "checkpoint",
-    "checkpoint_path", "file",
+    "output_root", "data_root", "path", "list", "train_list", "validation_list", "test_list", "class_names",
+    "checkpoint", "checkpoint_path", "file",
 )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 # Where the files come from is no property of the data: the manifest's pixel hashes tell what was in them.
 _WHEREABOUTS = (
-    "source", "download", "path", "train_list", "validation_list", "test_list", "class_names", "duplicates",
+    "source", "download", "path", "list", "train_list", "validation_list", "test_list", "class_names", "duplicates",
     "storage", "workers",
 )  # fmt: skip
 # Left out of the settings while they have their default, so that runs of before these came keep their identity.
@@ -66,6 +66,7 @@ class DatasetConfig:
     storage: Literal["auto", "memory", "stream"] = "auto"  # all images on the device, or read batch by batch
     content: str | None = None  # hash of a pack, folder or list: whose settings do not say what its images are
     workers: Annotated[int, Ge(0)] | Literal["auto"] = "auto"  # processes that decode streamed files; auto: the cores
+    list: str | None = None  # a long tail's text file; the last field, since it hides Python's list from here on
 
     def __post_init__(self):
         for key in ("mean", "std"):
@@ -82,7 +83,7 @@ class DatasetConfig:
                 raise UserError("dataset.path: missing; it names the pack file")
         else:
             used = reader(self.source).settings
-        for key in ("path", "train_list", "validation_list", "test_list", "class_names", "test_share"):
+        for key in ("path", "list", "train_list", "validation_list", "test_list", "class_names", "test_share"):
             if getattr(self, key) is not None and key not in used:
                 raise UserError(f"dataset.{key}: has no use with source={self.source}; leave it out")
         if self.validation_list is not None and self.validation_per_class:

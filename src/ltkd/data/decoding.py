@@ -1,6 +1,9 @@
 """One image file to pixels: JPEG, PNG, WebP, BMP and TIFF of any colour mode as uint8 [C, size, size]."""
 
 import io
+import math
+import os
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +35,8 @@ def decode(
     from PIL import Image
 
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
+            raise BadImage("no regular file")
         content = Path(path).read_bytes()
         pixels = _plain_jpeg(content, channels)
         if crop is not None:
@@ -53,12 +58,15 @@ def _plain_jpeg(content: bytes, channels: int) -> np.ndarray | None:
     """uint8 [H, W, 3] by torchvision's decoder, which gives Pillow's pixels in less time (docs/speed.md).
 
     None for all that needs Pillow: other formats, metadata that may have an orientation, other colours, a file that
-    does not end as it should. Grey by Pillow's conversion of colour is another grey.
+    does not end as it should, a size that Pillow refuses. Grey by Pillow's conversion of colour is another grey.
     """
     if channels != 3 or content[:3] != b"\xff\xd8\xff" or content[-2:] != b"\xff\xd9" or b"Exif\0\0" in content[:65536]:
         return None
     import torch
+    from PIL import Image
 
+    if _jpeg_pixels(content) > Image.MAX_IMAGE_PIXELS:
+        return None
     try:
         from torchvision.io import ImageReadMode, decode_jpeg
     except ImportError:  # announced for a later torchvision
@@ -70,6 +78,17 @@ def _plain_jpeg(content: bytes, channels: int) -> np.ndarray | None:
     if len(pixels) == 1:
         pixels = pixels.expand(3, -1, -1)
     return pixels.permute(1, 2, 0).contiguous().numpy() if len(pixels) == 3 else None
+
+
+def _jpeg_pixels(content: bytes) -> float:
+    """Height times width as the file's frame header says; infinite where there is none."""
+    place = 2
+    while content[place : place + 1] == b"\xff":
+        marker, length = content[place + 1], int.from_bytes(content[place + 2 : place + 4])
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # those are tables
+            return int.from_bytes(content[place + 5 : place + 7]) * int.from_bytes(content[place + 7 : place + 9])
+        place += 2 + length
+    return math.inf
 
 
 def _picture(content: bytes, channels: int) -> "Image.Image":
@@ -110,6 +129,8 @@ def _fit(image: "Image.Image", shorter: int, size: int) -> "Image.Image":
 
     least = min(image.size)
     width, height = (shorter if side == least else int(shorter * side / least) for side in image.size)
+    if width * height > Image.MAX_IMAGE_PIXELS:
+        raise BadImage(f"{image.width} x {image.height} pixels: too long for its width")
     image = image.resize((width, height), Image.Resampling.BILINEAR)
     left, top = round((width - size) / 2), round((height - size) / 2)
     return image.crop((left, top, left + size, top + size))

@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import shutil
+import stat
 import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ import numpy as np
 from filelock import FileLock
 
 from ltkd.data.decoding import BadImage, decode
-from ltkd.errors import UserError
+from ltkd.errors import UserError, printable
 from ltkd.files import PARTIAL, file_sha256, remove_partial_files, write_bytes, write_json, write_text
 from ltkd.machine import num_cores
 
@@ -109,7 +110,8 @@ class ImageFiles:
             try:
                 pixels[place] = self._decoded(row, crop)
             except BadImage as error:
-                raise UserError(f"{self.root / self.paths[row]}: cannot be decoded any more ({error})") from error
+                path = printable(self.root / self.paths[row])
+                raise UserError(f"{path}: cannot be decoded any more ({error})") from error
         return pixels
 
     def _decoded(self, row: int, crop: tuple[int, float] | None = None) -> np.ndarray:
@@ -175,17 +177,20 @@ class ImageFiles:
         stats, missing = [], {}
         for row, path in enumerate(self.paths):
             try:
-                stat = os.stat(self.root / path)
-                stats.append((stat.st_size, stat.st_mtime_ns))
+                found = os.stat(self.root / path)
             except OSError as error:
                 missing[row] = error.strerror or type(error).__name__
+                continue
+            stats.append((found.st_size, found.st_mtime_ns))
+            if not stat.S_ISREG(found.st_mode):  # a pipe or a device would be read for ever
+                missing[row] = "no regular file"
         if missing:
             raise UserError(f"{self._named(missing)} cannot be read; check dataset.path ({self.root}) and the lists")
         return stats
 
     def _named(self, reasons: dict[int, str]) -> str:
         """The first files with their reasons, and how many others."""
-        first = [f"{self.root / self.paths[row]} ({reasons[row]})" for row in list(reasons)[:_NAMED]]
+        first = [f"{printable(self.root / self.paths[row])} ({reasons[row]})" for row in list(reasons)[:_NAMED]]
         more = f" and {len(reasons) - _NAMED} more" if len(reasons) > _NAMED else ""
         return f"{len(reasons)} of {len(self)} image files: {', '.join(first)}{more}"
 
@@ -260,8 +265,8 @@ class ImageFiles:
         if labels is not None:
             head.append(hashlib.sha256(np.ascontiguousarray(labels, dtype="<i8")).hexdigest())
         digest = hashlib.sha256(json.dumps(head).encode())
-        for path, stat in zip(self.paths, stats, strict=True):
-            digest.update(os.fsencode(path) + f"\n{stat[0]} {stat[1]}\n".encode())
+        for path, (size, time) in zip(self.paths, stats, strict=True):
+            digest.update(os.fsencode(path) + f"\n{size} {time}\n".encode())
         return self.root / DECODED / f"{digest.hexdigest()[:16]}.npy"
 
     def _mapped(self, path: Path) -> tuple[np.ndarray | None, dict[int, str]]:

@@ -7,9 +7,12 @@ Classes are numbered in the sorted order of their names. Images lie in the class
 Hidden files and folders are passed over, links are followed.
 """
 
+import functools
 import logging
 import os
-from collections.abc import Iterator
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +20,7 @@ import numpy as np
 from ltkd.data.decoding import ENDINGS
 from ltkd.data.image_files import ImageFiles
 from ltkd.data.sources import Source, register_source
-from ltkd.errors import UserError
+from ltkd.errors import UserError, printable
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +52,8 @@ def read_image_folder(
     if test is not None and test_share is not None:
         raise UserError(f"dataset.test_share: {test} is there already; leave test_share out, or move that folder away")
     classes = class_folders(train)
+    for same in _look_alikes(classes):
+        _say(f"{train}: classes whose names differ in case or Unicode form alone: {_named(same)}", logging.WARNING)
     images, labels = read_class_folders(root, train, classes, channels=channels, size=image_size)
     if test is not None:
         _check_same_classes(classes, class_folders(test), test)
@@ -70,15 +75,34 @@ def checked_folder(path: str | Path | None) -> Path:
 
 
 def class_folders(folder: Path) -> list[str]:
-    """Names of the class folders, sorted. UserError where there are fewer than two."""
+    """Names of the class folders, sorted. UserError where there are fewer than two, or a name is no line of text."""
     try:
         with os.scandir(folder) as entries:
-            names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+            entries = [entry for entry in entries if not entry.name.startswith(".")]
+            names = sorted(entry.name for entry in entries if entry.is_dir())
+            images = {entry.name for entry in entries if entry.name.lower().endswith(ENDINGS)}
     except OSError as error:
         raise UserError(f"{folder}: cannot be read ({error.strerror})") from error
     if len(names) < 2:
         raise UserError(f"{folder}: {len(names)} class folder(s) in it; at least 2 are needed, one for each class")
+    if beside := sorted(images - set(names)):
+        _say(f"{folder}: images beside the class folders are of no class and passed over: {_named(beside)}")
+    if odd := [name for name in names if any(unicodedata.category(sign) in ("Cc", "Cs") for sign in name)]:
+        raise UserError(f"{folder}: the name of a class folder is no text in UTF-8 of one line: {_named(odd)}")
     return names
+
+
+@functools.cache  # the files are listed more than once: for their content and for the split
+def _say(message: str, level: int = logging.INFO) -> None:
+    _log.log(level, "%s", message)
+
+
+def _look_alikes(names: Iterable[str]) -> list[list[str]]:
+    """Names that differ in case or in the composition of their letters (Unicode's NFC, NFD) and in nothing else."""
+    alike = defaultdict(list)
+    for name in names:
+        alike[unicodedata.normalize("NFC", name).casefold()].append(name)
+    return [same for same in alike.values() if len(same) > 1]
 
 
 def read_class_folders(
@@ -106,7 +130,7 @@ def read_class_folders(
             f"{endings} are images)"
         )
     if passed_over:
-        _log.info("%s: files with other endings than an image's are passed over: %s", part, _named(sorted(passed_over)))
+        _say(f"{part}: files with other endings than an image's are passed over: {_named(sorted(passed_over))}")
     return ImageFiles(root, paths, names, channels, size), np.array(labels, dtype=np.int64)
 
 
@@ -153,14 +177,18 @@ def _test_folder(root: Path) -> Path | None:
 def _check_same_classes(train: list[str], test: list[str], folder: Path) -> None:
     lacking, unknown = sorted(set(train) - set(test)), sorted(set(test) - set(train))
     if lacking:
-        raise UserError(f"{folder}: lacks {len(lacking)} of the {len(train)} classes of train/: {_named(lacking)}")
+        same = _look_alikes([*lacking, *unknown])
+        hint = f"; it has {same[0][1]!a} for {same[0][0]!a}" if same else ""
+        raise UserError(
+            f"{folder}: lacks {len(lacking)} of the {len(train)} classes of train/: {_named(lacking)}{hint}"
+        )
     if unknown:
         raise UserError(f"{folder}: has {len(unknown)} classes that train/ has not: {_named(unknown)}")
 
 
 def _named(names: list[str]) -> str:
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
+    return ", ".join(map(printable, names[:_NAMED])) + more
 
 
 def _draw_test(labels: np.ndarray, classes: list[str], test_share: float, split_seed: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Text files with a line "path label" per image: ImageNet-LT, Places-LT, iNaturalist 2018, ImageNet-100-LT."""
 
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from ltkd.data.sources import Source, register_source
 from ltkd.errors import UserError
 
 _NAMED = 3  # labels in a message
+_DIGITS = 6  # of a label: more classes than any list has
 
 
 def count_classes(train_list: str | None) -> int:
@@ -41,7 +43,7 @@ def read_image_list(
     test, test_labels = _images("test_list", test_list, root, channels, image_size)
     present = np.unique(labels)
     num_classes = int(present[-1]) + 1
-    gaps = np.setdiff1d(np.arange(num_classes), present)
+    gaps = np.setdiff1d(np.arange(len(present)), present)
     if len(gaps):
         raise UserError(
             f"dataset.train_list: {train_list} has labels up to {num_classes - 1}, but no image of {_named(gaps)}; "
@@ -63,8 +65,11 @@ def read_lines(key: str, path: str | Path | None) -> list[tuple[str, int]]:
         if not line.strip():
             continue
         parts = line.rsplit(maxsplit=1)  # the image's path may have spaces
-        if len(parts) != 2 or not (parts[1].isascii() and parts[1].isdecimal()):
-            raise UserError(f"dataset.{key}: {path}, line {number}: {line.strip()!r} is not 'path label'")
+        if len(parts) != 2 or "\0" in line or not (parts[1].isascii() and parts[1].isdecimal()):
+            shown = f"{line.strip()!r} is not a path and a label, a whole number from 0 on"
+            raise UserError(f"dataset.{key}: {path}, line {number}: {shown}")
+        if len(parts[1]) > _DIGITS:
+            raise UserError(f"dataset.{key}: {path}, line {number}: a label has at most {_DIGITS} digits")
         lines.append((parts[0].strip(), int(parts[1])))
     if not lines:
         raise UserError(f"dataset.{key}: {path} names no image")
@@ -75,7 +80,7 @@ def _text_lines(key: str, path: str | Path | None) -> list[str]:
     if path is None:
         raise UserError(f"dataset.{key}: missing; it names a text file")
     try:
-        return Path(path).read_text(encoding="utf-8-sig").splitlines()
+        return Path(path).read_text(encoding="utf-8-sig").split("\n")  # not at a form feed within a name
     except OSError as error:
         raise UserError(f"dataset.{key}: {path} cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
@@ -85,8 +90,9 @@ def _text_lines(key: str, path: str | Path | None) -> list[str]:
 def _images(key: str, path: str | None, root: Path, channels: int, size: int) -> tuple[ImageFiles, np.ndarray]:
     lines = read_lines(key, path)
     names = [name for name, _ in lines]
-    if len(set(names)) < len(names):
-        twice = next(name for name, times in Counter(names).items() if times > 1)
+    places = [os.path.normpath(name) for name in names]
+    if len(set(places)) < len(places):
+        twice = next(place for place, times in Counter(places).items() if times > 1)
         raise UserError(f"dataset.{key}: {path} names {twice} more than once")
     return ImageFiles(root, names, names, channels, size), np.array([label for _, label in lines], dtype=np.int64)
 
@@ -101,8 +107,12 @@ def _class_names(path: str | None, num_classes: int) -> list[str]:
     if path is None:
         return [str(label) for label in range(num_classes)]
     names = [line.strip() for line in _text_lines("class_names", path)]
+    while names and not names[-1]:
+        names.pop()
     if len(names) != num_classes:
         raise UserError(f"dataset.class_names: {path} has {len(names)} lines for {num_classes} classes")
+    if "" in names:
+        raise UserError(f"dataset.class_names: {path}, line {names.index('') + 1} is empty")
     return names
 
 

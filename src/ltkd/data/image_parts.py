@@ -15,7 +15,7 @@ from ltkd.data.image_files import ImageFiles, image_digests
 from ltkd.data.long_tail import LongTailSplit
 from ltkd.data.sources import Source
 from ltkd.data.storage import is_streamed
-from ltkd.errors import UserError
+from ltkd.errors import UserError, printable
 
 _log = logging.getLogger(__name__)
 
@@ -58,8 +58,9 @@ def load_files(
             good = np.setdiff1d(np.arange(len(files)), list(bad))
             skipped[part] = [files.names[row] for row in bad]
             _log.warning(
-                "%d damaged image files are left out of the %s part, e.g. %s", len(bad), part, skipped[part][0]
-            )
+                "%d damaged image files are left out of the %s part, e.g. %s",
+                len(bad), part, printable(skipped[part][0]),
+            )  # fmt: skip
             images, labels = images[good], labels[good]
             if part == "train":
                 counts = np.bincount(labels, minlength=dataset.num_classes)
@@ -67,6 +68,8 @@ def load_files(
                     name = source.class_names[int(counts.argmin())]
                     raise UserError(f"dataset.on_bad_image: skip leaves class {name} no image to train on")
                 split = replace(split, indices=split.indices[good], class_counts=counts)
+            elif not len(labels):
+                raise UserError(f"dataset.on_bad_image: skip leaves no image of the {part} part")
             elif part == "validation" and source.validation_images is None:
                 split = replace(split, validation_indices=split.validation_indices[good])
         if streamed:
@@ -111,7 +114,7 @@ def _repeated_in_test(train: np.ndarray, test: np.ndarray) -> list[int]:
 def _report_duplicates(dataset: DatasetConfig, parts: Mapping, repeated: list[int], skipped: Mapping) -> None:
     left_out = set(skipped.get("test", ()))
     names = [name for name in parts["test"][0].names if name not in left_out]
-    first = ", ".join(names[row] for row in repeated[:3])
+    first = ", ".join(printable(names[row]) for row in repeated[:3])
     message = f"{len(repeated)} of {len(names)} test images are training images too, pixel by pixel: {first}"
     message += f" and {len(repeated) - 3} more" if len(repeated) > 3 else ""
     if dataset.duplicates == "error":

@@ -1,5 +1,6 @@
 """TinyImageNet and ImageNet (ILSVRC 2012) in the layouts in which they are published."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,28 +42,28 @@ def read_tiny_imagenet(data_root: Path, *, path: str | None, channels: int, imag
 
 @register_source("imagenet", folder=_FOLDER)
 def read_imagenet(
-    data_root: Path, *, path: str | None, train_list: str | None, test_list: str | None, imbalance: str, channels: int,
+    data_root: Path, *, path: str | None, list: str | None, test_list: str | None, imbalance: str, channels: int,
     image_size: int,
 ) -> Source:  # fmt: skip
     """ImageNet: train/WNID/*.JPEG and val/WNID/*.JPEG, or a flat val/ with `test_list`, lines "FILE WNID".
 
     Classes in the order of their sorted WNIDs, files of a class in sorted order; `val` is the test part. A class owns
     732 to 1,300 images, fewer than an early class may be asked for, and then gives what it has.
-    train_list: lines "train/WNID/FILE LABEL", such as the list of Liu et al. (arXiv:1904.05160), which is the long tail
-    already; its list of the test part has the same form.
+    list: lines "train/WNID/FILE LABEL", such as those of Liu et al. (arXiv:1904.05160): the long tail already. The list
+    of their test part has the same form.
     """
     get = "train/ and val/ of ILSVRC 2012, from image-net.org"
     root = _found_folder(data_root, path, _FOLDER, get)
     train, val = root / "train", root / "val"
     wnids = class_folders(train)
-    if train_list is None:
+    if list is None:
         images, labels = read_class_folders(root, train, wnids, channels=channels, size=image_size)
     elif imbalance != "none":
         raise UserError(
-            "dataset.train_list: is a long tail already; add dataset.imbalance=none dataset.imbalance_factor=1"
+            f"dataset.imbalance: {imbalance} cuts what dataset.list names, which is a long tail already; leave it out"
         )
     else:
-        images, labels = _listed(root, train_list, wnids, channels, image_size)
+        images, labels = _listed(root, list, wnids, channels, image_size)
     if test_list is None:
         if not val.is_dir() or not any(entry.is_dir() for entry in val.iterdir()):
             raise UserError(
@@ -84,12 +85,12 @@ def read_imagenet(
     return Source(images, labels, test, test_labels, wnids, balanced=False)
 
 
-def _listed(root: Path, train_list: str, wnids: list[str], channels: int, size: int) -> tuple[ImageFiles, np.ndarray]:
+def _listed(root: Path, path: str, wnids: Sequence[str], channels: int, size: int) -> tuple[ImageFiles, np.ndarray]:
     """The images of a list, and their labels. UserError where a label is not the position of the path's class."""
-    lines = read_lines("train_list", train_list)
+    lines = read_lines("list", path)
     for number, (name, label) in enumerate(lines, start=1):
         if label >= len(wnids) or Path(name).parent.name != wnids[label]:
-            raise UserError(f"dataset.train_list: {train_list}, line {number}: {name} is not of class {label}")
+            raise UserError(f"dataset.list: {path}, line {number}: {name} is not of class {label}")
     names = [name for name, _ in lines]
     return ImageFiles(root, names, names, channels, size), np.array([label for _, label in lines], dtype=np.int64)
 
@@ -104,6 +105,6 @@ def _found_folder(data_root: Path, path: str | None, name: str, get: str) -> Pat
 def _lines(path: Path, get: str) -> list[str]:
     """Lines that are not empty. UserError where the file cannot be read."""
     try:
-        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [line for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); needed: {get}") from error

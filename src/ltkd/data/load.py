@@ -85,14 +85,14 @@ def identifying_hashes(dataset: DatasetConfig, data_root: Path) -> dict[str, Any
     return names_sha256(source, split)
 
 
-def files_of(dataset: DatasetConfig, data_root: Path) -> tuple[str, str | None] | None:
-    """Folder and test list of a published data set that may lie in several folders; None where nothing is to choose.
+def files_of(dataset: DatasetConfig, data_root: Path) -> tuple[str | None, ...] | None:
+    """Folder and lists of a published data set that may lie in several folders; None where nothing is to choose.
 
     They are no settings. Data sets that are verified by published checksums, or by their content, need no comparison.
     """
     if dataset.source == PACK or dataset.content is not None or (folder := reader(dataset.source).folder) is None:
         return None
-    return str(Path(dataset.path or Path(data_root) / folder).resolve()), dataset.test_list
+    return str(Path(dataset.path or Path(data_root) / folder).resolve()), dataset.list, dataset.test_list
 
 
 def complete_settings(values: Mapping[str, Any]) -> dict[str, Any]:

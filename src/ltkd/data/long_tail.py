@@ -112,7 +112,8 @@ def make_split(
 
     One generator, seeded with `split_seed`, shuffles each class's rows in the order of the labels; the class keeps the
     first n_i. Validation takes `validation_per_class` rows of every class: those left out first, in shuffled order, and
-    only the shortage from the end of the rows that the class keeps. NumPy's global state is neither read nor changed.
+    only the shortage from the end of the rows that the class keeps. A class of one image keeps it for training and has
+    none for validation; a warning names such classes. NumPy's global state is neither read nor changed.
     Where the data is not `balanced`, a class with fewer than n_i images keeps all; one line says how many classes did.
     UserError for settings that the data cannot give.
     """
@@ -138,20 +139,25 @@ def make_split(
             f"dataset.imbalance: {imbalance} asks for {counts[label]} images of class {label}, which has only "
             f"{available[label]}; the data is not balanced to begin with, use imbalance=none"
         )
-    if validation_per_class >= available.min():
+    held_out = np.where(available > 1, validation_per_class, 0)
+    if (held_out >= available).any():
+        least = available[available > 1].min()
         raise UserError(
-            f"dataset.validation_per_class: {validation_per_class} leaves class {int(np.argmin(available))} nothing to "
-            f"train on (it has {available.min()} images); at most {available.min() - 1}"
+            f"dataset.validation_per_class: {validation_per_class} leaves class {int(np.argmax(available == least))} "
+            f"nothing to train on (it has {least} images); at most {least - 1}"
         )
+    if validation_per_class and (single := np.flatnonzero(available == 1)).size:
+        named = ", ".join(map(str, single[:3])) + (f" and {len(single) - 3} more" if len(single) > 3 else "")
+        _log.warning("%d classes have one image and none for validation: %s", len(single), named)
 
-    from_training = np.maximum(validation_per_class - (available - counts), 0)
+    from_training = np.maximum(held_out - (available - counts), 0)
     generator = np.random.RandomState(split_seed)  # the legacy stream: the published lists were drawn with it
     selected, validation = [], []
     for label in range(num_classes):
         rows = np.flatnonzero(labels == label)
         generator.shuffle(rows)
         kept = counts[label] - from_training[label]
-        left_out = rows[counts[label] :][: validation_per_class - from_training[label]]
+        left_out = rows[counts[label] :][: held_out[label] - from_training[label]]
         selected.append(rows[:kept])
         validation.append(np.concatenate([left_out, rows[kept : counts[label]]]))
     group_of_class, group_names = make_groups(groups, counts)
@@ -161,6 +167,6 @@ def make_split(
         groups=group_of_class,
         group_names=group_names,
         validation_indices=np.concatenate(validation).astype(np.int64),
-        validation_from_left_out=validation_per_class - from_training,
+        validation_from_left_out=held_out - from_training,
         validation_from_training=from_training,
     )

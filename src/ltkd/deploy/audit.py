@@ -12,7 +12,7 @@ from ltkd.config.load import load_config
 from ltkd.data import LongTailData, build_augmentation, file_names, load_data
 from ltkd.deploy import audit_figures, audit_page
 from ltkd.deploy.data import data_of_run
-from ltkd.deploy.description import Description, describe_run
+from ltkd.deploy.description import Description, describe_run, tau_normalisation
 from ltkd.deploy.export import all_logits
 from ltkd.deploy.findings import Findings, find
 from ltkd.deploy.open import DeployedNetwork, classify_with, open_network
@@ -80,6 +80,7 @@ def audited_weights(file: Path, overrides: Sequence[str], device: torch.device) 
         accuracy={}, tau=1.0, evened_out_by=None,
         parameters=count_parameters(model), hash="", weights_sha256=file_sha256(file), licence="unknown",
         multiply_adds=count_multiply_adds(model, (dataset.channels, dataset.image_size, dataset.image_size)),
+        tau_normalisation=tau_normalisation(model, {}),
     )  # fmt: skip
     classify = classify_with(ServedNetwork(model, about).eval(), device)
     return Audited(file, DeployedNetwork(about, classify), data, file_names(data, root))

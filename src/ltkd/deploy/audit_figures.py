@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ltkd.data import LongTailData
+from ltkd.deploy.corrections import NAMES
 from ltkd.deploy.findings import Findings
 from ltkd.report.drawing import COLOURS, LINES, MARKERS, REFERENCE_LOOK, STYLE, Picture, new_figure, picture
 
@@ -96,19 +97,24 @@ def _reliability(panel: "Axes", confidence: list[float], accuracy: list[float], 
 
 
 def correction(findings: Findings, data: LongTailData) -> Picture:
-    """Accuracy over all classes and by group for each tau of logit adjustment."""
-    taus = list(findings.corrected)
+    """A panel for each kind of correction: accuracy over all classes and by group for each tau."""
     figure = new_figure(2.7)
-    axis = figure.subplots()
-    lines = {"all": [findings.corrected[tau].all for tau in taus]}
-    for name in data.split.group_names:
-        lines[name] = [findings.corrected[tau].per_group[name] for tau in taus]
-    for index, (name, values) in enumerate(lines.items()):
-        look = {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
-        if None not in values:
-            axis.plot(taus, values, label=name, linestyle=LINES[index % len(LINES)], **look)
-    axis.set_xlabel("tau (0: as it is, 1: theory's value after plain cross-entropy)")
-    axis.set_ylabel("accuracy, %")
-    axis.legend(frameon=False, fontsize=8)
-    caption = "Logits minus tau times the logarithm of the class's share of the training images (arXiv 2007.07314)."
+    panels = figure.subplots(1, len(findings.corrected), sharey=True, squeeze=False)[0]
+    for panel, (kind, by_tau) in zip(panels, findings.corrected.items(), strict=True):
+        lines = {"all": [one.all for one in by_tau.values()]}
+        for name in data.split.group_names:
+            lines[name] = [one.per_group[name] for one in by_tau.values()]
+        for index, (name, values) in enumerate(lines.items()):
+            look = {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
+            if None not in values:
+                panel.plot(list(by_tau), values, label=name, linestyle=LINES[index % len(LINES)], **look)
+        panel.set_title(NAMES[kind])
+        panel.set_xlabel("tau")
+    panels[0].set_ylabel("accuracy, %")
+    panels[0].legend(frameon=False, fontsize=8)
+    caption = (
+        "Logit adjustment: logits minus tau times the logarithm of the class's share of the training images (arXiv "
+        "2007.07314). Tau-normalisation: each class's classifier weights over their norm to the power of tau, without "
+        "the bias (arXiv 1910.09217)."
+    )
     return picture(figure, "correction", "Correction for the class counts after training", caption)

@@ -8,6 +8,7 @@ from html import escape
 import numpy as np
 
 from ltkd.data import LongTailData
+from ltkd.deploy.corrections import NAMES, default_tau
 from ltkd.deploy.description import Description
 from ltkd.deploy.findings import ALIKE, NUM_EXAMPLES, ClassFinding, Findings
 from ltkd.report.drawing import Picture
@@ -101,23 +102,41 @@ def _headline(about: Description, finding: ClassFinding, data: LongTailData) -> 
 
 def _correction(about: Description, findings: Findings, drawn: Mapping[str, Picture], data: LongTailData) -> list[str]:
     parts = ["<h2>Correction after training</h2>"]
-    if findings.corrected is None:
-        return [*parts, note_html("Not possible: a class has no training image.")]
-    groups = data.split.group_names
-    rows = [
-        [f"{tau:g}", f"{one.all:.2f}", *(cell_text(one.per_group[name], None) for name in groups)]
-        for tau, one in findings.corrected.items()
-    ]
-    roles = ["method" if tau == about.tau else "baseline" for tau in findings.corrected]
+    if not findings.corrected:
+        return [*parts, note_html("Not possible: a class has no training image, and the classifier is not linear.")]
     by = about.evened_out_by
-    trained = f" This network's training evened the classes out already ({escape(by)})." if by else ""
-    note = (
-        f"These are figures of the test part: they must not choose tau. predict.py takes tau {about.tau:g}, marked: "
-        f"the validation split's choice where the run had one, else 1, theory's value after plain cross-entropy. Where "
-        f"accuracy falls from tau 0 on, training has corrected already.{trained}"
+    trained = (
+        f" This network's training evened the classes out already ({escape(by)}): it would do so twice." if by else ""
     )
-    table = TextTable(["tau", "all", *groups], rows, roles, 1)
-    return [*parts, table_html(table), note_html(note), figure_html(drawn["correction"])]
+    parts.append(note_html(
+        "What a correction of the logits for the class counts would give, without training. These are figures of the "
+        f"test part: they must not choose tau.{trained}"
+    ))  # fmt: skip
+    groups = data.split.group_names
+    for kind, by_tau in findings.corrected.items():
+        chosen = default_tau(about, kind)[0]
+        rows = [
+            [f"{tau:g}", f"{one.all:.2f}", *(cell_text(one.per_group[name], None) for name in groups)]
+            for tau, one in by_tau.items()
+        ]
+        roles = ["method" if tau == chosen else "baseline" for tau in by_tau]
+        parts.append(f"<h3>{NAMES[kind].capitalize()}</h3>")
+        parts += [
+            table_html(TextTable(["tau", "all", *groups], rows, roles, 1)),
+            note_html(_choice_of_tau(about, kind)),
+        ]
+    return [*parts, figure_html(drawn["correction"])]
+
+
+def _choice_of_tau(about: Description, kind: str) -> str:
+    tau, chosen_by = default_tau(about, kind)
+    why = {
+        "validation": "the choice of the run's validation images",
+        "setting": "the run's setting",
+        "default": "the default, since there were no validation images to choose it on",
+    }[chosen_by]
+    zero = "tau 0 is the network as it is" if kind == "logit_adjusted" else "tau 0 takes the bias away and no more"
+    return f"Marked: tau {tau:g}, {why}; {zero}. predict.py correction={kind} uses the marked one."
 
 
 def _pairs(about: Description, findings: Findings, data: LongTailData, names: Names) -> list[str]:

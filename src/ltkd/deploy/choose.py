@@ -13,6 +13,7 @@ from statistics import mean
 from typing import Any
 
 import numpy as np
+import torch
 from tabulate import tabulate
 
 from ltkd.config.compose import CONFIGURATION, compose_values
@@ -20,11 +21,11 @@ from ltkd.config.identity import dataset_label, student_run
 from ltkd.config.load import load_config
 from ltkd.config.schema import Config
 from ltkd.data import LongTailData, build_augmentation, load_data
+from ltkd.deploy.corrections import build_correction
 from ltkd.deploy.description import describe_run
 from ltkd.deploy.export import all_logits
 from ltkd.deploy.halving import LEAST_EPOCHS, Cost, Plan, make_plan
 from ltkd.deploy.open import classify_with
-from ltkd.deploy.predict import log_prior
 from ltkd.deploy.served import ServedNetwork
 from ltkd.errors import UserError
 from ltkd.files import read_json, write_json, write_text
@@ -129,14 +130,16 @@ class Chooser:
             return [f"dataset.validation_per_class={MOST_VALIDATION}"]
         data = load_data(dataset, Path(full.data_root))
         counts = data.split.class_counts
-        number = min(MOST_VALIDATION, int(counts.min()) // 2)
-        if number == 0:
-            name = data.class_names[int(counts.argmin())]
+        several = counts[counts > 1]
+        if len(several) < 2:
             raise UserError(
-                f"dataset.validation_per_class: class {name} has {counts.min()} training image(s), none to hold out "
-                "for validation; add images, merge the class with another, or choose by hand"
+                "dataset.validation_per_class: fewer than two classes have a second image, which could be held out for "
+                "validation; add images, or choose by hand"
             )
-        self.tell(f"held out for validation: {number} training image(s) of each class, {number * len(counts)} in all")
+        number = min(MOST_VALIDATION, int(several.min()) // 2)
+        self.tell(f"held out for validation: {number} training image(s) of each class, {number * len(several)} in all")
+        if single := [name for name, count in zip(data.class_names, counts, strict=True) if count == 1]:
+            self.tell(f"classes of one image, which stays in training, so that none judges them: {', '.join(single)}")
         return [f"dataset.validation_per_class={number}"]
 
     def _size(self, config: Config, network) -> int:
@@ -229,7 +232,8 @@ class Chooser:
         run = load_run(student_run(self._config(score.candidate, score.epochs, seed, plan.teacher_epochs)).directory)
         about = describe_run(run)
         logits = all_logits(classify_with(ServedNetwork(run.model, about).eval(), "cpu"), self.data.validation_images)
-        logits = logits - (log_prior(about) if score.corrected else 0)
+        if score.corrected:
+            logits = build_correction(about, "logit_adjusted")(torch.from_numpy(logits), 1.0).numpy()
         return (logits.argmax(1) == self.data.validation_labels).astype(float)
 
     def command(self, choice: Choice) -> str:
@@ -269,6 +273,8 @@ def lines_of(choice: Choice, data: LongTailData) -> list[str]:
     headers = ["round", "method", "epochs", "seeds", "mean of the classes, %", *names]
     best, second, (low, high) = choice.best, choice.second, choice.interval
     seeds = ", ".join(f"{value:+.2f}" for value in choice.per_seed)
+    unjudged = np.flatnonzero(np.bincount(data.validation_labels, minlength=len(data.class_names)) == 0)
+    without = ", ".join(data.class_names[label] for label in unjudged)
     verdict = (
         "This is more than noise."
         if choice.more_than_noise
@@ -285,5 +291,6 @@ def lines_of(choice: Choice, data: LongTailData) -> list[str]:
         f"best: {best.name}, {best.value:.2f} %; {choice.difference:+.2f} points against {second.name} on the same "
         f"{choice.num_images} validation images (95 % interval {low:+.2f} to {high:+.2f}; by seed: {seeds}).",
         verdict + correction,
+        *([f"Not judged, without a validation image: {without}."] if without else []),
         "The test part was not looked at.",
     ]

@@ -14,7 +14,7 @@ from ltkd.errors import UserError
 from ltkd.results.files import RunFiles
 from ltkd.runs.load import FinishedRun
 
-PLACES = ("path", "train_list", "validation_list", "test_list", "class_names")  # may differ on another machine
+PLACES = ("path", "list", "train_list", "validation_list", "test_list", "class_names")  # may differ on another machine
 
 
 def data_of_run(run: FinishedRun, overrides: Sequence[str]) -> tuple[LongTailData, Path]:

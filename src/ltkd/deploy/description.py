@@ -6,6 +6,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from ltkd.data import build_augmentation
 from ltkd.data.augmentation import Augmentation
 from ltkd.errors import UserError
@@ -41,6 +44,11 @@ class Description:
     weights_sha256: str  # of the run's file of weights
     licence: str
     format: int = FORMAT
+    # files of before these came are read too
+    tau_chosen_by: str = "default"  # validation (images), setting, or default: theory's
+    tau_normalisation: dict[str, Any] | None = (
+        None  # tau, chosen_by, and norms [C] and biases [C] of a linear classifier
+    )
 
     @property
     def num_classes(self) -> int:
@@ -57,7 +65,8 @@ def describe_run(run: FinishedRun) -> Description:
     """The description of a finished run's network."""
     result, dataset = run.result, run.settings["dataset"]
     last = result["accuracy"]["last"]
-    adjusted = (result.get("post_hoc") or {}).get("logit_adjusted") or {}
+    corrected = {kind: value or {} for kind, value in (result.get("post_hoc") or {}).items()}
+    adjusted, normalised = (corrected.get(kind, {}) for kind in ("logit_adjusted", "tau_normalized"))
     # runs of before names were recorded
     names = result.get("class_names") or [str(label) for label in range(dataset["num_classes"])]
     return Description(
@@ -69,7 +78,21 @@ def describe_run(run: FinishedRun) -> Description:
         evened_out_by=evened_out_by(result["identity"]),
         parameters=result["parameters"], multiply_adds=result["multiply_adds"], hash=result["hash"],
         weights_sha256=result["weights_sha256"], licence=_licence(run),
+        tau_chosen_by=adjusted.get("chosen_by", "default"), tau_normalisation=tau_normalisation(run.model, normalised),
     )  # fmt: skip
+
+
+def tau_normalisation(model: nn.Module, chosen: Mapping[str, Any]) -> dict[str, Any] | None:
+    """All that normalising a linear classifier takes; None for another. chosen: tau and chosen_by, {} where none is."""
+    classifier = getattr(model, "classifier", None)
+    if not isinstance(classifier, nn.Linear):
+        return None
+    weight, bias = classifier.weight.detach().float().cpu(), classifier.bias
+    biases = torch.zeros(len(weight)) if bias is None else bias.detach().float().cpu()
+    return {
+        "tau": chosen.get("tau", 1.0), "chosen_by": chosen.get("chosen_by", "default"),
+        "norms": torch.linalg.vector_norm(weight, dim=1).tolist(), "biases": biases.tolist(),
+    }  # fmt: skip
 
 
 def augmentation_of(run: FinishedRun) -> Augmentation:
@@ -95,8 +118,8 @@ def read_description(text: str | None, path: Path) -> Description:
         values = json.loads(text or "")
         if not isinstance(values, Mapping) or values.get("format") != FORMAT:
             raise ValueError("another format")
-        return Description(**{field.name: values[field.name] for field in fields(Description)})
-    except (ValueError, KeyError) as error:
+        return Description(**{field.name: values[field.name] for field in fields(Description) if field.name in values})
+    except (ValueError, TypeError) as error:
         raise UserError(
             f"{path}: does not say what its classes are; python scripts/export.py RUN writes files that do"
         ) from error

@@ -1,5 +1,6 @@
 """The findings of an audit: one network's accuracy, bias, calibration and errors on the test part, in numbers."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,9 +8,10 @@ import numpy as np
 import torch
 
 from ltkd.data import LongTailData
+from ltkd.deploy.corrections import KINDS, build_correction, default_tau
 from ltkd.deploy.description import Description
+from ltkd.errors import UserError
 from ltkd.loop.evaluate import Evaluation, calibration_error, summarize
-from ltkd.losses import posthoc_logit_adjustment
 
 TAUS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 NUM_BINS = 10
@@ -70,7 +72,7 @@ class Findings:
     predicted_share: dict[str, float]  # of the test images that are taken for a class of the group
     calibration: dict[str, tuple[float, list[Bin]]]  # by group: expected error, bins
     classes: list[ClassFinding | None]  # by label; None for a class without a test image
-    corrected: dict[float, Evaluation] | None  # by tau; None where a class has no training image
+    corrected: dict[str, dict[float, Evaluation]]  # by kind of correction and tau; those that are possible
     num_pairs: int
     pairs: list[Pair]
     tail: str
@@ -95,19 +97,26 @@ def find(about: Description, data: LongTailData, train_logits: np.ndarray, test_
     num_pairs, pairs = find_pairs(data.train_images, data.test_images)
     present = [group for group in range(len(names)) if (groups == group).any()]
     tail_rows, num_disagreeing, suspects = find_suspects(about, data, train_logits, present[-1])
-    counts = torch.as_tensor(data.split.class_counts)
-    corrected = None
-    if (counts > 0).all():
-        adjusted = {tau: posthoc_logit_adjustment(logits, counts, tau=tau) for tau in sorted({*TAUS, about.tau})}
-        corrected = {tau: summarize(one, labels, data.split) for tau, one in adjusted.items()}
     return Findings(
         evaluation=evaluation, per_class_mean=sum(per_class) / len(per_class),
         predicted_share=dict(zip(names, (100 * shares).tolist(), strict=True)),
         calibration=_calibration(logits, labels, groups, names),
         classes=[_class_finding(label, test_logits, data.test_labels) for label in range(len(groups))],
-        corrected=corrected, num_pairs=num_pairs, pairs=pairs, tail=names[present[-1]],
+        corrected=_corrected(about, data, logits, labels), num_pairs=num_pairs, pairs=pairs, tail=names[present[-1]],
         num_tail_images=tail_rows, num_disagreeing=num_disagreeing, suspects=suspects,
     )  # fmt: skip
+
+
+def _corrected(
+    about: Description, data: LongTailData, logits: torch.Tensor, labels: torch.Tensor
+) -> dict[str, dict[float, Evaluation]]:
+    found = {}
+    for kind in KINDS:
+        with contextlib.suppress(UserError):  # where the classes or the classifier do not allow it
+            correct = build_correction(about, kind)
+            taus = sorted({*TAUS, default_tau(about, kind)[0]})
+            found[kind] = {tau: summarize(correct(logits, tau), labels, data.split) for tau in taus}
+    return found
 
 
 def _calibration(

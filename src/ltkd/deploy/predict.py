@@ -3,13 +3,15 @@
 import csv
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ltkd.data.decoding import ENDINGS, BadImage, decode
 from ltkd.deploy.description import Description
@@ -44,7 +46,10 @@ def find_images(places: Iterable[str]) -> list[Path]:
                 raise UserError(f"{place}: no images in it (files that end in {', '.join(ENDINGS)})")
             found += below
         elif place.suffix == ".txt" and place.is_file():
-            lines = place.read_text(encoding="utf-8").splitlines()
+            try:
+                lines = place.read_text(encoding="utf-8-sig").split("\n")
+            except (OSError, UnicodeDecodeError) as error:
+                raise UserError(f"{place}: cannot be read as a list of paths in UTF-8 ({error})") from error
             found += [place.parent / line.strip() for line in lines if line.strip()]
         elif place.is_file():
             found.append(place)
@@ -60,11 +65,11 @@ def _hidden(path: Path, folder: Path) -> bool:
 
 
 def predict(
-    network: DeployedNetwork, files: Sequence[Path], *, tau: float = 0.0, batch_size: int = 64
-) -> Iterator[Prediction]:
-    """A Prediction for each file, in order. tau: of post-hoc logit adjustment, 0 for none."""
+    network: DeployedNetwork, files: Sequence[Path], *, correct: Callable[[Tensor], Tensor] | None = None,
+    batch_size: int = 64,
+) -> Iterator[Prediction]:  # fmt: skip
+    """A Prediction for each file, in order. correct: of logits [B, C]."""
     about = network.about
-    prior = log_prior(about) if tau else 0.0
 
     def read(path: Path) -> np.ndarray | BadImage:
         try:
@@ -77,21 +82,13 @@ def predict(
             part = files[start : start + batch_size]
             images = list(pool.map(read, part))
             good = [image for image in images if isinstance(image, np.ndarray)]
-            logits = iter(network.classify(np.stack(good)) - tau * prior if good else ())
+            found = network.classify(np.stack(good)) if good else np.empty((0, about.num_classes), np.float32)
+            logits = iter(found if correct is None else correct(torch.from_numpy(found)).numpy())
             for path, image in zip(part, images, strict=True):
                 if isinstance(image, BadImage):
                     yield Prediction(str(path), [], problem=str(image))
                 else:
                     yield _prediction(str(path), next(logits), about)
-
-
-def log_prior(about: Description) -> np.ndarray:
-    """log of each class's share of the training images [C]. UserError where a class had none."""
-    counts = np.array(about.class_counts, dtype=np.float64)
-    if not counts.all():
-        name = about.class_names[int(counts.argmin())]
-        raise UserError(f"correction: needs a training image of every class, and {name} had none; leave it out")
-    return np.log(counts / counts.sum())
 
 
 def _prediction(file: str, logits: np.ndarray, about: Description) -> Prediction:

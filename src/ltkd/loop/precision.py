@@ -19,9 +19,14 @@ def set_backends(precision: Precision, threads: int | str, image_size: int) -> N
         torch.backends.cudnn.allow_tf32 = precision.tf32
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False  # would choose kernels by time: other numbers from run to run
+    torch.set_num_threads(num_threads(threads, image_size))
+
+
+def num_threads(threads: int | str, image_size: int) -> int:
+    """Threads that run.threads means for images of that size."""
     if threads == "auto":
-        threads = 1 if image_size <= TINY_IMAGE else TORCH_THREADS
-    torch.set_num_threads(threads)
+        return 1 if image_size <= TINY_IMAGE else TORCH_THREADS
+    return int(threads)
 
 
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:

@@ -1,5 +1,6 @@
 """A check of given weights before anything is trained with them: they know the training images, in the data's order."""
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,6 +9,9 @@ from torch import Tensor
 
 from ltkd.errors import UserError
 
+logger = logging.getLogger(__name__)
+
+MOSTLY = 0.6  # share of the images of a class that is taken for another
 EXPLAINED = 2.0  # an order of classes that explains at least this many times the accuracy is no coincidence
 
 
@@ -16,7 +20,8 @@ def check_predictions(logits: Tensor, labels: Tensor, class_names: Sequence[str]
 
     The accuracy is the mean over the classes, of which one guess for all images has 1 / C whatever the imbalance. At
     chance is what lies within two standard errors above 1 / C. Another order is suspected where a permutation of the
-    columns, the best of all, has at least twice the accuracy and is well above chance itself.
+    columns, the best of all, has at least twice the accuracy and is well above chance itself. A few classes that are
+    taken for one another are a warning.
     """
     from scipy.optimize import linear_sum_assignment  # here: a slow import that few runs need
 
@@ -42,3 +47,11 @@ def check_predictions(logits: Tensor, labels: Tensor, class_names: Sequence[str]
             f"{told}, no more than chance ({100 * chance:.1f} %): it knows other classes, other images, or images of "
             "another normalisation (dataset.mean, dataset.std; teacher.mean, teacher.std, teacher.image_size)"
         )
+    elsewhere = {c for c in range(num_classes) if rates[c, column[c]] > MOSTLY and rates[c, c] < 1 - MOSTLY}
+    exchanged = sorted(c for c in elsewhere if column[c] in elsewhere)  # else it is a bias towards the other class
+    if exchanged:
+        pairs = ", ".join(f"{class_names[c]!r} for {class_names[column[c]]!r}" for c in exchanged[:3])
+        logger.warning(
+            "%s, and takes classes for one another (%s); teacher.class_names says an order of its outputs",
+            told, pairs,
+        )  # fmt: skip

@@ -5,9 +5,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from ltkd.errors import UserError
 from ltkd.files import file_sha256
 from ltkd.models.adapter import LIBRARIES
 
+HINT = "write {file: PATH} instead of {url: file://PATH}"
 FILES = ("checkpoint_path", "file")  # timm: an argument of create_model, and a key of pretrained_cfg and its overlay
 
 
@@ -31,6 +33,8 @@ def _files(arguments: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str
             yield from _files(value, f"{prefix}{key}.")
         elif key in FILES and isinstance(value, str) and value:
             yield prefix + key, value
+        elif key == "url" and str(value).startswith("file:"):
+            raise UserError(f"{prefix}url: names a file, of which torch would keep and go on using a copy; {HINT}")
 
 
 def _published(library: str, name: str) -> str:

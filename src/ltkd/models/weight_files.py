@@ -2,6 +2,7 @@
 
 import pickle
 import struct
+import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,17 @@ _TEXTS = (
     (b"<html", "a web page (HTML), not weights; the download answered with a page, get the file itself"),
     (b"<?xml", "an XML text, not weights; the download answered with a message, get the file itself"),
     (b"{", "a JSON text, not weights; the download answered with a message, get the file itself"),
+    (b"/annex/objects/", "a git-annex pointer, not the file that it points to; `git annex get` fetches that"),
 )
+_ARCHIVES = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\x00": "xz",
+    b"\x28\xb5\x2f\xfd": "Zstandard",
+    b"7z\xbc\xaf": "7-Zip",
+    b"Rar!": "RAR",
+}
+_READ = 512  # bytes of the beginning
 
 
 class _Ignored:
@@ -85,17 +96,22 @@ def read_tensors(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, st
     if path.suffix != SAFETENSORS and path.suffix not in PICKLED:
         kinds = ", ".join([*filter(None, PICKLED), SAFETENSORS])
         raise UserError(f"{path}: unknown kind of weights {path.suffix!r}; choose one of: {kinds}")
-    _refuse_what_is_no_weights(path)
-    if path.suffix == SAFETENSORS:
+    if _is_safetensors(path, _beginning_of_weights(path)):
         tensors, metadata = _read_safetensors(path)
         return {"": tensors}, metadata
     return _read_pickled(path), {}
 
 
-def _refuse_what_is_no_weights(path: Path) -> None:
+def _is_safetensors(path: Path, start: bytes) -> bool:
+    """True by the content, whatever the suffix; of what begins as neither kind does, the suffix tells what it was."""
+    return start[8:10] == b'{"' or (path.suffix == SAFETENSORS and not start.startswith((b"PK", b"\x80")))
+
+
+def _beginning_of_weights(path: Path) -> bytes:
+    """The first bytes. UserError for a file that by them is something else than weights."""
     try:
         with open(path, "rb") as file:
-            start = file.read(512)
+            start = file.read(_READ)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     if not start:
@@ -104,8 +120,39 @@ def _refuse_what_is_no_weights(path: Path) -> None:
     for beginning, what in _TEXTS:
         if text.startswith(beginning):
             raise UserError(f"{path}: is {what}")
-    if start.startswith(b"\x1f\x8b"):
-        raise UserError(f"{path}: is a gzip archive; unpack it first")
+    for beginning, kind in _ARCHIVES.items():
+        if start.startswith(beginning):
+            raise UserError(f"{path}: is a {kind} archive; unpack it first")
+    if _is_archive_of_files(path):
+        raise UserError(f"{path}: is an archive of files, not what torch.save writes; unpack it first")
+    if words := _as_text(start):
+        raise UserError(f"{path}: is a text, not weights: {words!r}; get the file itself")
+    return start
+
+
+def _is_archive_of_files(path: Path) -> bool:
+    """True of a zip or tar archive without the names that torch.save gives its parts, in any of its formats."""
+    if path.stat().st_size >= tarfile.BLOCKSIZE and tarfile.is_tarfile(path):  # first: one may end with a zip archive
+        with tarfile.open(path) as archive:
+            return "pickle" not in archive.getnames()
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = {name.partition("/")[2] for name in archive.namelist()}
+        if "constants.pkl" in names:
+            raise UserError(f"{path}: is a TorchScript program, which is code; save network.state_dict() instead")
+        return "data.pkl" not in names
+    return False
+
+
+def _as_text(start: bytes) -> str:
+    """The first words of a file that begins as a text; "" of any other."""
+    encoding = "utf-16" if start.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8"
+    try:
+        text = start.decode(encoding, errors="strict" if len(start) < _READ else "ignore")
+    except UnicodeDecodeError:
+        return ""
+    words = text.removeprefix("\ufeff").split()
+    return " ".join(words)[:60] if all(word.isprintable() for word in words) else ""
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -124,8 +171,10 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _read_pickled(path: Path) -> dict[str, dict[str, Tensor]]:
     try:
-        with torch.serialization.safe_globals([(_Ignored, name) for name in _IGNORED_NAMES]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        # the file and not its path, by whose suffix torch may take it for another kind
+        ignored = torch.serialization.safe_globals([(_Ignored, name) for name in _IGNORED_NAMES])
+        with open(path, "rb") as file, ignored:
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         _, found, rest = str(error).partition("GLOBAL ")
         held = f"{rest.split()[0]}, which is no tensor" if found and rest.split() else "more than tensors"

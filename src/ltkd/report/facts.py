@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ltkd.report.entries import Entry
-from ltkd.results.code import code_notes, commit_label
+from ltkd.results.code import circumstance_notes, code_notes, commit_label
 from ltkd.tables.table import Table, key_of
 
 WITHOUT_EFFECT = ("output_root", "data_root", "device", "run", "cache", "wandb")  # on what a table says
@@ -31,15 +31,17 @@ def facts_of(table: Table, finished: list[Entry], overrides: Iterable[str] = ())
         "hardware": all_of(result["device"] for result in results),
         "software": all_of(f"torch {r['versions']['torch']}, ltkd {r['versions']['ltkd']}" for r in results),
         "commit": all_of(commit_label(result["git"]) for result in results),
-        **({"code": "; ".join(mixed)} if (mixed := _mixed_code(table, finished)) else {}),
+        **_mixtures(table, finished),
         "finished": " to ".join(dict.fromkeys(dates[:1] + dates[-1:])) or "nothing finished yet",
         "training time": f"{hours:.2f} hours in {number}" if results else "none yet",
     }
 
 
-def _mixed_code(table: Table, finished: list[Entry]) -> list[str]:
-    """Names the cells whose runs are of different code, or may be."""
-    return code_notes((cell.label, [entry.result for entry in finished if entry.cell is cell]) for cell in table.cells)
+def _mixtures(table: Table, finished: list[Entry]) -> dict[str, str]:
+    """Names the cells whose runs are of different code, or may be, and those of different circumstances."""
+    cells = [(cell.label, [entry.result for entry in finished if entry.cell is cell]) for cell in table.cells]
+    notes = {"code": code_notes(cells), "circumstances": circumstance_notes(cells)}
+    return {name: "; ".join(lines) for name, lines in notes.items() if lines}
 
 
 def _data_fact(result: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from tabulate import tabulate
 
 from ltkd.errors import UserError
 from ltkd.files import read_json
-from ltkd.results.code import code_notes
+from ltkd.results.code import circumstance_notes, code_notes
 from ltkd.results.corrections import evened_out_by
 from ltkd.results.files import RunFiles
 from ltkd.results.naming import DEFAULT, common_note, differences, of_method, outside_of_method, shown
@@ -136,7 +136,8 @@ def collect(
     _tell_groups_apart(list(cells.values()))
     notes += _name_settings(list(cells.values()))
     ordered = sorted(cells.values(), key=_order)
-    notes += code_notes((cell.label, cell.runs) for cell in ordered)
+    for notes_on in (code_notes, circumstance_notes):
+        notes += notes_on((cell.label, cell.runs) for cell in ordered)
     return Collection(ordered, unfinished + _missing_seeds(ordered), list(dict.fromkeys(notes)))
 
 

@@ -8,11 +8,13 @@ import torch
 from torch import nn
 
 import ltkd
+from ltkd.config.schema import Config
 from ltkd.files import file_sha256, write_json
+from ltkd.loop.precision import num_threads
 from ltkd.loop.trainer import FitResult
 from ltkd.machine import device_name, git_state
 from ltkd.models import count_multiply_adds, count_parameters, save_weights
-from ltkd.results.code import commit_label
+from ltkd.results.code import commit_label, threads_label, threads_of
 from ltkd.results.corrections import evened_out_by
 from ltkd.results.read import SCHEMA_VERSION
 from ltkd.results.result import Findings, Result, TeacherResult
@@ -75,7 +77,15 @@ def teacher_in_short(result: Result) -> TeacherResult:
     return {key: result[key] for key in keys} | {key: result.get(key) for key in later}
 
 
-def made_by(result: Result) -> str:
-    """Names the code behind a result, and the code here where it is another: "commit 0ab8356909; here 3c65991f02"."""
-    label, here = commit_label(result["git"]), commit_label(git_state())
-    return f"commit {label}" if label == here else f"commit {label}; here {here}"
+def made_by(result: Result, config: Config) -> str:
+    """Names the code behind a result and, where they are others than here, its threads and the code here.
+
+    "commit 0ab8356909 with 1 thread; here 3c65991f02 with 2 threads". On either the last digits may depend.
+    """
+    code = commit_label(result["git"]), commit_label(git_state())
+    here = {num_threads(config.run.threads, config.dataset.image_size)}
+    threads = threads_of(result)
+    if threads in (set(), here):
+        return f"commit {code[0]}" if code[0] == code[1] else f"commit {code[0]}; here {code[1]}"
+    then, now = (f"{commit} with {threads_label(of)}" for commit, of in zip(code, (threads, here), strict=True))
+    return f"commit {then}; here {now}"

@@ -28,7 +28,7 @@ def run_experiment(config: Config) -> Result | None:
         with RunDirectory(run).open(wait=False) as directory:
             if directory.finished is not None:
                 directory.check_source()
-                logger.info("finished before, skipped (%s)", made_by(directory.finished))
+                logger.info("finished before, skipped (%s)", made_by(directory.finished, config))
                 _warn_of_other_evaluation(config, directory.finished)
                 return directory.finished
             return _train(config, directory)

@@ -51,7 +51,7 @@ def find_or_train_teacher(
     with RunDirectory(run).open(wait=True) as directory:
         directory.check_data(setup.data)
         if directory.finished is not None:
-            source = made_by(directory.finished)
+            source = made_by(directory.finished, setup.config)
             logger.info("teacher %s: reused from %s (%s)", run.network.name, run.directory, source)
         result = directory.finished or _train(setup, directory, model)
     weights, speaker = directory.weights, directory.result.name
