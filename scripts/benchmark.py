@@ -3,6 +3,7 @@
     python scripts/benchmark.py dataset=cifar100_lt teacher=resnet32x4 student=resnet8x4 recipe=mdistiller
     python scripts/benchmark.py dataset=cifar100_lt jobs=4 steps=50 rounds=5        quieter numbers; 4 jobs side by side
     python scripts/benchmark.py dataset=cifar100_lt --scaling                       over batch size, classes and jobs
+    python scripts/benchmark.py dataset=cifar100_lt method=kd --ranks 4             one training by 1, 2 and 4 processes
     python scripts/benchmark.py dataset=tiny_imagenet_lt100 --images              files, against ImageFolder
     python scripts/benchmark.py dataset=cifar100_lt method=kd --operations          of one step, counted and not timed
 
@@ -34,6 +35,7 @@ PARSER.add_argument(
 PARSER.add_argument("--rounds", type=whole_number, default=3, metavar="N", help="default: 3")
 PARSER.add_argument("--jobs", type=whole_number, metavar="N", help="side by side (default: 4 on a GPU, else 2)")
 PARSER.add_argument("--scaling", action="store_true", help="over batch size, classes and jobs")
+PARSER.add_argument("--ranks", type=whole_number, metavar="N", help="one training by up to N processes")
 PARSER.add_argument("--operations", action="store_true", help="count the operations of a step, which a GPU launches")
 PARSER.add_argument("--images", action="store_true", help="image files, streamed, against ImageFolder + DataLoader")
 
@@ -41,11 +43,19 @@ PARSER.add_argument("--images", action="store_true", help="image files, streamed
 @command(PARSER)
 def main(options: argparse.Namespace, settings: list[str]) -> None:
     # here: --help needs no torch
-    from ltkd.benchmark import as_json, count_operations, markdown, measure, scaling_variants, standard_variants
+    from ltkd.benchmark import (
+        as_json,
+        count_operations,
+        markdown,
+        measure,
+        rank_variants,
+        scaling_variants,
+        standard_variants,
+    )
     from ltkd.config.compose import compose_values
     from ltkd.config.load import load_config
     from ltkd.files import write_json, write_text
-    from ltkd.machine import resolve_device
+    from ltkd.machine import num_cores, resolve_device
     from ltkd.setup import describe, prepare
 
     def say(text: str) -> None:
@@ -63,20 +73,24 @@ def main(options: argparse.Namespace, settings: list[str]) -> None:
         return
     device = resolve_device(config.device)
     jobs = options.jobs or (4 if device.type == "cuda" else 2)
-    variants = (scaling_variants if scaling else standard_variants)(config, device.type == "cuda", jobs)
+    if options.ranks:
+        variants = rank_variants(options.ranks, num_cores())
+    else:
+        variants = (scaling_variants if scaling else standard_variants)(config, device.type == "cuda", jobs)
     setup = prepare(config)
     pair = f"{config.teacher.name} -> {config.student.name}, {config.method_name}, batch {config.recipe.batch_size}"
     say(f"{pair}; {describe(setup)}")
     root = Path(config.output_root) / "benchmark"
     name = f"{config.teacher.name}-{config.student.name}-{config.method_name}".replace("/", "_")
-    name += "-scaling" * scaling
+    name += f"-{options.ranks}-ranks" if options.ranks else "-scaling" * scaling
     scratch = root / "scratch"
     shutil.rmtree(scratch, ignore_errors=True)  # a cache of an earlier call would be a head start
     try:
         rows = measure(variants, settings, steps=steps, rounds=rounds, folder=scratch, say=say)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    title = f"{pair}; {rows[0].jobs} to {rows[-1].jobs} jobs; {rounds} rounds, {device}"
+    spread = f"1 to {options.ranks} processes" if options.ranks else f"{rows[0].jobs} to {rows[-1].jobs} jobs"
+    title = f"{pair}; {spread}; {rounds} rounds, {device}"
     text = markdown(title, rows, config, setup.train.num_views, len(setup.train))
     write_text(root / f"{name}.md", text + "\n")
     write_json(root / f"{name}.json", as_json(rows, config, settings, steps, rounds))

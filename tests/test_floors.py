@@ -11,6 +11,7 @@ from .conftest import PROJECT
 PACKAGE = PROJECT / "src" / "ltkd"
 FLOORS = [  # from the ground up; those of one line do not import each other
     ["errors", "console"],
+    ["ranks"],
     ["files", "ranges", "choices", "settings", "machine"],
     ["losses", "data", "models", "optimization"],
     ["results", "task_losses"],

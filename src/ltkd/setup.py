@@ -17,9 +17,11 @@ from ltkd.data import (
     make_groups,
     make_split,
 )
+from ltkd.errors import UserError
 from ltkd.loop.precision import autocast, set_backends
 from ltkd.machine import resolve_device
 from ltkd.models import ModelOutput, evaluating
+from ltkd.ranks import Ranks
 
 
 @dataclass(frozen=True)
@@ -33,27 +35,59 @@ class Setup:
     test: DeviceData
     validation: DeviceData | None
 
+    @property
+    def ranks(self) -> Ranks:
+        """The processes that train together."""
+        return self.train.ranks
 
-def prepare(config: Config) -> Setup:
-    """Data loaded and on the device, torch set up. UserError when the data is absent, damaged or does not fit."""
+
+def prepare(config: Config, ranks: Ranks | None = None) -> Setup:
+    """Data loaded and on the device, torch set up. UserError when the data is absent, damaged or does not fit.
+
+    ranks: the processes that share each batch; by default it is this one alone.
+    """
+    ranks = ranks or Ranks()
     set_backends(config.precision, config.run.threads, config.dataset.image_size)
-    device = _current_device(config)
+    device = _current_device(config, ranks)
+    with ranks.in_turn():  # what the first downloads or decodes, the others find
+        return _load(config, device, ranks)
+
+
+def _load(config: Config, device: torch.device, ranks: Ranks) -> Setup:
     crops = build_augmentation(config.recipe_of(config.student).augmentation).resized_crop is not None
     data = load_data(config.dataset, Path(config.data_root), device=device, resized_crops=crops)
     return Setup(
         config, data, device,
-        train=device_data(data, "train", device=device),
-        test=device_data(data, "test", device=device),
-        validation=device_data(data, "validation", device=device) if len(data.validation_labels) else None,
+        train=device_data(data, "train", device=device).shared_by(ranks),
+        test=device_data(data, "test", device=device).shared_by(ranks),
+        validation=(
+            device_data(data, "validation", device=device).shared_by(ranks) if len(data.validation_labels) else None
+        ),
     )  # fmt: skip
 
 
-def _current_device(config: Config) -> torch.device:
-    """The run's device, made the one that pinned memory, graphs and compiled kernels take where none is named."""
+def _current_device(config: Config, ranks: Ranks | None = None) -> torch.device:
+    """The run's device, made the one that pinned memory, graphs and compiled kernels take where none is named.
+
+    Of several processes on one machine each takes a GPU of its own.
+    """
     device = resolve_device(config.device)
+    if ranks is not None and not ranks.alone and device.type == "cuda":
+        device = _own_gpu(config.device, ranks)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     return device
+
+
+def _own_gpu(name: str, ranks: Ranks) -> torch.device:
+    visible = torch.cuda.device_count()
+    if name not in ("auto", "cuda"):
+        raise UserError(f"device: {name} is one GPU; of several processes each takes its own with device=cuda")
+    if visible == 1:  # as SLURM binds a task to its GPU
+        return torch.device("cuda:0")
+    if ranks.local_rank >= visible:
+        raise UserError(f"device: process {ranks.local_rank} of this machine has no GPU, it has {visible}")
+    return torch.device(f"cuda:{ranks.local_rank}")
 
 
 def synthetic_setup(config: Config, num_images: int) -> Setup:

@@ -19,7 +19,7 @@ def test_a_run_that_another_process_works_on_ends_with_a_code_of_its_own(tmp_pat
     values = compose_values("method=ce", f"output_root={tmp_path}")
     monkeypatch.setattr(launch.HydraConfig, "get", lambda: SimpleNamespace(mode=mode))
     for name in ("_log_to_console", "end_on_signals"):
-        monkeypatch.setattr(launch, name, lambda: None)
+        monkeypatch.setattr(launch, name, lambda *arguments: None)
     with locked(student_run(load_config(values)).files, wait=False), pytest.raises(ending) as ended:
         launch.launch(OmegaConf.create(values))
     if ending is SystemExit:

@@ -122,7 +122,7 @@ def test_imagenet_by_a_list(dataset_config, imagenet, tmp_path):
     with pytest.raises(UserError, match=r"dataset\.imbalance: exponential cuts what dataset\.list names"):
         load_data(load_config(compose_values(*settings, "dataset.imbalance=exponential")).dataset, tmp_path)
     (tmp_path / "train.txt").write_text("train/n1/n1_4.JPEG 0\n")
-    with pytest.raises(UserError, match=r"line 1: train/n1/n1_4\.JPEG is not of class 0"):
+    with pytest.raises(UserError, match=r"train\.txt: train/n1/n1_4\.JPEG is not of class 0"):
         load_data(config, tmp_path)
 
 

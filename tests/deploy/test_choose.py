@@ -50,7 +50,7 @@ def example_of_choice(tmp_path_factory):
 
 
 def test_from_a_folder_to_a_command(example_of_choice, capsys, monkeypatch):
-    """Two methods of the short list, all rounds; test figures that are looked at raise errors. One class has one image."""
+    """Two methods, all rounds; a figure of the test part that is looked at is an error. One class has one image."""
     root, arguments = example_of_choice
     run_experiment = choose.run_experiment
 

@@ -15,13 +15,7 @@ NETWORK_HOOKS = ("extra_teachers", "adapt_student")  # each change of the networ
 
 def kind_of(name: str) -> tuple:
     """All in which the engine treats methods differently: what they need, own, save and do beside their equation."""
-    around = {"teacher": {"name": "resnet20"}, "student": {"name": "resnet8"}}
-    around["dataset"] = {"name": "digits_lt", "num_classes": 10}
-    file = PROJECT / "conf" / "method" / f"{name}.yaml"  # composing the configuration 45 times would take a minute
-    settings = OmegaConf.to_container(OmegaConf.create({**around, "method": OmegaConf.load(file)}), resolve=True)[
-        "method"
-    ]
-    settings.pop("name")
+    settings = settings_of(name)
     method = build_tiny_method(name, settings, TinyNetwork((2, 3, 4)), TinyNetwork((6, 7, 8)).eval())
     parameters = {key for key, _ in method.named_parameters()}
     return (
@@ -33,6 +27,18 @@ def kind_of(name: str) -> tuple:
         method.capturable,
         bool(method.needs_teacher_statistics),
     )
+
+
+def settings_of(name: str) -> dict:
+    """The method's settings in its YAML file, without its name."""
+    around = {"teacher": {"name": "resnet20"}, "student": {"name": "resnet8"}}
+    around["dataset"] = {"name": "digits_lt", "num_classes": 10}
+    file = PROJECT / "conf" / "method" / f"{name}.yaml"  # composing the configuration 45 times would take a minute
+    settings = OmegaConf.to_container(OmegaConf.create({**around, "method": OmegaConf.load(file)}), resolve=True)[
+        "method"
+    ]
+    settings.pop("name")
+    return settings
 
 
 def representatives() -> list[str]:

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from ltkd.config.load import load_config
 from ltkd.data import Batch
+from ltkd.loop.whole_batch import on_all_processes
 from ltkd.methods import Method, MethodContext, Networks, build_method, method_class
 from ltkd.models.output import ModelOutput
+from ltkd.ranks import Ranks
 from ltkd.runs.build import run_at
 from ltkd.task_losses import build_task_loss
 
@@ -90,15 +92,7 @@ class Problem:
 
 def make_problem(name: str, *, same: bool = False, dtype: torch.dtype = torch.float64, **settings) -> Problem:
     """The method `name` with its YAML settings; `same`: student and teacher are equal networks in eval mode."""
-    torch.manual_seed(0)
-    # wide enough that no small regressor between the two is dead from the start, all its ReLUs off
-    teacher = TinyNetwork((6, 7, 8)).to(dtype).eval().requires_grad_(False)
-    student = copy.deepcopy(teacher).requires_grad_() if same else TinyNetwork((2, 3, 4)).to(dtype).train()
-    for norm in (*teacher.norms, *student.norms):  # as after training: not all at 1 and 0
-        norm.weight.data.copy_(torch.linspace(0.7, 1.5, len(norm.weight)))
-        norm.bias.data.copy_(torch.linspace(-0.5, 0.5, len(norm.bias)))
-    for network, scale in ((teacher, 6.0), (student, 6.0 if same else 3.0)):
-        network.classifier.weight.data.mul_(scale)  # logits of a trained network's size
+    student, teacher = make_networks(same=same, dtype=dtype)
     method = method_of(name, student, teacher, **settings).to(dtype)
     student = method.adapt_student(student).to(dtype)
     method.train()
@@ -116,6 +110,20 @@ def make_problem(name: str, *, same: bool = False, dtype: torch.dtype = torch.fl
     return Problem(method, student, teacher, batch)
 
 
+def make_networks(*, same: bool = False, dtype: torch.dtype = torch.float64) -> tuple[nn.Module, nn.Module]:
+    """Student, in training mode, and teacher."""
+    torch.manual_seed(0)
+    # wide enough that no small regressor between the two is dead from the start, all its ReLUs off
+    teacher = TinyNetwork((6, 7, 8)).to(dtype).eval().requires_grad_(False)
+    student = copy.deepcopy(teacher).requires_grad_() if same else TinyNetwork((2, 3, 4)).to(dtype).train()
+    for norm in (*teacher.norms, *student.norms):  # as after training: not all at 1 and 0
+        norm.weight.data.copy_(torch.linspace(0.7, 1.5, len(norm.weight)))
+        norm.bias.data.copy_(torch.linspace(-0.5, 0.5, len(norm.bias)))
+    for network, scale in ((teacher, 6.0), (student, 6.0 if same else 3.0)):
+        network.classifier.weight.data.mul_(scale)  # logits of a trained network's size
+    return student, teacher
+
+
 def method_of(name: str, student: nn.Module, teacher: nn.Module, **settings) -> Method:
     overrides = [f"method.{key}={'null' if value is None else value}" for key, value in settings.items()]
     values = load_config(copy.deepcopy(compose_once("device=cpu", f"method={name}", *overrides)))
@@ -125,9 +133,11 @@ def method_of(name: str, student: nn.Module, teacher: nn.Module, **settings) -> 
 
 
 def build_tiny_method(
-    name: str, arguments: dict, student: nn.Module, teacher: nn.Module, num_extra_teachers: int = 1, task_loss="ce"
-) -> Method:
+    name: str, arguments: dict, student: nn.Module, teacher: nn.Module, num_extra_teachers: int = 1, task_loss="ce",
+    ranks: Ranks | None = None,
+) -> Method:  # fmt: skip
     """The method with these settings between the two networks; nothing is composed."""
+    ranks = ranks or Ranks()
     images = torch.randn(BATCH_SIZE, 1, SIDE, SIDE, dtype=student.classifier.weight.dtype)
     was_training = student.training
     student.eval()
@@ -147,8 +157,10 @@ def build_tiny_method(
         student=outputs[0],
         teacher=outputs[1],
         networks=Networks(
-            student=lambda images, features=False: student(images, features=features),
-            teacher=torch.no_grad()(lambda images, features=False: teacher(images, features=features)),
+            student=on_all_processes(ranks, lambda images, features=False: student(images, features=features)),
+            teacher=on_all_processes(
+                ranks, torch.no_grad()(lambda images, features=False: teacher(images, features=features))
+            ),
             student_classifier=student.classifier,
             teacher_classifier=teacher.classifier,
             teacher_norms=teacher.preact_norms,
@@ -158,6 +170,7 @@ def build_tiny_method(
         held_out=HeldOut(student.classifier.weight.dtype),
         learning_rate=lambda epoch: 0.1 / epoch,
         num_extra_teachers=num_extra_teachers,
+        ranks=ranks,
     )
     method = build_method(name, arguments, context, build_task_loss(task_loss, CLASS_COUNTS))
     object.__setattr__(method, "_context_in_tests", context)

@@ -4,7 +4,7 @@ from ltkd.benchmark.images import images_table, measure_images
 from ltkd.benchmark.measure import Measurement, measure
 from ltkd.benchmark.operations import count_operations
 from ltkd.benchmark.table import as_json, markdown
-from ltkd.benchmark.variants import Variant, scaling_variants, standard_variants
+from ltkd.benchmark.variants import Variant, rank_variants, scaling_variants, standard_variants
 
 __all__ = [
     "Measurement",
@@ -15,6 +15,7 @@ __all__ = [
     "markdown",
     "measure",
     "measure_images",
+    "rank_variants",
     "scaling_variants",
     "standard_variants",
 ]

@@ -22,6 +22,7 @@ from ltkd.loop.teacher_logits import WINDOW
 from ltkd.loop.tracking import Tracker
 from ltkd.machine import num_cores
 from ltkd.methods import Method
+from ltkd.ranks import Ranks
 from ltkd.results.files import RunFiles
 from ltkd.runs.build import TrainedTeacher, new_method, new_model
 from ltkd.runs.train import make_training
@@ -33,8 +34,8 @@ WORKERS = 2  # of the plain loop's DataLoader: the field's number
 class Pair:
     """Student, teacher and objective of a configuration, with weights that nobody has trained: speed is the same."""
 
-    def __init__(self, config: Config, folder: Path, *, made_up: bool) -> None:
-        self.setup: Setup = synthetic_setup(config, 2 * WINDOW) if made_up else prepare(config)
+    def __init__(self, config: Config, folder: Path, *, made_up: bool, ranks: Ranks | None = None) -> None:
+        self.setup: Setup = synthetic_setup(config, 2 * WINDOW) if made_up else prepare(config, ranks)
         self.student: nn.Module = new_model(self.setup, config.student, config.seed)
         self.teacher: TrainedTeacher | None = None
         if config.needs_teacher:
@@ -48,10 +49,13 @@ class Pair:
 
 
 class EngineLoop:
-    """Runs the engine's steps repeatedly over one fixed epoch; from the second time on a cache has every logit."""
+    """Runs the engine's steps repeatedly over one fixed epoch; from the second time on a cache has every logit.
 
-    def __init__(self, config: Config, folder: Path, *, made_up: bool = False) -> None:
-        pair = Pair(config, folder, made_up=made_up)
+    ranks: the processes that share each batch, all of which run the same steps.
+    """
+
+    def __init__(self, config: Config, folder: Path, *, made_up: bool = False, ranks: Ranks | None = None) -> None:
+        pair = Pair(config, folder, made_up=made_up, ranks=ranks)
         setup, batch_size = pair.setup, config.recipe_of(config.student).batch_size
         self.device = setup.device
         self._training = make_training(setup, student_run(config), pair.student, pair.method, pair.teacher)

@@ -7,7 +7,9 @@ captured graphs. Numbers are medians over the rounds.
 import contextlib
 import logging
 import multiprocessing
+import os
 import resource
+import socket
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -26,6 +28,8 @@ from ltkd.config.schema import Config, Network
 from ltkd.errors import UserError
 from ltkd.machine import num_cores
 from ltkd.models import build_model, count_multiply_adds
+from ltkd.ranks import Ranks
+from ltkd.runs.parallel import check_ranks
 
 GPU_ROUND = 3.0  # seconds at least
 
@@ -85,13 +89,18 @@ class _Team:
         self.connections: list[Connection] = []
         self.processes = []
         for _ in range(variant.jobs):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs, variant, chosen, steps, folder), daemon=False)
-            process.start()
-            theirs.close()
-            self.connections.append(ours)
-            self.processes.append(process)
-            self.about = self._receive(ours)  # one after the other: they share a cache
+            port = _free_port()
+            for rank in range(variant.ranks):
+                ours, theirs = context.Pipe()
+                arguments = (theirs, variant, chosen, steps, folder, rank, port)
+                process = context.Process(target=_work, args=arguments, daemon=False)
+                process.start()
+                theirs.close()
+                self.connections.append(ours)
+                self.processes.append(process)
+            # one training after the other: they share a cache
+            told = [self._receive(ours) for ours in self.connections[-variant.ranks :]]
+            self.about = told[0]
 
     def run(self) -> float:
         """Images per second of one round, all jobs together."""
@@ -104,7 +113,7 @@ class _Team:
             connection.send("memory")
         gigabytes = sum(self._receive(connection) for connection in self.connections)
         between_epochs = None
-        if not self.variant.plain and self.variant.jobs == 1:
+        if not self.variant.plain and self.variant.jobs == self.variant.ranks == 1:
             self.connections[0].send("between epochs")
             between_epochs = self._receive(self.connections[0])
         speed = median(speeds)
@@ -132,12 +141,28 @@ class _Team:
         return answer
 
 
-def _work(connection: Connection, variant: Variant, overrides: Sequence[str], steps: int, folder: Path) -> None:
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def _work(
+    connection: Connection, variant: Variant, overrides: Sequence[str], steps: int, folder: Path, rank: int, port: int
+) -> None:
     """Builds the loop of one job, describes it, then answers orders: "run" with the speed of a round, and others."""
     logging.disable(logging.WARNING)
     try:
         config = load_config(compose_values(*overrides))
-        loop = (PlainLoop if variant.plain else EngineLoop)(config, folder, made_up=variant.made_up)
+        ranks = Ranks(rank, variant.ranks, local_rank=rank)
+        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+        ranks.join()
+        check_ranks(config, ranks)
+        loop: EngineLoop | PlainLoop
+        if variant.plain:
+            loop = PlainLoop(config, folder, made_up=variant.made_up)
+        else:
+            loop = EngineLoop(config, folder, made_up=variant.made_up, ranks=ranks)
         steps = loop.steps or steps
         loop.run(steps)  # allocations, captured steps, compiled kernels
         on_gpu = None if loop.device.type == "cpu" else torch.cuda.max_memory_allocated(loop.device) / 1e9
@@ -160,7 +185,7 @@ def _work(connection: Connection, variant: Variant, overrides: Sequence[str], st
         connection.send(about)
         while (order := connection.recv()) != "end":
             answers = {
-                "run": lambda: _images_per_second(loop, steps, batch_size),
+                "run": lambda: _images_per_second(loop, steps, batch_size, ranks),
                 "memory": lambda: on_gpu or _resident_gigabytes(),
                 "between epochs": lambda: loop.between_epochs(),
             }
@@ -173,13 +198,16 @@ def _work(connection: Connection, variant: Variant, overrides: Sequence[str], st
         connection.close()
 
 
-def _images_per_second(loop: EngineLoop | PlainLoop, steps: int, batch_size: int) -> float:
-    """The speed over `steps` steps, repeated on a GPU until they fill `GPU_ROUND`: its clock rises only under load."""
+def _images_per_second(loop: EngineLoop | PlainLoop, steps: int, batch_size: int, ranks: Ranks) -> float:
+    """The speed over `steps` steps, repeated on a GPU until they fill `GPU_ROUND`: its clock rises only under load.
+
+    Of the processes that share the batches each counts its part.
+    """
     seconds, passes, at_least = 0.0, 0, GPU_ROUND if loop.device.type == "cuda" else 0.0
-    while not passes or seconds < at_least:
+    while not passes or ranks.largest(seconds < at_least):  # all go on together
         seconds += loop.run(steps)
         passes += 1
-    return passes * steps * batch_size / seconds
+    return passes * steps * batch_size / seconds / ranks.size
 
 
 def _multiply_adds(config: Config, network: Network) -> int:

@@ -8,12 +8,14 @@ from ltkd.methods import method_class
 
 @dataclass(frozen=True)
 class Variant:
-    """A row of the table: `jobs` processes train the same pair, with `overrides` of the configuration."""
+    """A row of the table: `jobs` trainings of the same pair, each by `ranks` processes, with `overrides` of the
+    configuration."""
 
     name: str
     overrides: tuple[str, ...] = ()
     plain: bool = False  # the loop as the field writes it, in place of the engine
     jobs: int = 1
+    ranks: int = 1
     made_up: bool = False  # random images in place of the data set's: where their number of classes is varied
 
 
@@ -44,6 +46,20 @@ def standard_variants(config: Config, on_cuda: bool, jobs: int) -> list[Variant]
     if jobs > 1:
         rows.append(Variant(f"+ {jobs} jobs side by side", rows[-1].overrides, jobs=jobs))
     return rows
+
+
+def rank_variants(ranks: int, cores: int) -> list[Variant]:
+    """One training by 1, 2, 4, ... `ranks` processes, the same batch, with a thread (or GPU) each; then one process
+    with a thread for each core. The teacher is live, the step the eager one that processes share."""
+    plain = ("run.step=eager", "cache.mode=off")
+    numbers = [1]
+    while numbers[-1] < ranks:
+        numbers.append(min(2 * numbers[-1], ranks))
+    rows = [
+        Variant(f"{number} process{'es' * (number > 1)}, a thread each", (*plain, "run.threads=1"), ranks=number)
+        for number in numbers
+    ]
+    return [*rows, Variant(f"1 process, {cores} threads", (*plain, f"run.threads={cores}"))]
 
 
 def scaling_variants(config: Config, on_cuda: bool, max_jobs: int) -> list[Variant]:

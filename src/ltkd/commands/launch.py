@@ -13,6 +13,7 @@ from ltkd.config.compose import refusal
 from ltkd.config.load import load_config
 from ltkd.errors import EXIT_BUSY, UserError
 from ltkd.loop.interrupt import end_on_signals
+from ltkd.ranks import RankLost, Ranks
 from ltkd.results.read import run_table
 from ltkd.runs.run import run_experiment
 
@@ -24,14 +25,20 @@ def launch(composed: DictConfig) -> None:
 
     What the user can mend is one message without a traceback, and exit code 2; a run that another process works on is
     left alone with exit code 75. In a multirun every error is logged when it happens and raised: Hydra goes on with the
-    other jobs and ends with an exit code other than 0.
+    other jobs and ends with an exit code other than 0. Of several processes that torchrun or srun started, the first
+    alone speaks, and the one that fails first.
     """
-    _log_to_console()
+    ranks = Ranks.from_environment()
+    _log_to_console(ranks)
     end_on_signals()  # while a network is trained, its Trainer answers
     multirun = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
+        if not ranks.alone:
+            logger.info("waiting for all %d processes", ranks.size)
+        ranks.join()
         config = load_config(_plain(composed))
-        result = run_experiment(config)
+        result = run_experiment(config, ranks)
+        ranks.leave()
         if result is not None:
             logger.info("%s", run_table(result))
         elif multirun:
@@ -39,15 +46,19 @@ def launch(composed: DictConfig) -> None:
         else:
             raise SystemExit(EXIT_BUSY)
     except KeyboardInterrupt:
-        logger.error("stopped; the same command goes on from the last checkpoint")
+        if ranks.is_first:
+            logger.error("stopped; the same command goes on from the last checkpoint")
         raise SystemExit(128 + signal.SIGINT) from None
     except UserError as error:
-        logger.error("error: %s", error)
+        told = isinstance(error, RankLost) and error.told
+        if not told and ranks.may_tell(str(error)):
+            logger.error("error: %s", error)
         if not multirun:
             raise SystemExit(2) from None
         raise error.with_traceback(None) from None
-    except Exception:
-        logger.exception("job failed")
+    except Exception as error:
+        if ranks.may_tell(f"{type(error).__name__}: {error}"):
+            logger.exception("job failed")
         if not multirun:
             raise SystemExit(1) from None
         raise
@@ -60,11 +71,14 @@ def _plain(composed: DictConfig) -> dict:
         raise refusal(error) from error
 
 
-def _log_to_console() -> None:
-    """Sends plain messages to standard output, each once: in a multirun Hydra has a handler there."""
+def _log_to_console(ranks: Ranks) -> None:
+    """Sends plain messages to standard output, each once: in a multirun Hydra has a handler there.
+
+    Of several processes the first sends all, the others their errors.
+    """
     handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    handler.setLevel(logging.INFO)
+    handler.setFormatter(logging.Formatter("%(message)s" if ranks.is_first else f"rank {ranks.rank}: %(message)s"))
+    handler.setLevel(logging.INFO if ranks.is_first else logging.ERROR)
     logging.getLogger("ltkd").setLevel(logging.DEBUG)  # what is for the log file of a run alone
     root = logging.getLogger()
     root.setLevel(logging.INFO)

@@ -10,7 +10,6 @@ The training data is not needed. Files that cannot be read are named at the end 
 """
 
 import argparse
-import functools
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -65,7 +64,7 @@ def main(options: argparse.Namespace, further_images: list[str]) -> int:
     if options.correction != "none":
         correction = build_correction(about, options.correction)
         tau = default_tau(about, options.correction)[0] if options.tau is None else options.tau
-        correct, told = functools.partial(correction, tau=tau), f", {options.correction} with tau {tau:g}"
+        correct, told = (lambda logits: correction(logits, tau)), f", {options.correction} with tau {tau:g}"
     if correct and about.evened_out_by:
         sys.stderr.write(f"warning: a second correction: {about.evened_out_by} evened the classes out already\n")
     unreadable = []

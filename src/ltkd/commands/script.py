@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from ltkd.console import write_plainly
 from ltkd.errors import UserError
+from ltkd.ranks import Ranks
 
 SETTINGS = "further arguments KEY=VALUE are settings, those of src/train.py; options can be written KEY=VALUE too"
 
@@ -79,6 +80,11 @@ def command(parser: Parser, *, help_without_arguments: bool = False) -> Callable
                 if help_without_arguments and not arguments:
                     parser.print_help()
                     return 0
+                if not Ranks.from_environment().alone:
+                    raise UserError(
+                        "WORLD_SIZE: torchrun and srun start several processes of src/train.py, and one of any other "
+                        "command; start this one by itself"
+                    )
                 code = function(*parser.split(arguments)) or 0
                 sys.stdout.flush()
                 return code

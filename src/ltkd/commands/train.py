@@ -12,6 +12,7 @@ from ltkd.config.compose import CONFIGURATION, refusal
 from ltkd.config.overrides import check_grammar
 from ltkd.console import write_plainly
 from ltkd.errors import UserError
+from ltkd.ranks import Ranks
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGURATION), config_name="config")
@@ -27,11 +28,16 @@ def main() -> None:
         from ltkd.commands.listing import show
 
         sys.exit(show())
+    ranks = Ranks()
     try:
+        ranks = Ranks.from_environment()
+        if not ranks.alone and {"-m", "--multirun"} & set(sys.argv):
+            raise UserError("--multirun: several processes train one run; start a sweep by itself, without torchrun")
         check_grammar(word for word in sys.argv[1:] if "=" in word and not word.startswith("-"))
         _run()
     except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
+        if ranks.is_first:
+            sys.stderr.write(f"error: {error}\n")
         sys.exit(2)
 
 

@@ -7,7 +7,7 @@ from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ltkd.config.schema import Config, Network, Recipe, Teacher
+from ltkd.config.schema import Config, Network, Precision, Recipe, Teacher
 from ltkd.data import DatasetConfig
 from ltkd.files import file_sha256
 from ltkd.models import starting_weights
@@ -125,7 +125,8 @@ def _teacher_identity(config: Config, teacher: Teacher) -> dict[str, Any]:
         adapted |= {} if teacher.class_names is None else {"class_names": teacher.class_names}
         return adapted | {
             "dataset": config.dataset.settings(), "name": teacher.name, "arguments": teacher.arguments,
-            "checkpoint": file_sha256(Path(teacher.checkpoint)), "precision": asdict(config.precision),
+            "checkpoint": file_sha256(Path(teacher.checkpoint)),
+            "precision": _without_defaults(replace(config.precision, sync_batch_norm=False)),
         } | _own_input(teacher)  # fmt: skip
     return {"seed": teacher.seed, **_network_identity(config, teacher), **_own_input(teacher)}
 
@@ -148,7 +149,7 @@ def _network_identity(config: Config, network: Network) -> dict[str, Any]:
             "name": network.name,
             "pretrained": network.pretrained,
             "arguments": network.arguments,
-            "precision": asdict(config.precision),
+            "precision": _without_defaults(config.precision),
         }
     )
 
@@ -159,13 +160,13 @@ def _classifier_identity(network: Network) -> dict[str, Any]:
 
 def _training_identity(config: Config, network: Network) -> dict[str, Any]:
     compiled = {"step": "compile"} if config.run.step == "compile" else {}  # the other steps give the same numbers
-    return compiled | {"task_loss": network.task_loss, "recipe": _recipe_identity(config.recipe_of(network))}
+    return compiled | {"task_loss": network.task_loss, "recipe": _without_defaults(config.recipe_of(network))}
 
 
-def _recipe_identity(recipe: Recipe) -> dict[str, Any]:
+def _without_defaults(section: Recipe | Precision) -> dict[str, Any]:
     """All settings; those that came later are left out where they are as before them: a run stays the run it was."""
-    identity = asdict(recipe)
-    for field in fields(recipe):
+    identity = asdict(section)
+    for field in fields(section):
         if field.default is not MISSING and identity[field.name] == field.default:
             del identity[field.name]
     return identity

@@ -76,6 +76,7 @@ class Teacher(Network):
 class Precision:
     autocast: Literal["float32", "bfloat16"]
     tf32: bool
+    sync_batch_norm: bool = False
 
 
 @dataclass(frozen=True)

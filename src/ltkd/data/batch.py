@@ -5,6 +5,8 @@ from itertools import pairwise
 
 from torch import Tensor
 
+from ltkd.ranks import Share
+
 
 @dataclass
 class Batch:
@@ -16,6 +18,12 @@ class Batch:
     teacher_logits: Tensor | None = None  # [B, classes], where they were computed ahead of the step
     partner_labels: Tensor | None = None  # [B] int64, of the images that these are mixed with, where they are
     own_share: Tensor | None = None  # [] float32, of `labels` in the mixture; the rest is the partners'
+    share: Share | None = None  # of the whole batch, where several processes share it
+
+    @property
+    def num_images(self) -> int:
+        """The images of the batch, of all processes that share it."""
+        return len(self.labels) if self.share is None else self.share.total
 
     def parts(self, number: int) -> list["Batch"]:
         """The batch in `number` parts of about the same size, at least two images each, in its order."""

@@ -22,6 +22,7 @@ from ltkd.data.decoding import resized_crop
 from ltkd.data.image_files import ImageFiles
 from ltkd.data.plan import EpochPlan
 from ltkd.errors import UserError
+from ltkd.ranks import Ranks, Share
 
 BEFORE_THE_STEP = ("operations", "crop_seeds")  # choices that are used when a batch is fetched, on the CPU
 FORWARD_BATCH = {"cpu": 64, "cuda": 512}  # images of a batch without gradients: on a CPU more of them leave its caches
@@ -40,6 +41,7 @@ class DeviceData:
     decodes = False  # what is read is decoded each time, and not a second time without need
     workers: int | Literal["auto"] = 0  # processes that decode
     augmentation = Augmentation()
+    ranks = Ranks()  # the processes that share each batch
 
     def __init__(
         self,
@@ -99,6 +101,12 @@ class DeviceData:
         data.augmentation = build_augmentation(choice)
         return data
 
+    def shared_by(self, ranks: Ranks) -> "DeviceData":
+        """The same images, of whose batches each process fetches its share; nothing is copied."""
+        data = copy.copy(self)
+        data.ranks = ranks
+        return data
+
     def num_batches(self, batch_size: int) -> int:
         """Steps per epoch. Every image is used; a last short batch is kept.
 
@@ -117,6 +125,23 @@ class DeviceData:
         if not 0 <= step < num_batches:
             raise IndexError(f"step {step} of {num_batches}")
         return slice(step * batch_size, len(self) if step == num_batches - 1 else (step + 1) * batch_size)
+
+    def share(self, step: int, batch_size: int) -> Share:
+        """This process's share of the batch of 0-based `step`."""
+        batch = self.step_slice(step, batch_size)
+        return self.ranks.share(batch.stop - batch.start)
+
+    def own_slice(self, step: int, batch_size: int) -> slice:
+        """Positions in the epoch's order that this process uses in 0-based `step`; alone, those of `step_slice`."""
+        start, rows = self.step_slice(step, batch_size).start, self.share(step, batch_size).rows
+        return slice(start + rows.start, start + rows.stop)
+
+    def own_positions(self, batch_size: int) -> np.ndarray:
+        """The positions in the epoch's order that this process uses: bool [N]."""
+        own = np.zeros(len(self), dtype=bool)
+        for step in range(self.num_batches(batch_size)):
+            own[self.own_slice(step, batch_size)] = True
+        return own
 
     def draw_epoch(self, generator: torch.Generator, order: Tensor | None = None) -> EpochPlan:
         """Draws an epoch's order, crops, flips and whatever `augmentation` adds, and moves them to the data's device.
@@ -145,8 +170,11 @@ class DeviceData:
         return self.batch_of(self.fetch(plan, step, batch_size))
 
     def fetch(self, plan: EpochPlan, step: int, batch_size: int) -> EpochPlan:
-        """The choices of 0-based `step`, with the images where these are not simply cut out on the device."""
-        part = plan.take(self.step_slice(step, batch_size))
+        """The choices of 0-based `step`, with the images where these are not simply cut out on the device.
+
+        Where several processes share the batch, those of the own images.
+        """
+        part = plan.take(self.own_slice(step, batch_size))
         if self.on_device and not set(BEFORE_THE_STEP) & part.drawn.keys():
             return part
         return self._with_pixels(part, self._resized(part) if "crop_seeds" in part.drawn else self._cut_out(part))
@@ -243,14 +271,16 @@ class DeviceData:
         """Number of images to take at a time where no gradient is computed."""
         return FORWARD_BATCH[self.device.type]
 
-    def evaluation_batches(self, batch_size: int | None = None) -> Iterator[Batch]:
-        """All images in their order, neither cropped nor flipped; the last batch may be short."""
-        batch_size = batch_size or self.forward_batch
-        for start in range(0, len(self), batch_size):
-            part = slice(start, min(start + batch_size, len(self)))
+    def evaluation_batches(self, batch_size: int | None = None, rows: slice = slice(None)) -> Iterator[Batch]:
+        """All images, or some rows, in their order, neither cropped nor flipped; the last batch may be short."""
+        for part in self._parts(batch_size or self.forward_batch, rows):
             crops = self._whole(part)
             index = torch.arange(part.start, part.stop, device=self.device)
             yield Batch(self._normalise(crops), self.labels[part], index)
+
+    def _parts(self, batch_size: int, rows: slice) -> list[slice]:
+        start, stop, _ = rows.indices(len(self))
+        return [slice(first, min(first + batch_size, stop)) for first in range(start, stop, batch_size)]
 
     def _normalise(self, crops: Tensor) -> Tensor:
         rows = crops.flatten(2).to(torch.float32)  # [B, H, W * C]

@@ -59,7 +59,10 @@ def read_image_list(
 
 
 def read_lines(key: str, path: str | Path | None) -> list[tuple[str, int]]:
-    """(image, label) of each line; empty lines are passed over. UserError names the line that has another form."""
+    """(image, label) of each line; empty lines are passed over.
+
+    UserError names the line that has another form, or an image that is named twice.
+    """
     lines = []
     for number, line in enumerate(_text_lines(key, path), start=1):
         if not line.strip():
@@ -73,6 +76,9 @@ def read_lines(key: str, path: str | Path | None) -> list[tuple[str, int]]:
         lines.append((parts[0].strip(), int(parts[1])))
     if not lines:
         raise UserError(f"dataset.{key}: {path} names no image")
+    times = Counter(os.path.normpath(name) for name, _ in lines)
+    if len(times) < len(lines):
+        raise UserError(f"dataset.{key}: {path} names {max(times, key=times.__getitem__)} more than once")
     return lines
 
 
@@ -90,10 +96,6 @@ def _text_lines(key: str, path: str | Path | None) -> list[str]:
 def _images(key: str, path: str | None, root: Path, channels: int, size: int) -> tuple[ImageFiles, np.ndarray]:
     lines = read_lines(key, path)
     names = [name for name, _ in lines]
-    places = [os.path.normpath(name) for name in names]
-    if len(set(places)) < len(places):
-        twice = next(place for place, times in Counter(places).items() if times > 1)
-        raise UserError(f"dataset.{key}: {path} names {twice} more than once")
     return ImageFiles(root, names, names, channels, size), np.array([label for _, label in lines], dtype=np.int64)
 
 

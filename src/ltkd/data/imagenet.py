@@ -88,9 +88,9 @@ def read_imagenet(
 def _listed(root: Path, path: str, wnids: Sequence[str], channels: int, size: int) -> tuple[ImageFiles, np.ndarray]:
     """The images of a list, and their labels. UserError where a label is not the position of the path's class."""
     lines = read_lines("list", path)
-    for number, (name, label) in enumerate(lines, start=1):
+    for name, label in lines:
         if label >= len(wnids) or Path(name).parent.name != wnids[label]:
-            raise UserError(f"dataset.list: {path}, line {number}: {name} is not of class {label}")
+            raise UserError(f"dataset.list: {path}: {name} is not of class {label}, a place among the sorted WNIDs")
     names = [name for name, _ in lines]
     return ImageFiles(root, names, names, channels, size), np.array([label for _, label in lines], dtype=np.int64)
 

@@ -112,7 +112,7 @@ class StreamedFiles(StreamedData):
             epoch.loader = epoch.loader or self._new_loader()
             epoch.batches = epoch.loader.batches(self._requests(plan, step, batch_size))
         epoch.next += 1
-        part = plan.take(self.step_slice(step, batch_size))
+        part = plan.take(self.own_slice(step, batch_size))
         pixels = next(epoch.batches).to(self.device, non_blocking=True)
         if "crop_seeds" in part.drawn:
             crops = flipped(pixels.permute(0, 2, 3, 1), part.flips)
@@ -124,7 +124,7 @@ class StreamedFiles(StreamedData):
 
     def _requests(self, plan: EpochPlan, first: int, batch_size: int) -> list[tuple[np.ndarray, np.ndarray | None]]:
         rows, seeds = plan.permutation.cpu().numpy(), plan.drawn.get("crop_seeds")
-        parts = [self.step_slice(step, batch_size) for step in range(first, self.num_batches(batch_size))]
+        parts = [self.own_slice(step, batch_size) for step in range(first, self.num_batches(batch_size))]
         return [(rows[part], None if seeds is None else seeds[part].numpy()) for part in parts]
 
     def _new_loader(self) -> FileLoader:
@@ -132,17 +132,15 @@ class StreamedFiles(StreamedData):
         smallest = 1.0 if crop is None else crop.smallest
         return FileLoader(self.source, self.workers, smallest, pin=self.device.type == "cuda")
 
-    def evaluation_batches(self, batch_size: int | None = None) -> Iterator[Batch]:
-        batch_size = batch_size or self.forward_batch
-        starts = range(0, len(self), batch_size)
-        parts = [slice(start, min(start + batch_size, len(self))) for start in starts]
-        rows, rest = np.arange(len(self)), None
+    def evaluation_batches(self, batch_size: int | None = None, rows: slice = slice(None)) -> Iterator[Batch]:
+        parts = self._parts(batch_size or self.forward_batch, rows)
+        positions, rest = np.arange(len(self)), None
         for number, part in enumerate(parts):
             if number == 0:  # often the only one that is wanted
-                pixels = self.raw(torch.from_numpy(rows[part])).to(self.device)
+                pixels = self.raw(torch.from_numpy(positions[part])).to(self.device)
             else:
                 if rest is None:
-                    rest = self._new_loader().batches([(rows[other], None) for other in parts[1:]])
+                    rest = self._new_loader().batches([(positions[other], None) for other in parts[1:]])
                 pixels = next(rest).to(self.device, non_blocking=True)
             index = torch.arange(part.start, part.stop, device=self.device)
             yield Batch(self._normalise(pixels.permute(0, 2, 3, 1).contiguous()), self.labels[part], index)

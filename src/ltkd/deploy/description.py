@@ -65,7 +65,7 @@ def describe_run(run: FinishedRun) -> Description:
     """The description of a finished run's network."""
     result, dataset = run.result, run.settings["dataset"]
     last = result["accuracy"]["last"]
-    corrected = {kind: value or {} for kind, value in (result.get("post_hoc") or {}).items()}
+    corrected: dict[str, dict[str, Any]] = {kind: value or {} for kind, value in (result.get("post_hoc") or {}).items()}
     adjusted, normalised = (corrected.get(kind, {}) for kind in ("logit_adjusted", "tau_normalized"))
     # runs of before names were recorded
     names = result.get("class_names") or [str(label) for label in range(dataset["num_classes"])]

@@ -60,15 +60,17 @@ def evaluate(
 def predict_logits(model: nn.Module, data: DeviceData, autocast: Callable[[], AbstractContextManager]) -> Tensor:
     """Predict the logits [N, C] of all images in their order, in eval mode, as float32 on the CPU.
 
-    Counting is done there: one transfer, and the same code, hence the same digits, for every device. UserError where
-    one is not finite.
+    Counting is done there: one transfer, and the same code, hence the same digits, for every device. Of several
+    processes each takes some of the batches, whole ones, and all get all logits. UserError where one is not finite.
     """
+    ranks, own = data.ranks, data.ranks.block(len(data), data.forward_batch)
     logits = []
     with evaluating(model), torch.inference_mode():
-        for batch in data.evaluation_batches():
+        for batch in data.evaluation_batches(rows=own):
             with autocast():
                 logits.append(model(batch.images).logits.float())
-    result = torch.cat(logits).cpu()
+    parts = ranks.gather_objects(torch.cat(logits).cpu() if logits else None)
+    result = torch.cat([part for part in parts if part is not None])
     if not result.isfinite().all():
         raise UserError(
             "the network gives infinite or nan logits in evaluation: its training diverged, or was too short for the "

@@ -28,7 +28,9 @@ def make_step(training: Training) -> Step:
     """
     t, mode = training, training.step
     obstacle = None
-    if t.device.type != "cuda":
+    if not t.ranks.alone:
+        obstacle = "several processes exchange gradients in each step"
+    elif t.device.type != "cuda":
         obstacle = "a CUDA graph needs an NVIDIA GPU"
     elif not t.method.capturable:
         obstacle = f"method {t.method.name} looks at values in its step"

@@ -37,7 +37,13 @@ def _end(signal_number: int, frame: FrameType | None) -> NoReturn:
 
 
 class StopRequest:
-    """Notes a first signal in `.signal` during its `with` block; a second Ctrl-C is a KeyboardInterrupt."""
+    """Notes a first signal in `.signal` during its `with` block; a second Ctrl-C is a KeyboardInterrupt.
+
+    patient: it is not, since torchrun hands on to its processes the Ctrl-C that the terminal has sent them already.
+    """
+
+    def __init__(self, *, patient: bool = False) -> None:
+        self._patient = patient
 
     def __enter__(self) -> "StopRequest":
         self.signal = _arrived
@@ -45,7 +51,7 @@ class StopRequest:
         return self
 
     def _note(self, signal_number: int, frame: FrameType | None) -> None:
-        if self.signal is not None and signal_number == signal.SIGINT:
+        if self.signal is not None and signal_number == signal.SIGINT and not self._patient:
             raise KeyboardInterrupt
         self.signal = signal_number
 

@@ -59,9 +59,9 @@ def resume(t: Training, path: Path, step: Step) -> State:
 
     UserError when it is damaged, or of another configuration or rhythm of evaluation.
     """
-    if not path.exists():
+    saved = t.ranks.from_first(lambda: load_checkpoint(path) if path.exists() else None)
+    if saved is None:
         return State()
-    saved = load_checkpoint(path)
     if saved["identity"] != t.identity:
         raise UserError(
             f"{path}: belongs to another configuration ({saved['identity']}, not {t.identity}); move it away"

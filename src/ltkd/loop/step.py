@@ -8,16 +8,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ltkd.data import Batch, DeviceData, EpochPlan, SecondViews
 from ltkd.loop.sharpness import sharpness_aware_gradient
 from ltkd.loop.totals import Totals
 from ltkd.loop.training import Training
+from ltkd.loop.whole_batch import gather_step
 from ltkd.losses import group_mass
 from ltkd.models.output import ModelOutput
 from ltkd.optimization.averaging import build_average
 from ltkd.optimization.optimizers import build_optimizer, load_state
+from ltkd.ranks import Share
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class StepInput:
     teacher_logits: Tensor | None = None  # [B, classes], where they were computed ahead of the step
     extra_logits: tuple[Tensor, ...] = ()  # [B, classes] of each extra teacher, likewise
     second_view: Tensor | None = None  # [B, C, H, W], where the method needs it
+    share: Share | None = None  # of the batch, where several processes share it
 
     def batch(self, data: DeviceData) -> Batch:
         """Cut, mirror and normalise the images, and add what was computed before."""
@@ -36,6 +39,7 @@ class StepInput:
             teacher_logits=self.teacher_logits,
             extra_logits=self.extra_logits,
             second_view=self.second_view,
+            share=self.share,
         )
 
     def tensors(self) -> list[Tensor]:
@@ -60,37 +64,48 @@ class Step:
 
     def __init__(self, training: Training, optimizer: torch.optim.Optimizer, *, compiled: bool = False) -> None:
         self.training = training
+        self.ranks = training.ranks
+        self.reads_batch = training.method.reads_batch or training.method.task_loss.reads_batch
         self.optimizer = optimizer
         self.compiled = compiled
         if compiled:
             self._forward = torch.compile(self._forward)
         self.average = build_average(training.model, training.recipe.average)
         self.totals = Totals(training.device)
+        self._moment: tuple[int, ...] = (0,)  # seed, epoch and step
+        self._moving: list[nn.Parameter] | None = None  # those that get a gradient in any process
 
     def start_epoch(self, epoch: int, plan: EpochPlan, learning_rate: float) -> None:
         t = self.training
-        self._plan = plan
+        self._plan, self._moment = plan, (t.seed, epoch)
         self._second_views = SecondViews(t.train, plan, (t.seed, epoch)) if t.method.needs.second_view else None
+        own = None if self.ranks.alone else t.train.own_positions(t.recipe.batch_size)
         for logits in t.precomputed_logits:
-            logits.start_epoch(plan)
+            logits.start_epoch(plan, own)
         self._set_learning_rate(learning_rate)
 
     def run(self, number: int) -> int:
         """Carry out step `number`, from 0, of the epoch. Returns the number of images that it saw."""
         given = self.input(number)
+        self._moment = (*self._moment[:2], number)
         self.update(given)
-        return len(given.choices.permutation)
+        return len(given.choices.permutation) if given.share is None else given.share.total
 
     def input(self, number: int) -> StepInput:
         """Collect what step `number` works on. Steps must be asked for in ascending order."""
         t, views = self.training, self._second_views
-        part = t.train.step_slice(number, t.recipe.batch_size)
+        part = t.train.own_slice(number, t.recipe.batch_size)
         choices = t.train.fetch(self._plan, number, t.recipe.batch_size)
+        share = None if self.ranks.alone else t.train.share(number, t.recipe.batch_size)
+        second_view = None if views is None else views.batch(number, t.recipe.batch_size)  # of all processes' images
+        if second_view is not None and share is not None and not self.reads_batch:
+            second_view = second_view[share.rows]
         return StepInput(
             choices,
             None if t.teacher_logits is None else t.teacher_logits.rows(part, choices),
             tuple(logits.rows(part, choices) for logits in t.extra_logits),
-            None if views is None else views.batch(number, t.recipe.batch_size),
+            second_view,
+            share,
         )
 
     def update(self, given: StepInput) -> dict[str, Tensor]:
@@ -111,24 +126,48 @@ class Step:
             metrics = self._differentiate(batch)
         self.optimizer.step()
         self.average.update()
-        self.totals.add(metrics, len(batch.labels))
+        self.totals.add(metrics, batch.num_images)
         return metrics
 
     def _differentiate(self, batch: Batch) -> dict[str, Tensor]:
         """Add the gradient of the objective, part of the batch by part. Returns the metrics of the whole batch."""
+        self.ranks.at(*self._moment)
         parts = batch.parts(self.training.recipe.accumulation)
-        if len(parts) == 1:
+        if len(parts) == 1 and batch.share is None:
             return self._differentiate_part(batch, 1.0)
+        own = 1.0
+        if batch.share is not None:  # of what all processes add
+            own = 1 / self.ranks.size if self.reads_batch else batch.share.weight
         metrics: dict[str, Tensor] = {}
         for part in parts:
-            share = len(part.labels) / len(batch.labels)
+            share = own * len(part.labels) / len(batch.labels)
             for name, value in self._differentiate_part(part, share).items():
                 metrics[name] = metrics.get(name, 0) + share * value
-        return metrics
+        return metrics if self.ranks.alone else self._sum_over_ranks(metrics)
+
+    @torch.no_grad()
+    def _sum_over_ranks(self, metrics: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Sum gradients, in place, and metrics over the processes, in one message."""
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        if self._moving is None:  # once: a parameter without a gradient is one for which the optimizer does nothing
+            moving = self.ranks.gather_objects([parameter.grad is not None for parameter in parameters])
+            self._moving = [one for one, flags in zip(parameters, zip(*moving, strict=True), strict=True) if any(flags)]
+        for parameter in self._moving:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        gradients = [parameter.grad for parameter in self._moving]
+        if len(gradients) < sum(parameter.grad is not None for parameter in parameters):
+            raise RuntimeError(
+                "a parameter got its first gradient after the first step; processes would disagree on it"
+            )
+        sums = self.ranks.sum([*gradients, *metrics.values()])
+        for gradient, total in zip(gradients, sums[: len(gradients)], strict=True):
+            gradient.copy_(total)
+        return dict(zip(metrics, sums[len(gradients) :], strict=True))
 
     def _differentiate_part(self, batch: Batch, share: float) -> dict[str, Tensor]:
         t = self.training
-        terms, student, teacher = self._forward(batch)
+        terms, student, teacher, batch = self._forward(batch)
         loss = sum(terms.values())
         (loss if share == 1 else share * loss).backward()
         with torch.no_grad():
@@ -140,15 +179,21 @@ class Step:
                     metrics[f"group_mass/{role}"] = 100 * mass.mean(0)
             return metrics | {name: sums / len(batch.labels) for name, sums in t.method.figures.items()}
 
-    def _forward(self, batch: Batch) -> tuple[dict[str, Tensor], ModelOutput, ModelOutput | None]:
-        """Run the networks and losses. Returns weighted terms by name, the student's output and the teacher's."""
+    def _forward(self, batch: Batch) -> tuple[dict[str, Tensor], ModelOutput, ModelOutput | None, Batch]:
+        """Run the networks and losses.
+
+        Returns weighted terms by name, and what they were computed of: the student's output, the teacher's, the batch.
+        """
         t, needs = self.training, self.training.method.needs
         if needs.input_gradients:
             batch.images.requires_grad_()
         with t.autocast():
             teacher = self._teacher(batch)
-            student = t.model(batch.images, features=needs.stages)
-            return t.method(student, teacher, batch), student, teacher
+            with self.ranks.own_random(t.device):
+                student = t.model(batch.images, features=needs.stages)
+            if batch.share is not None and self.reads_batch:
+                student, teacher, batch = gather_step(self.ranks, t.method, student, teacher, batch)
+            return t.method(student, teacher, batch), student, teacher, batch
 
     def _teacher(self, batch: Batch) -> ModelOutput | None:
         """Return the teacher's output on the batch; the logits of extra teachers join the batch."""

@@ -6,6 +6,7 @@ batches of one constant size, so that the same kernels see every image, whoever 
 gets no cache: that would let a number depend on which run came first. So a cache changes speed and nothing else.
 """
 
+import contextlib
 import hashlib
 import logging
 import time
@@ -27,6 +28,7 @@ from ltkd.data.batches import to_device
 from ltkd.errors import UserError
 from ltkd.loop.progress import shown_as
 from ltkd.loop.teacher_cache import TeacherCache, record_type
+from ltkd.ranks import Ranks
 from ltkd.results.files import RunFiles
 
 logger = logging.getLogger(__name__)
@@ -55,8 +57,11 @@ class TeacherLogits:
 
     # ------------------------------------------------------------------------------------------------ along an epoch
 
-    def start_epoch(self, plan: EpochPlan) -> None:
+    def start_epoch(self, plan: EpochPlan, own: np.ndarray | None = None) -> None:
+        """Begin an epoch. own: bool [N], the positions that will be asked for, where it is not all."""
         self._plan = plan
+        self._own = np.ones(len(plan.permutation), dtype=bool) if own is None else own
+        self._end = 1 + int(np.flatnonzero(self._own)[-1])  # of the last part
         self._entries = self._data.view_numbers(plan).cpu().numpy()  # the one wait for the device of an epoch
         self._window = slice(0, 0)
 
@@ -74,7 +79,7 @@ class TeacherLogits:
         while self._next < len(self._missing) and self._missing[self._next] < part.stop:
             self._compute(self._missing[self._next : self._next + self.batch_size])
             self._next += self.batch_size
-        if part.stop == len(self._entries):
+        if part.stop >= self._end:
             self._store()
         return self._table[part.start - self._window.start : part.stop - self._window.start]
 
@@ -87,7 +92,8 @@ class TeacherLogits:
         else:
             logits, there = self.cache.read(entries)
             self._table = to_device(torch.from_numpy(logits.astype(np.float32)), device)
-        self._missing = self._window.start + np.flatnonzero(~there)  # positions of the epoch
+        wanted = ~there & self._own[self._window]
+        self._missing = self._window.start + np.flatnonzero(wanted)  # positions of the epoch
         self._next = 0
 
     def _compute(self, positions: np.ndarray) -> None:
@@ -140,6 +146,10 @@ class TeacherLogits:
         return hashlib.sha256(first.cpu().numpy().tobytes()).hexdigest(), same
 
     @property
+    def ranks(self) -> Ranks:
+        return self._data.ranks
+
+    @property
     def num_views(self) -> int:
         return self._data.num_views
 
@@ -150,29 +160,36 @@ class TeacherLogits:
     # ------------------------------------------------------------------------------------------------------ the cache
 
     def fill(self, label: str, progress: str) -> None:
-        """Compute every entry that the cache lacks."""
-        progress = shown_as(progress)
+        """Compute every entry that the cache lacks; of several processes each fills every so many blocks."""
+        progress, ranks = shown_as(progress), self._data.ranks
         start = last_line = time.monotonic()
         computed = 0
+        blocks = [
+            np.arange(first, min(first + FILL_BLOCK, self.num_entries))
+            for first in range(0, self.num_entries, FILL_BLOCK)[ranks.rank :: ranks.size]
+        ]
         with tqdm(
-            total=self.num_entries, desc=f"{label}: logits of all views", leave=False, disable=progress != "bar",
+            total=sum(map(len, blocks)), desc=f"{label}: logits of all views", leave=False, disable=progress != "bar",
             dynamic_ncols=True, unit="view", unit_scale=True,
         ) as bar:  # fmt: skip
-            for first in range(0, self.num_entries, FILL_BLOCK):
-                entries = np.arange(first, min(first + FILL_BLOCK, self.num_entries))
+            for entries in blocks:
                 missing = entries[~self.cache.read(entries)[1]]
                 for begin in range(0, len(missing), self.batch_size):
                     some = missing[begin : begin + self.batch_size]
                     self._write(some, self._forward(self._data.plan_of_views(torch.from_numpy(some))).cpu().numpy())
                     if self.cache is None:
-                        return
+                        break
                     bar.update(len(some))
+                if self.cache is None:
+                    break
                 bar.update(len(entries) - len(missing))
                 computed += len(missing)
                 if progress == "lines" and time.monotonic() - last_line > MAX_SILENCE:
                     last_line = time.monotonic()
                     logger.info("%s: logits of %.0f %% of all views", label, 100 * entries[-1] / self.num_entries)
-        self.cache.mark_complete()
+        if not all(ranks.gather_objects(self.cache is not None)):
+            return
+        ranks.from_first(self.cache.mark_complete)
         if computed:
             logger.info("%s: %d views in %.0f s", label, computed, time.monotonic() - start)
 
@@ -219,29 +236,42 @@ def use_cache(
 
     about: what identifies data, augmentation and teacher. One line says what was chosen; filling takes its time here.
     """
+    ranks = logits.ranks
     shape = {"num_entries": logits.num_entries, "num_classes": logits.num_classes}
     plan = plan_cache(settings, num_views=logits.num_views, epochs=epochs, **shape)
     if plan.mode == "live":
         logger.info("%s: computed anew in every epoch (%s)", label, plan.reason)
         return
-    fingerprint, ignores_neighbours = logits.probe()
+    probes = ranks.gather_objects(logits.probe())
+    fingerprint, ignores_neighbours = probes[0]
+    if len(set(probes)) > 1:
+        logger.info("%s: computed anew in every epoch (the processes' machines differ in its last digits)", label)
+        return
     if not ignores_neighbours:
         reason = "its logits of an image depend on the batch around it"
         logger.warning("%s: no cache, computed anew in every epoch (%s)", label, reason)
         return
     about = about | {"batch": logits.batch_size, "probe": fingerprint}
     try:
-        cache = TeacherCache(RunFiles(directory).logits, about, **shape, dtype=logits.storage)
+        with ranks.in_turn():  # the first makes the files
+            logits.cache = TeacherCache(RunFiles(directory).logits, about, **shape, dtype=logits.storage)
     except UserError as error:
         logger.warning("%s; %s is computed anew in every epoch", error, label)
+    if not all(ranks.gather_objects(logits.cache is not None)):
+        logits.cache = None
         return
-    logits.cache = cache
-    if cache.is_complete:
+    cache = logits.cache
+    if ranks.from_first(lambda: cache.is_complete):
         logger.info("%s: its logits of all views are in %s", label, cache.folder)
     elif plan.mode == "fill":
         logger.info("%s: %s: all are computed now and kept", label, plan.reason)
-        with FileLock(cache.folder / "fill.lock"):  # one process computes, those that wait read
-            if not cache.is_complete:
+        with contextlib.ExitStack() as held:  # one run computes, those that wait read
+
+            def acquire() -> None:
+                held.enter_context(FileLock(cache.folder / "fill.lock"))
+
+            ranks.from_first(acquire)
+            if not ranks.from_first(lambda: cache.is_complete):
                 logits.fill(label, progress)
     else:
         logger.info("%s: %s: each is computed when first needed and kept", label, plan.reason)

@@ -55,9 +55,10 @@ class Trainer:
 
     def __init__(self, training: Training, files: RunFiles, tracker: Tracker) -> None:
         self.training, self.files, self.tracker = training, files, tracker
+        self.ranks = training.ranks
         self.step = make_step(training)
         self.generator = torch.Generator()  # on the CPU: the same plan on every device
-        self.stop = StopRequest()
+        self.stop = StopRequest(patient=not self.ranks.alone)
         self.pace = SavePace()
 
     def fit(self) -> FitResult:
@@ -68,6 +69,7 @@ class Trainer:
         t = self.training
         torch.manual_seed(t.seed)  # dropout and the like; order, crops and flips have a generator of their own
         self.generator.manual_seed(t.seed)
+        self._follow_the_first(parameters=True)
         self.state = resume(t, self.files.checkpoint, self.step)
         self.tracker.restart(self.state.history)
         self.progress = Progress(
@@ -79,8 +81,8 @@ class Trainer:
                     self.train_epoch()
                     self.finish_epoch()
             # here, where a signal raises again: none falls between the two
-            if self.stop.signal is not None:  # it came after the last step: all is saved, but nothing more is wanted
-                raise Interrupted(self.stop.signal)
+            if signal := self.signal():  # it came after the last step: all is saved, but nothing more is wanted
+                raise Interrupted(signal)
         finally:
             self.progress.close()
             self.step.close()
@@ -98,15 +100,16 @@ class Trainer:
         self._start_epoch(epoch)
         start, seconds_before = time.perf_counter(), state.seconds
         for number in range(state.step, t.steps_per_epoch):
-            if self.stop.signal is not None:
+            if signal := self.signal():
                 state.seconds = seconds_before + time.perf_counter() - start
-                self._save_and_stop(epoch)
+                self._save_and_stop(epoch, signal)
             state.images += self.step.run(number)
             state.step = number + 1
             if self.progress.step():
                 self.progress.show(self.check_finite(epoch))
 
-        self.check_finite(epoch, weights=True)  # before anything of this epoch is kept; also waits for the device
+        # before anything of this epoch is kept; also waits for the device
+        self.ranks.from_first(lambda: self.check_finite(epoch, weights=True))
         state.seconds = seconds_before + time.perf_counter() - start
         state.epoch, state.step, state.generator = epoch, 0, self.generator.get_state()
 
@@ -125,14 +128,30 @@ class Trainer:
         if state.step == 0:
             self.step.totals.start_epoch()
 
-    def _save_and_stop(self, epoch: int) -> None:
+    def signal(self) -> int:
+        """The signal that asks to stop, in whichever process it arrived, or 0."""
+        return self.ranks.largest(self.stop.signal or 0)
+
+    def _follow_the_first(self, *, parameters: bool = False) -> None:
+        """Give every process the first one's buffers, the statistics of normalisation above all, and parameters.
+
+        Those of the first process are evaluated and saved. Parameters need it before the first step alone.
+        """
+        modules = (self.training.model, self.training.method)
+        tensors = [buffer for module in modules for buffer in module.buffers()] + self.step.average.tensors()
+        if parameters:
+            tensors += [parameter for module in modules for parameter in module.parameters()]
+        self.ranks.equalize(tensors)
+
+    def _save_and_stop(self, epoch: int, signal: int) -> None:
         try:
             self.check_finite(epoch)  # nothing broken is saved
-            save_state(self.files.checkpoint, self.training, self.state, self.step)
+            if self.ranks.is_first:
+                save_state(self.files.checkpoint, self.training, self.state, self.step)
         except UserError as error:  # then the last checkpoint has to do; the request to stop holds
             logger.warning("%s", error)
         logger.warning("%s: stopped in epoch %d; the same command resumes it", self.training.label, epoch)
-        raise Interrupted(self.stop.signal)
+        raise Interrupted(signal)
 
     def check_finite(self, epoch: int, *, weights: bool = False) -> float:
         """Return the mean objective of the epoch so far.
@@ -158,6 +177,7 @@ class Trainer:
         """Evaluate where it is due, log, save where it is due."""
         t, state = self.training, self.state
         epoch, last = state.epoch, state.epoch == t.recipe.epochs
+        self._follow_the_first()
         t.method.end_epoch(t.model)
         metrics: dict[str, Any] = {"epoch": epoch, "learning_rate": learning_rate(t.recipe, epoch)}
         metrics |= self.step.totals.metrics(state.images, t.split)
@@ -171,7 +191,7 @@ class Trainer:
         metrics["images_per_second"] = self.images_per_second()
         state.history.append(metrics)
         state.images = 0
-        if last or self.pace.is_due():
+        if self.ranks.is_first and (last or self.pace.is_due()):
             with self.pace.saving():
                 save_state(self.files.checkpoint, t, state, self.step)
         self.tracker.log(metrics)
@@ -193,7 +213,8 @@ class Trainer:
             record["validation"] = asdict(validation)
             if state.selected is None or validation.all > state.selected["validation"]["all"]:
                 state.selected = record
-                save_weights(t.model, self.files.selected, {"epoch": str(state.epoch)})
+                if self.ranks.is_first:
+                    save_weights(t.model, self.files.selected, {"epoch": str(state.epoch)})
         return evaluations
 
     def images_per_second(self) -> float | None:

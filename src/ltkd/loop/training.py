@@ -12,6 +12,7 @@ from ltkd.data import DeviceData, LongTailSplit, Sampler
 from ltkd.loop.teacher_logits import TeacherLogits
 from ltkd.losses import ClassGroups
 from ltkd.methods import Method
+from ltkd.ranks import Ranks
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,11 @@ class Training:
     progress: str
     step: str = "auto"  # run.step of the configuration
     frozen_features: bool = False  # the network stays in eval mode; what of it is trained has requires_grad
+
+    @property
+    def ranks(self) -> Ranks:
+        """The processes that train together."""
+        return self.train.ranks
 
     @property
     def held_out(self) -> dict[str, DeviceData]:

@@ -1,7 +1,7 @@
 """Distillation losses on the relations between the images of a batch.
 
-All of them depend on who shares the batch: they are statistics of the rows passed, of one process. Gradient flows to
-the student only, except where a loss says that both embeddings are trained.
+All of them depend on who shares the batch: they are statistics of the rows passed. Gradient flows to the student
+only, except where a loss says that both embeddings are trained.
 """
 
 import math

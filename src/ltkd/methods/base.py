@@ -18,6 +18,7 @@ from ltkd.data.batch import Batch
 from ltkd.data.batches import DeviceData
 from ltkd.models.output import ModelOutput
 from ltkd.ranges import NonNegative
+from ltkd.ranks import Ranks
 from ltkd.settings import Settings
 from ltkd.task_losses import TaskLoss
 
@@ -40,6 +41,7 @@ class Needs:
     input_gradients: bool = False  # a graph from both networks' logits back to batch.images
     second_view: bool = False  # batch.second_view: the batch's images strongly augmented
     networks: bool = False  # runs a network on images of its own, through context.networks
+    mixed_images: bool = False  # makes these of batch.images of the whole batch
     held_out: bool = False  # trains on the validation split's images too, context.held_out
 
     @property
@@ -88,6 +90,7 @@ class MethodContext:
     held_out: DeviceData | None = None  # the validation split's images, where there is one
     learning_rate: Callable[[int], float] | None = None  # of an epoch, counted from 1
     num_extra_teachers: int = 0  # entries of batch.extra_logits
+    ranks: Ranks = field(default_factory=Ranks)  # the processes that train together
     student_name: str = "student"  # for messages
     teacher_name: str = "teacher"
 
@@ -106,6 +109,10 @@ class Method(Settings, nn.Module):
     # Every step gives the device the same work: no value is read from it, no choice and no shape depends on one, and
     # what changes from epoch to epoch is in buffers, changed in place. Then a GPU runs the step as one captured graph.
     capturable: ClassVar[bool] = True
+    # A term is more than a mean over the images of something of each: it reads the batch as a whole, counts its images
+    # or draws random numbers. Where several processes share a batch, each then computes the terms of all images.
+    reads_batch = False
+    one_process: ClassVar[str] = ""  # why several processes cannot share its batches
     learns_once_a_step: ClassVar[bool] = False  # more than parameters by gradient and buffers changes in `forward`
     reports_robustness: ClassVar[bool] = False  # the accuracy under attack belongs to its result
 
@@ -115,6 +122,7 @@ class Method(Settings, nn.Module):
     def __init__(self, context: MethodContext, task_loss: TaskLoss, **settings: Any) -> None:
         super().__init__(**settings)
         self.task_loss = task_loss
+        self.ranks = context.ranks
         self.epochs = context.epochs
         self.warmup_epochs = round(self.warmup_fraction * context.epochs)
         # On the device, so that a captured training step sees each epoch's value; not saved: the epoch determines it.

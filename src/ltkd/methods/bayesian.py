@@ -61,7 +61,7 @@ class BayesianTeacher(Method):
                 if posterior != self.posterior and getattr(self, key) is not None:
                     logger.warning("method.%s has no effect with method.posterior=%s", key, self.posterior)
         if self.posterior == "mc_dropout":
-            self.needs = Needs(embedding=True)
+            self.needs, self.reads_batch = Needs(embedding=True), True
             classifier = context.networks.teacher_classifier
             if classifier is None or context.teacher.embedding is None or isinstance(classifier, nn.Conv2d):
                 raise UserError(

@@ -39,6 +39,7 @@ class GML(Method):
     """
 
     reads_labels = True
+    reads_batch = True
     paper = (
         "Suh, Seo: Long-Tailed Recognition by Mutual Information Maximization between Latent Features and Ground-Truth "
         "Labels, arXiv:2305.01160 (ICML 2023)"

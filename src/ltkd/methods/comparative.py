@@ -30,6 +30,7 @@ class ComparativeKD(Method):
     """
 
     reads_labels = True
+    reads_batch = True
     paper = "Wilf et al.: Comparative Knowledge Distillation, arXiv:2311.02253 (WACV 2025)"
     fidelity = "adapted"
 

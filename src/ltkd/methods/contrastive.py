@@ -25,10 +25,11 @@ class CRD(Method):
     anew at each step, uniformly and with replacement. Their number is negatives, at most as many as the class with the
     fewest has: at an imbalance of 100, CIFAR-100 has 10,847 images, fewer than the paper's 16,384.
     Z is N times the mean of the first batch's scores, then constant. Memories and Z are saved with a checkpoint.
-    Each process of several would have memories of its own.
+    Several processes have the same memories: each computes the terms of the whole batch.
     """
 
     reads_labels = True
+    reads_batch = True
     paper = "Tian, Krishnan, Isola: Contrastive Representation Distillation, arXiv:1910.10699"
     fidelity = "faithful"
     needs = Needs(embedding=True)

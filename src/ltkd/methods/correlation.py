@@ -17,6 +17,7 @@ from ltkd.ranges import Fraction, NonNegative, Positive
 class DIST(Method):
     """task_weight * task + T^2 * (beta * (1 - correlation over classes) + gamma * (1 - correlation over the batch))."""
 
+    reads_batch = True
     paper = "Huang et al.: Knowledge Distillation from A Stronger Teacher, arXiv:2205.10536"
     fidelity = "faithful"
 

@@ -195,7 +195,8 @@ class OFD(Method):
         if self.norms_known[index]:
             return margin
         negative = teacher_map.float().clamp_max(0)
-        mean = negative.sum(dim=(0, 2, 3)) / (negative < 0).sum(dim=(0, 2, 3)).clamp_min(1)
+        total, number = self.ranks.sum([negative.sum(dim=(0, 2, 3)), (negative < 0).sum(dim=(0, 2, 3))])
+        mean = total / number.clamp_min(1)
         known = torch.where(margin.isnan(), mean, margin)  # a tensor decides: the step must not wait for the device
         if self.training:
             margin.copy_(known)

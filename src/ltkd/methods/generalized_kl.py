@@ -67,6 +67,7 @@ class GKL(_ClassInformation):
     """
 
     reads_labels = True
+    reads_batch = True
     paper = "Cui et al.: Generalized Kullback-Leibler Divergence Loss, arXiv:2503.08038"
     fidelity = "faithful"
 
@@ -92,6 +93,7 @@ class IKL(_ClassInformation):
     """
 
     reads_labels = True
+    reads_batch = True
     paper = "Cui et al.: Decoupled Kullback-Leibler Divergence Loss, arXiv:2305.13948 (NeurIPS 2024)"
     fidelity = "faithful"
 

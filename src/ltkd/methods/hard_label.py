@@ -21,6 +21,7 @@ class DeferredHardDistillation(DeferredReweighting):
     terms, and mixes images; here any student's one head has both.
     """
 
+    reads_batch = True
     paper = (
         "Rangwani et al.: DeiT-LT: Distillation Strikes Back for Vision Transformer Training on Long-Tailed Datasets, "
         "arXiv:2404.02900 (CVPR 2024)"

@@ -43,6 +43,7 @@ class BiKD(Method):
     needs = Needs(held_out=True)
     capturable = False  # the weighing network steps once in several, and its Adam counts on the host
     learns_once_a_step = True
+    one_process = "its step ahead is along the gradient of the whole batch"
 
     task_weight: ClassVar[float] = 1.0
     temperature: Positive

@@ -43,6 +43,7 @@ class LTKD(Method):
     warning.
     """
 
+    reads_batch = True
     paper = "Kim: Distilling Balanced Knowledge from a Biased Teacher, arXiv:2506.18496 (CVPR 2026)"
     fidelity = "adapted"
 

@@ -35,9 +35,10 @@ class MixKD(Method):
     """
 
     reads_labels = True
+    reads_batch = True
     paper = "Liang et al.: MixKD: Towards Efficient Distillation of Large-scale Language Models, arXiv:2011.00593"
     fidelity = "adapted"
-    needs = Needs(networks=True)
+    needs = Needs(networks=True, mixed_images=True)
 
     student_mixup_weight: NonNegative
     teacher_mixup_weight: NonNegative

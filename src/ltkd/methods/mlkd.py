@@ -28,6 +28,7 @@ class MLKD(Method):
     """
 
     reads_labels = True
+    reads_batch = True
     paper = "Jin, Wang, Lin: Multi-Level Logit Distillation, CVPR 2023"
     fidelity = "faithful"
     needs = Needs(second_view=True, networks=True)

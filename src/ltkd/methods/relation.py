@@ -1,6 +1,6 @@
 """Methods that compare the relations between the images of a batch: of its last maps (SP) or its pooled vectors.
 
-All of them see the batch of one process, and what is in it: at an imbalance of 100 most pairs are pairs of the head.
+All of them see the whole batch, and what is in it: at an imbalance of 100 most pairs are pairs of the head.
 """
 
 from typing import Annotated, Literal
@@ -20,6 +20,7 @@ from ltkd.ranges import NonNegative, Positive
 class SimilarityPreserving(Method):
     """task_weight * task + weight * `losses.similarity_preserving` of the last stage's maps, after the activation."""
 
+    reads_batch = True
     paper = "Tung, Mori: Similarity-Preserving Knowledge Distillation, arXiv:1907.09682"
     fidelity = "faithful"
     needs = Needs(stages=True)
@@ -37,6 +38,7 @@ class SimilarityPreserving(Method):
 class RKD(Method):
     """task_weight * task + distance_weight * distance + angle_weight * angle of `losses.relational_terms`."""
 
+    reads_batch = True
     paper = "Park et al.: Relational Knowledge Distillation, arXiv:1904.05068"
     fidelity = "faithful"
     needs = Needs(embedding=True)
@@ -56,6 +58,7 @@ class RKD(Method):
 class PKT(Method):
     """task_weight * task + weight * `losses.pkt` of the pooled vectors."""
 
+    reads_batch = True
     paper = "Passalis, Tefas: Learning Deep Representations with Probabilistic Knowledge Transfer, arXiv:1803.10837"
     fidelity = "faithful"
     needs = Needs(embedding=True)
@@ -79,6 +82,7 @@ class CorrelationCongruence(Method):
     that two constant ones would be a trivial solution.
     """
 
+    reads_batch = True
     paper = "Peng et al.: Correlation Congruence for Knowledge Distillation, arXiv:1904.01802"
     fidelity = "faithful"
     needs = Needs(embedding=True)

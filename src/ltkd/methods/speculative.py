@@ -33,6 +33,7 @@ class SpeculativeKD(Method):
     The share of accepted images, in all and by group, is logged as accepted.
     """
 
+    reads_batch = True
     paper = (
         "Xu et al.: Speculative Knowledge Distillation: Bridging the Teacher-Student Gap Through Interleaved Sampling, "
         "arXiv:2410.11325 (ICLR 2025)"

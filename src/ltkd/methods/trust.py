@@ -27,6 +27,7 @@ class TrustGatedKD(Method):
     """
 
     reads_labels = True
+    reads_batch = True
     paper = "TCL, trust-gated mutual distillation between experts, CVPR 2026 (a note on it)"
     fidelity = "inspired"
 

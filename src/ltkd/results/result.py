@@ -85,6 +85,7 @@ class Session(TypedDict):
     threads: int | None
     torch: str | None
     git: dict[str, Any] | None
+    ranks: NotRequired[int]  # processes that trained together, where there were several
 
 
 class Findings(TypedDict):

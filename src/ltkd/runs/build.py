@@ -12,11 +12,13 @@ from torch.func import functional_call
 from ltkd.config.schema import Network, Teacher
 from ltkd.errors import UserError
 from ltkd.loop.schedule import learning_rate
+from ltkd.loop.whole_batch import check_whole_batch, on_all_processes
 from ltkd.methods import Method, MethodContext, Networks, build_method, method_class
 from ltkd.models import build_model, load_weights
 from ltkd.models.classifier import give_classifier, order_classes
 from ltkd.models.output import ModelOutput
 from ltkd.models.own_input import OwnInput
+from ltkd.ranks import Ranks
 from ltkd.results.result import Result
 from ltkd.runs.retrain import check_retraining
 from ltkd.setup import Setup, predict
@@ -90,6 +92,8 @@ def make_method(setup: Setup, model: nn.Module, teacher: TrainedTeacher | None, 
     context = _context(setup, config.student, model, teacher, num_extra_teachers)
     task_loss = build_task_loss(config.student.task_loss, context.class_counts)
     method = build_method(config.method_name, config.method_arguments, context, task_loss)
+    if not setup.ranks.alone:
+        check_whole_batch(method)
     return method.to(setup.device, memory_format=torch.channels_last)  # as the maps that its convolutions take
 
 
@@ -118,7 +122,8 @@ def _context(
         student=predict(setup, model, images, features=True) if model is not None else None,
         teacher=predict(setup, teacher.model, images, features=True) if teacher is not None else None,
         num_train=len(setup.train),
-        networks=_networks(model, teacher.model) if teacher is not None else None,
+        networks=_networks(setup.ranks, model, teacher.model) if teacher is not None else None,
+        ranks=setup.ranks,
         held_out=setup.validation,
         learning_rate=functools.partial(learning_rate, setup.config.recipe_of(network)),
         num_extra_teachers=num_extra_teachers,
@@ -127,10 +132,11 @@ def _context(
     )
 
 
-def _networks(student: nn.Module, teacher: nn.Module) -> Networks:
+def _networks(ranks: Ranks, student: nn.Module, teacher: nn.Module) -> Networks:
+    as_function = functools.partial(on_all_processes, ranks)
     return Networks(
-        student=lambda images, features=False: student(images, features=features),
-        teacher=torch.no_grad()(lambda images, features=False: teacher(images, features=features)),
+        student=as_function(lambda images, features=False: student(images, features=features)),
+        teacher=as_function(torch.no_grad()(lambda images, features=False: teacher(images, features=features))),
         student_classifier=getattr(student, "classifier", None),
         teacher_classifier=getattr(teacher, "classifier", None),
         teacher_norms=getattr(teacher, "preact_norms", None),

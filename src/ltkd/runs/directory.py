@@ -19,6 +19,7 @@ from ltkd.data import LongTailData, check_manifest, identifying_hashes, write_ma
 from ltkd.errors import UserError
 from ltkd.files import read_json, remove_partial_files, write_json
 from ltkd.loop.interrupt import Interrupted
+from ltkd.ranks import Ranks
 from ltkd.results.files import RunFiles
 from ltkd.results.read import read_result
 from ltkd.results.result import Result
@@ -39,11 +40,14 @@ class RunDirectory(RunFiles):
                 ...  # train, and write directory.weights and directory.result
 
     finished: the run's result where it finished before it was opened, else None.
+    ranks: the processes that train it together. The first of them alone reads and writes here; the others learn what it
+    finds.
     """
 
-    def __init__(self, run: NetworkRun) -> None:
+    def __init__(self, run: NetworkRun, ranks: Ranks | None = None) -> None:
         super().__init__(run.directory)
         self.run = run
+        self.ranks = ranks or Ranks()
         self.finished: Result | None = None
 
     @contextmanager
@@ -53,10 +57,17 @@ class RunDirectory(RunFiles):
         A lock that another process holds is waited for, or raises RunLocked. UserError when the folder cannot be made,
         or its result is damaged or of another configuration.
         """
-        with locked(self, wait=wait):
-            self.finished = self.finished_result()
-            with contextlib.nullcontext() if self.finished is not None else recorded(self, self.run.names):
-                yield self
+        with contextlib.ExitStack() as stack:
+
+            def enter() -> Result | None:
+                stack.enter_context(locked(self, wait=wait))
+                finished = self.finished_result()
+                if finished is None:
+                    stack.enter_context(recorded(self, self.run.names))
+                return finished
+
+            self.finished = self.ranks.from_first(enter)
+            yield self
 
     def finished_result(self) -> Result | None:
         """Read the result; None where there is none. UserError when it is damaged or of another configuration."""
@@ -69,6 +80,9 @@ class RunDirectory(RunFiles):
 
     def check_data(self, data: LongTailData) -> None:
         """Note the data that the run is trained on, or refuse the folder of an earlier training on other data."""
+        self.ranks.from_first(lambda: self._check_data(data))
+
+    def _check_data(self, data: LongTailData) -> None:
         manifest = data.manifest()
         if self.manifest.exists():
             check_manifest(self.manifest, manifest)
@@ -77,6 +91,9 @@ class RunDirectory(RunFiles):
 
     def check_source(self) -> None:
         """Refuse a finished run of other images: of two folders of a published data set. Decodes none."""
+        self.ranks.from_first(self._check_source)
+
+    def _check_source(self) -> None:
         dataset, root = self.run.config.dataset, Path(self.run.config.data_root)
         if self.manifest.exists() and (hashes := identifying_hashes(dataset, root)):
             try:

@@ -8,9 +8,11 @@ import torch
 from ltkd.config.identity import student_run
 from ltkd.config.schema import Config
 from ltkd.machine import git_state
+from ltkd.ranks import Ranks
 from ltkd.results.result import Result
 from ltkd.runs.build import make_method, new_method, new_model
 from ltkd.runs.directory import RunDirectory, RunLocked
+from ltkd.runs.parallel import check_ranks
 from ltkd.runs.post_hoc import warn_of_other_tau
 from ltkd.runs.result import made_by
 from ltkd.runs.teacher_store import find_or_train_teacher
@@ -20,12 +22,17 @@ from ltkd.setup import describe, prepare
 logger = logging.getLogger(__name__)
 
 
-def run_experiment(config: Config) -> Result | None:
-    """Run, resume or skip what `config` describes and return its result.json; None if another process is at it."""
+def run_experiment(config: Config, ranks: Ranks | None = None) -> Result | None:
+    """Run, resume or skip what `config` describes and return its result.json; None if another process is at it.
+
+    ranks: the processes that do it together, all of which call this. By default it is this one alone.
+    """
+    ranks = ranks or Ranks()
     git_state()  # now: the result, hours later, names the commit that the run started from
+    check_ranks(config, ranks)
     run = student_run(config)
     try:
-        with RunDirectory(run).open(wait=False) as directory:
+        with RunDirectory(run, ranks).open(wait=False) as directory:
             if directory.finished is not None:
                 directory.check_source()
                 logger.info("finished before, skipped (%s)", made_by(directory.finished, config))
@@ -38,7 +45,7 @@ def run_experiment(config: Config) -> Result | None:
 
 
 def _train(config: Config, directory: RunDirectory) -> Result:
-    run, setup = directory.run, prepare(config)
+    run, setup = directory.run, prepare(config, directory.ranks)
     logger.info("%s", describe(setup))
     directory.check_data(setup.data)
 

@@ -1,7 +1,7 @@
 """The sessions of a training, one for each time that it was resumed elsewhere or otherwise.
 
-Device, CPU threads, torch and the code may change the last digits of a training, and are no settings of it. They are
-noted beside its checkpoint, and result.json says which there were.
+Device, CPU threads, number of processes, torch and the code may change the last digits of a training, and are no
+settings of it. They are noted beside its checkpoint, and result.json says which there were.
 """
 
 import logging
@@ -12,6 +12,7 @@ import torch
 
 from ltkd.files import read_json, write_json
 from ltkd.machine import device_name, git_state
+from ltkd.ranks import Ranks
 from ltkd.results.code import commit_label
 from ltkd.results.files import RunFiles
 from ltkd.results.result import Session
@@ -27,24 +28,26 @@ UNKNOWN: Session = {
 
 
 @contextmanager
-def session(files: RunFiles, device: torch.device, label: str) -> Iterator[list[Session]]:
+def session(files: RunFiles, device: torch.device, label: str, ranks: Ranks) -> Iterator[list[Session]]:
     """Notes the session that begins, and gives all that the training has had so far, each once.
 
     On a CPU it goes on with the number of threads that it was begun with, whatever is set; afterwards torch has the
-    number that it had. Another device, torch or code is warned of.
+    number that it had. Another device, torch or code is warned of, another number of processes is told.
     """
     threads = torch.get_num_threads()
-    sessions = _earlier(files)
+    sessions = ranks.from_first(lambda: _earlier(files))
     if sessions and device.type == "cpu":
         _keep_threads(sessions[-1]["threads"], label)
     now: Session = {
         "device": device_name(device), "threads": torch.get_num_threads(), "torch": torch.__version__,
         "git": git_state(),
     }  # fmt: skip
+    if not ranks.alone:
+        now["ranks"] = ranks.size
     if sessions and sessions[-1] != now:
         _warn(sessions[-1], now, label)
     sessions += [now] if now not in sessions else []
-    write_json(files.sessions, sessions)
+    ranks.from_first(lambda: write_json(files.sessions, sessions))
     try:
         yield sessions
     finally:
@@ -72,6 +75,13 @@ def _keep_threads(begun_with: int | None, label: str) -> None:
 
 
 def _warn(before: Session, now: Session, label: str) -> None:
+    processes = before.get("ranks", 1), now.get("ranks", 1)
+    if processes[0] != processes[1]:
+        logger.info(
+            "%s: was begun by %d processes, goes on with %d: the same images, crops and flips; the last digits depend "
+            "on it",
+            label, *processes,
+        )  # fmt: skip
     shown = {"device": str, "torch": str, "git": commit_label}
     changes = [
         f"{key} {show(before[key])}, now {show(now[key])}"

@@ -24,6 +24,7 @@ from ltkd.loop.checkpoint import load_checkpoint, save_checkpoint
 from ltkd.loop.precision import autocast
 from ltkd.methods import MethodContext, method_class
 from ltkd.models import evaluating
+from ltkd.ranks import Ranks
 from ltkd.results.files import RunFiles
 from ltkd.setup import Setup
 from ltkd.task_losses import TaskLoss
@@ -49,9 +50,11 @@ def swag_training(teacher: Teacher, sampling: str | dict[str, Any]) -> Teacher:
 
 class WeightCollector(method_class("ce")):
     """A teacher's objective that keeps the moments of the weights in buffers, and so in the checkpoint; the last epoch
-    writes them to `path`."""
+    writes them to `path`, where there is one."""
 
-    def __init__(self, context: MethodContext, task_loss: TaskLoss, model: nn.Module, swag: Swag, path: Path) -> None:
+    def __init__(
+        self, context: MethodContext, task_loss: TaskLoss, model: nn.Module, swag: Swag, path: Path | None
+    ) -> None:
         super().__init__(context, task_loss)
         self.swag, self.path = swag, path
         size = sum(parameter.numel() for parameter in model.parameters())
@@ -72,7 +75,7 @@ class WeightCollector(method_class("ce")):
         self.mean += before / self.count
         self.deviations[position] = weights - self.mean
         self.squares += before * self.deviations[position]
-        if self.count == self.swag.epochs:
+        if self.count == self.swag.epochs and self.path is not None:
             save_checkpoint(self.path, {key: value.cpu() for key, value in self.statistics().items()})
 
     def statistics(self) -> dict[str, Tensor]:
@@ -108,7 +111,8 @@ def set_weights(model: nn.Module, weights: Tensor) -> None:
 @torch.no_grad()
 def refresh_batch_norm(setup: Setup, model: nn.Module, recipe: Recipe, generator: torch.Generator) -> None:
     """Set the statistics of batch normalisation to their means over one epoch of augmented training batches."""
-    train, batch_size = setup.train.augmented(recipe.augmentation), recipe.batch_size
+    # whole batches, in every process
+    train, batch_size = setup.train.augmented(recipe.augmentation).shared_by(Ranks()), recipe.batch_size
     layers = {layer: layer.momentum for layer in model.modules() if isinstance(layer, _BatchNorm)}
     plan = train.draw_epoch(generator)
     with evaluating(model):

@@ -48,18 +48,23 @@ def find_or_train_teacher(
         check_given(setup, model, run.network)
     if check is not None:
         check(TrainedTeacher(model, None))
-    with RunDirectory(run).open(wait=True) as directory:
+    with RunDirectory(run, setup.ranks).open(wait=True) as directory:
         directory.check_data(setup.data)
         if directory.finished is not None:
             source = made_by(directory.finished, setup.config)
             logger.info("teacher %s: reused from %s (%s)", run.network.name, run.directory, source)
         result = directory.finished or _train(setup, directory, model)
+    setup.ranks.from_first(lambda: _load_weights(model, directory, result))
+    setup.ranks.equalize([*model.parameters(), *model.buffers()])
+    model.zero_grad(set_to_none=True)  # of its own training, if that was just now: memory that no one needs
+    return TrainedTeacher(model.eval().requires_grad_(False), result, run.directory)
+
+
+def _load_weights(model: nn.Module, directory: RunDirectory, result: Result) -> None:
     weights, speaker = directory.weights, directory.result.name
     if file_sha256(weights) != result["weights_sha256"]:
         raise UserError(f"{weights}: not the weights that {speaker} speaks of; delete the folder to train them again")
     load_weights(model, weights)
-    model.zero_grad(set_to_none=True)  # of its own training, if that was just now: memory that no one needs
-    return TrainedTeacher(model.eval().requires_grad_(False), result, run.directory)
 
 
 def _train(setup: Setup, directory: RunDirectory, model: nn.Module) -> Result:
@@ -75,11 +80,13 @@ def _train(setup: Setup, directory: RunDirectory, model: nn.Module) -> Result:
     if teacher.swag.sample is None:
         trained = find_or_train_teacher(setup, replace(teacher, swag=None))
         model.load_state_dict(trained.model.state_dict())
-        collector = functools.partial(WeightCollector, model=model, swag=teacher.swag, path=directory.swag)
+        path = directory.swag if setup.ranks.is_first else None
+        collector = functools.partial(WeightCollector, model=model, swag=teacher.swag, path=path)
         return train_network(setup, directory, model, task_only(setup, teacher, collector), None)
     posterior = replace(teacher, swag=replace(teacher.swag, sample=None))
     find_or_train_teacher(setup, posterior)
-    statistics = load_statistics(teacher_run(setup.config, posterior).files)
+    files = teacher_run(setup.config, posterior).files
+    statistics = setup.ranks.from_first(lambda: load_statistics(files))
     generator = torch.Generator().manual_seed(int(run.hash, 16))  # on the CPU: the same sample on every device
     set_weights(model, draw_weights(statistics, generator))
     refresh_batch_norm(setup, model, setup.config.recipe_of(teacher), generator)

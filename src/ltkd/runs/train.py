@@ -14,7 +14,7 @@ from ltkd.data import build_augmentation, build_sampler
 from ltkd.files import write_json
 from ltkd.loop.precision import autocast
 from ltkd.loop.teacher_logits import TeacherLogits, use_cache
-from ltkd.loop.tracking import Tracker
+from ltkd.loop.tracking import NoTracker, Tracker
 from ltkd.loop.trainer import Trainer
 from ltkd.loop.training import Training
 from ltkd.losses import ClassGroups
@@ -22,6 +22,7 @@ from ltkd.methods import Method
 from ltkd.results.result import Findings, Result, Session
 from ltkd.runs.build import TrainedTeacher, given_weights, task_only
 from ltkd.runs.directory import RunDirectory
+from ltkd.runs.parallel import synchronize_batch_norm
 from ltkd.runs.post_hoc import post_hoc_corrections
 from ltkd.runs.result import teacher_in_short, write_result
 from ltkd.runs.retrain import retrain
@@ -42,6 +43,8 @@ def make_training(
     recipe = config.recipe_of(run.network)
     if given_weights(run.network) is not None:
         recipe = dataclasses.replace(recipe, epochs=0)  # weights from a file are used as they are
+    if config.precision.sync_batch_norm:
+        model, method = synchronize_batch_norm(setup.ranks, setup.train, recipe.batch_size, model, method)
     groups = ClassGroups.of(torch.as_tensor(split.groups, device=setup.device))
     few_views = build_augmentation(recipe.augmentation).is_crop_flip
     only_logits = teacher is not None and method.needs.teacher_logits_only
@@ -59,7 +62,8 @@ def make_training(
         split=split, groups=groups, recipe=recipe, seed=run.seed, device=setup.device,
         sampler=build_sampler(recipe.sampling, torch.as_tensor(setup.data.train_labels)),
         autocast=functools.partial(autocast, config.precision, setup.device),
-        evaluate_every=config.run.evaluate_every, progress=config.run.progress, step=config.run.step,
+        evaluate_every=config.run.evaluate_every, step=config.run.step,
+        progress=config.run.progress if setup.ranks.is_first else "none",
     )  # fmt: skip
 
 
@@ -74,11 +78,12 @@ def _precomputed_logits(setup: Setup, teacher: TrainedTeacher, epochs: int) -> T
         about = {
             "weights": result["weights_sha256"], "data": setup.data.manifest()["train_data_sha256"],
             "mean": config.dataset.mean, "std": config.dataset.std, "crop_padding": setup.train.crop_padding,
-            "horizontal_flip": setup.train.horizontal_flip, "precision": dataclasses.asdict(config.precision),
+            "horizontal_flip": setup.train.horizontal_flip,
+            "precision": {"autocast": config.precision.autocast, "tf32": config.precision.tf32},
         }  # fmt: skip
         use_cache(
             logits, label=f"teacher {result['teacher']}", directory=teacher.directory, about=about,
-            settings=config.cache, epochs=epochs, progress=config.run.progress,
+            settings=config.cache, epochs=epochs, progress=config.run.progress if setup.ranks.is_first else "none",
         )  # fmt: skip
     return logits
 
@@ -89,7 +94,7 @@ def train_network(
 ) -> Result:  # fmt: skip
     """Train (or resume) and return the result, which is then on disk with the weights."""
     label = f"{directory.run.role} {directory.run.network.name}"
-    with session(directory, setup.device, label) as sessions:
+    with session(directory, setup.device, label, setup.ranks) as sessions:
         return _train_network(setup, directory, model, method, teacher, extra_teachers, sessions)
 
 
@@ -98,9 +103,9 @@ def _train_network(
     extra_teachers: Sequence[TrainedTeacher], sessions: list[Session],
 ) -> Result:  # fmt: skip
     start, config, run, names = time.perf_counter(), setup.config, directory.run, directory.run.names
-    write_json(directory.config, run.settings)
+    setup.ranks.from_first(lambda: write_json(directory.config, run.settings))
     training = make_training(setup, run, model, method, teacher, extra_teachers)
-    tracker = Tracker(
+    tracker = (Tracker if setup.ranks.is_first else NoTracker)(
         directory.folder, config.wandb, name=f"{names['label']}-s{run.seed}", group=f"{names['label']}-{names['cell']}",
         job_type=run.role, tags=[names["dataset"], names["method"], config.study],
         config=run.settings | filters(run),
@@ -122,8 +127,10 @@ def _train_network(
             findings["learned_from_validation"] = True
         if run.role == "student":
             findings["robustness"] = accuracy_under_attack(setup, method, model, teacher.model if teacher else None)
-        result = write_result(
-            setup, directory, model, fitted, teacher.result if teacher else None, findings, time.perf_counter() - start
+        teacher_result = teacher.result if teacher else None
+        seconds = time.perf_counter() - start
+        result = setup.ranks.from_first(
+            lambda: write_result(setup, directory, model, fitted, teacher_result, findings, seconds)
         )
         tracker.show({"accuracy per class": per_class_rows(result)}, {"bias": bias_rows(result, teacher)})
         tracker.summarize({"accuracy": result["accuracy"], "images_per_second": result["images_per_second"]})

@@ -26,6 +26,7 @@ class TaskLoss(Settings, nn.Module):
     corrects_prior: ClassVar[bool] = False  # makes up for class counts, as a sampler that evens them out does too
     softmax_logits: ClassVar[bool] = True  # the logits are made for a softmax, as distillation reads them
     takes_mixed_labels: ClassVar[bool] = True  # share * L(y) + (1 - share) * L(y') is a loss of a mixed image
+    reads_batch = False  # a mean over more than the images, by weights for example: as Method.reads_batch
     replaces_classifier: ClassVar[bool] = False  # the network's linear classifier gives way to another kind
 
     def __init__(self, class_counts: Tensor, **settings: Any) -> None:

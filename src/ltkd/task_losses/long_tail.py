@@ -59,6 +59,10 @@ class ClassBalanced(ReweightedLoss):
     deferred: Fraction = 0.0
     divide_by: Literal["images", "weights"] = "images"
 
+    def build(self) -> None:
+        super().build()
+        self.reads_batch = self.divide_by == "weights"
+
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         by_images = self.divide_by == "images"
         loss = losses.class_balanced_cross_entropy if by_images else losses.weighted_cross_entropy
@@ -123,6 +127,10 @@ class LDAM(ReweightedLoss):
     max_margin: NonNegative = 0.5
     scale: Positive = 30.0
     deferred: Fraction | None = 0.8
+
+    def build(self) -> None:
+        super().build()
+        self.reads_batch = self.deferred is not None  # a weighted mean
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         return losses.ldam(
