@@ -59,6 +59,16 @@ def xerm(student, teacher, target, counts, gamma):
     return mean(losses)
 
 
+def balanced_posterior_kd(student, teachers, counts, temperature):
+    """teachers: rows of logits of each teacher."""
+    losses = []
+    for s, *members in zip(student, *teachers, strict=True):
+        p = [mean(column) for column in zip(*(softmax(t, temperature) for t in members), strict=True)]
+        q = softmax([z + math.log(n / sum(counts)) for z, n in zip(s, counts, strict=True)], temperature)
+        losses.append(temperature**2 * sum(a * math.log(a / b) for a, b in zip(p, q, strict=True)))
+    return mean(losses)
+
+
 def prior_corrected_kd(student, teacher, prior, counts, temperature, student_prior):
     pi = [n / sum(counts) for n in counts]
     return mean(

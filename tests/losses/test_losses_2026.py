@@ -23,6 +23,7 @@ LOGITS = {
     "ikl": lambda s, t, y: losses.ikl(s, t, y, **GKL, weight_temperature=3.0),
     "xerm": lambda s, t, y: losses.xerm(s, t, y, COUNTS, gamma=1.5),
     "prior_corrected": lambda s, t, y: losses.prior_corrected_kd(s, t, PRIOR, COUNTS, temperature=T, student_prior=1.0),
+    "balanced_posterior": lambda s, t, y: losses.balanced_posterior_kd(s, members(t), COUNTS, temperature=T),
     "hard": lambda s, t, y: hard(s, t, y, weighted=True),
     "hard unweighted": lambda s, t, y: hard(s, t, y, weighted=False),
     "trust": lambda s, t, y: losses.trust_gated_kd(s, t, y, ACCURACY, temperature=T),
@@ -36,11 +37,17 @@ MEAN_OF_IMAGES = (
     "ikl",
     "xerm",
     "prior_corrected",
+    "balanced_posterior",
     "hard unweighted",
     "trust",
     "two heads",
     "hard soft",
 )
+
+
+def members(teacher):
+    """Two teachers, of which the second is wrong on some images."""
+    return torch.stack((teacher, teacher.roll(1, dims=1)))
 
 
 def means(teacher, target):
@@ -129,6 +136,7 @@ def test_every_loss_equals_the_loop(logits):
         "ikl": slow.gkl(s, t, [slow.softmax(row, 3.0) for row in t], **GKL, improved=True),
         "xerm": slow.xerm(s, t, y, n, 1.5),
         "prior_corrected": slow.prior_corrected_kd(s, t, PRIOR.tolist(), n, T, 1.0),
+        "balanced_posterior": slow.balanced_posterior_kd(s, members(teacher).tolist(), n, T),
         "hard": slow.deferred_hard_distillation(s, t, y, effective, 0.5),
         "hard unweighted": slow.deferred_hard_distillation(s, t, y, [1] * C, 0.5),
         "trust": slow.trust_gated_kd(s, t, y, [min(a, 0.999) for a in ACCURACY.tolist()], T),
@@ -195,6 +203,10 @@ def test_forms_without_correction_are_kd_or_cross_entropy(logits):
     torch.testing.assert_close(
         losses.prior_corrected_kd(student, teacher, class_counts=COUNTS, temperature=T),
         losses.kd(student, teacher - COUNTS.log(), temperature=T),
+    )
+    log_prior = (COUNTS / COUNTS.sum()).double().log()
+    torch.testing.assert_close(  # of one teacher: the logits that KD trains, corrected afterwards
+        losses.balanced_posterior_kd(student - log_prior, teacher[None].expand(2, B, C), COUNTS, temperature=T), kd
     )
     right = torch.eye(C, dtype=torch.float64)[TARGET]
     torch.testing.assert_close(hard(student, right, TARGET, weighted=False), ce)

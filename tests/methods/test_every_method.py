@@ -147,6 +147,12 @@ KNOWN = {
     "deit_lt": lambda p: -p.method.weight * p.logits.log_softmax(1).amax(1).mean(),
     "gkl": lambda p: p.method.alpha * -(p.soft * p.soft.log()).sum(1).mean(),
     "ikl": lambda p: p.method.alpha * -(p.soft * p.soft.log()).sum(1).mean(),
+    "balanced_posterior": lambda p: (
+        p.method.weight
+        * losses.balanced_posterior_kd(
+            p.logits, torch.stack((p.logits, *p.batch.extra_logits)), CLASS_COUNTS, temperature=p.method.temperature
+        )
+    ),
     "xerm": lambda p: (
         p.method.weight * losses.xerm(p.logits, p.logits, p.batch.labels, CLASS_COUNTS, gamma=p.method.gamma)
     ),

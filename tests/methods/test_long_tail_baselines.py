@@ -11,7 +11,7 @@ import torch
 
 from ltkd import losses
 from ltkd.errors import UserError
-from ltkd.methods import build_method
+from ltkd.methods import build_method, method_class
 from ltkd.methods.class_queue import ClassQueue, queue_slots
 from ltkd.models.output import ModelOutput
 from ltkd.task_losses import build_task_loss
@@ -30,7 +30,7 @@ def make(name, context, task_loss="ce", **settings):
     return build_method(name, settings_of(name) | settings, context, build_task_loss(task_loss, context.class_counts))
 
 
-@pytest.mark.parametrize("name", ["bkd", "cckd", "deit_lt", "xerm"])
+@pytest.mark.parametrize("name", ["balanced_posterior", "bkd", "cckd", "deit_lt", "xerm"])
 def test_classes_without_images_are_refused(context, name):
     counts = replace(context, class_counts=torch.tensor([9, 0, 3, 0, 2, 1]))
     with pytest.raises(UserError, match=rf"{name} needs a training image of every class; none of class 1, 3"):
@@ -154,6 +154,33 @@ def test_the_label_prior_is_a_logit_adjustment_of_the_teacher(context, outputs):
     value = make("cckd", context)(student, teacher, batch)["corrected_kd"]
     adjusted = teacher.logits - context.class_counts.log()
     torch.testing.assert_close(value, losses.kd(student.logits, adjusted, temperature=2.0))
+
+
+# the balanced posterior
+
+
+def test_the_correction_is_within_both_terms(context, outputs):
+    """The student's logits minus the log prior have the objective that KD and cross-entropy have of the logits."""
+    student, teacher, batch = outputs
+    method = make("balanced_posterior", context, teachers=1, weight=3.0, temperature=2.0)
+    log_prior = (context.class_counts / context.class_counts.sum()).log()
+    terms = method(ModelOutput(student.logits - log_prior), teacher, batch)
+    torch.testing.assert_close(terms["task"], losses.cross_entropy(student.logits, batch.labels))
+    torch.testing.assert_close(terms["kd"], 3 * losses.kd(student.logits, teacher.logits, temperature=2.0))
+    batch.extra_logits = (teacher.logits.flip(0),)
+    both = torch.stack((teacher.logits, teacher.logits.flip(0)))
+    expected = losses.bayesian_teacher(student.logits, both, teacher_temperature=2.0, student_temperature=2.0)
+    torch.testing.assert_close(method(ModelOutput(student.logits - log_prior), teacher, batch)["kd"], 3 * expected)
+
+
+def test_the_teachers_of_the_balanced_posterior_and_its_task_loss(context):
+    method = method_class("balanced_posterior")
+    assert method.extra_teachers({"seed": 4, "checkpoint": None}, {}, {"teachers": 3}) == [{"seed": 5}, {"seed": 6}]
+    assert method.extra_teachers({"seed": 4, "checkpoint": "a.pt"}, {}, {"teachers": 1}) == []
+    with pytest.raises(UserError, match=r"method\.teachers: more than one are trained"):
+        method.extra_teachers({"seed": 4, "checkpoint": "a.pt"}, {}, {"teachers": 2})
+    with pytest.raises(UserError, match=r"student\.task_loss: method balanced_posterior corrects .* itself; use ce"):
+        make("balanced_posterior", context, "balanced_softmax")
 
 
 # hard distillation

@@ -21,6 +21,7 @@ from ltkd.task_losses import list_task_losses, task_loss_class
         (["method=ce", "student.task_loss={name: ldam, deferred: null}"], None),
         (["method=ce", "student.task_loss=focal"], None),
         (["method=bkd"], "method=bkd"),
+        (["method=balanced_posterior"], "method=balanced_posterior"),
         (["method=ltkd"], "method=ltkd"),
         (["method=ltkd", "method.rebalancing=none"], None),
         (["method=ltkd", "method.alpha=0"], None),

@@ -54,7 +54,7 @@ from ltkd.losses.post_hoc import (
     tau_normalise,
     tau_normalised_logits,
 )
-from ltkd.losses.prior_correction import prior_corrected_kd
+from ltkd.losses.prior_correction import balanced_posterior_kd, prior_corrected_kd
 from ltkd.losses.relation import (
     correlation_congruence,
     correlation_congruence_kernel,
@@ -89,6 +89,7 @@ __all__ = [
     "attention_transfer",
     "balanced_contrastive",
     "balanced_kd",
+    "balanced_posterior_kd",
     "balanced_softmax",
     "bayesian_teacher",
     "class_attention",

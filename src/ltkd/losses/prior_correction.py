@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from ltkd.losses.bayesian import bayesian_teacher
 from ltkd.losses.logit import kd
 from ltkd.losses.precision import full_precision
 
@@ -31,3 +32,23 @@ def prior_corrected_kd(
     if student_prior:
         student_logits = student_logits + student_prior * log_pi
     return kd(student_logits, teacher_logits - log_m, temperature=temperature)
+
+
+@full_precision
+def balanced_posterior_kd(
+    student_logits: Tensor, teacher_logits: Tensor, class_counts: Tensor, *, temperature: float
+) -> Tensor:
+    """KD to the mean of K teachers of the student's logits plus the log prior, s being the balanced posterior's:
+
+        T^2 * KL(1/K sum_k softmax(t_k / T) || softmax((s + log pi) / T)), pi = n / sum n
+
+    student_logits: [B, C]; teacher_logits: [K, B, C]; class_counts: n [C], none 0. Where s + log pi predicts under the
+    training set's class frequencies, s does under equal ones: KD with the correction at tau 1 (arXiv:2007.07314) inside
+    of the network. Probabilities are averaged, as in a deep ensemble (arXiv:1612.01474). Gradient flows to the student
+    only.
+    """
+    dtype = student_logits.dtype
+    log_prior = (class_counts.to(dtype) / class_counts.sum()).log()
+    return bayesian_teacher(
+        student_logits + log_prior, teacher_logits, teacher_temperature=temperature, student_temperature=temperature
+    )

@@ -1,0 +1,63 @@
+"""Distillation from several teachers with the correction for the class counts inside of the student."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ltkd import losses
+from ltkd.data.batch import Batch
+from ltkd.errors import UserError
+from ltkd.methods.base import Method, MethodContext, register
+from ltkd.models.output import ModelOutput
+from ltkd.ranges import NonNegative, Positive, PositiveInt
+from ltkd.task_losses.class_counts import check_every_class
+
+
+@register("balanced_posterior")
+class BalancedPosterior(Method):
+    """task_weight * task(s + log pi) + weight * T^2 KL(mean_k softmax(t_k / T) || softmax((s + log pi) / T))
+
+    pi is the share of each class in the training labels, s are the student's logits, those that are deployed. Both
+    terms train s + log pi as plain KD trains its logits, so s is what KD gives once its logits are corrected after
+    training, and is not to be corrected again. t_k are `teachers` networks that differ in their seed, teacher.seed,
+    teacher.seed + 1, ...; all come from the teacher store, and the student's training costs the same with any number of
+    them once their logits are stored. teachers=1 is KD with the correction inside.
+    """
+
+    paper = (
+        "none: put together in this project of KD (arXiv:1503.02531), the balanced softmax (arXiv:2007.10740) and "
+        "deep ensembles (arXiv:1612.01474)"
+    )
+    fidelity = "adapted"
+
+    weight: NonNegative
+    temperature: Positive
+    teachers: PositiveInt
+
+    def build(self, context: MethodContext) -> None:
+        check_every_class(f"method.name: {self.name}", context.class_counts, remedy="another method")
+        if self.task_loss.corrects_prior:
+            raise UserError(f"student.task_loss: method {self.name} corrects for the class counts itself; use ce")
+        self.register_buffer("class_counts", context.class_counts.clone(), persistent=False)
+        prior = context.class_counts / context.class_counts.sum()
+        self.register_buffer("log_prior", prior.log(), persistent=False)
+
+    @classmethod
+    def extra_teachers(
+        cls, teacher: Mapping[str, Any], student: Mapping[str, Any], arguments: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
+        if teacher["checkpoint"] is not None and arguments["teachers"] > 1:
+            raise UserError("method.teachers: more than one are trained from several seeds; teacher.checkpoint is one")
+        return [{"seed": teacher["seed"] + member} for member in range(1, arguments["teachers"])]
+
+    def task_term(self, logits: Tensor, batch: Batch) -> Tensor:
+        return super().task_term(logits + self.log_prior, batch)
+
+    def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
+        loss = losses.balanced_posterior_kd(
+            student.logits, torch.stack((teacher.logits, *batch.extra_logits)), self.class_counts,
+            temperature=self.temperature,
+        )  # fmt: skip
+        return {"kd": self.weight * loss}
