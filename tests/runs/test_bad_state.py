@@ -112,7 +112,9 @@ def test_a_full_disk_keeps_the_last_checkpoint(make_config, monkeypatch):
     saved = load_checkpoint(path)
     assert 0 < saved["state"]["epoch"] < 3
     assert not [name for name in os.listdir(path.parent) if name.startswith(".")]  # no half-written file stays
-    assert run_experiment(config)["accuracy"]["last"]["epoch"] == 3
+    again, undisturbed = run_experiment(config), run_experiment(make_config("method=ce", "study=undisturbed"))
+    assert again["accuracy"] == undisturbed["accuracy"]
+    assert again["weights_sha256"] == undisturbed["weights_sha256"]
 
 
 def test_the_second_process_leaves_a_student_and_waits_for_a_teacher(tmp_path):
