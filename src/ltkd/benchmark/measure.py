@@ -47,7 +47,7 @@ class Measurement:
     operations_per_image: (
         int  # floating-point operations of convolutions and matrix products; a cached teacher has none
     )
-    peak_operations: float  # the device's, measured for the number format that the variant computes in
+    peak_operations: float  # of all ranks' devices, measured for the number format that the variant computes in
     gigabytes: float  # of all jobs: peak device memory on a GPU, peak resident memory of the processes else
     fill_images_per_second: float | None  # how fast a teacher fills the cache, where there is one
     between_epochs: dict[str, float] | None = None  # seconds of one evaluation, saving, logging; of the engine alone
@@ -120,7 +120,8 @@ class _Team:
         return Measurement(
             self.variant.name, self.variant.jobs, self.about["batch_size"], speed, (min(speeds), max(speeds)),
             1000 * self.about["batch_size"] * self.variant.jobs / speed, self.about["operations_per_image"],
-            self.about["peak_operations"], gigabytes, self.about["fill_images_per_second"], between_epochs,
+            self.variant.ranks * self.about["peak_operations"], gigabytes, self.about["fill_images_per_second"],
+            between_epochs,
         )  # fmt: skip
 
     def close(self) -> None:
