@@ -341,3 +341,10 @@ def test_damaged_curves_cost_only_themselves(finished):
     assert line.startswith("curves of KD seed 0: ")
     assert "metrics.jsonl: cannot be read" in line
     assert {row.label: row.n for row in report.columns[0].rows}["KD"] == 3
+
+
+def test_an_accuracy_of_0_is_a_value(finished):
+    table, runs = finished
+    write_result(runs[3], (40.0, 60.0, 40.0, 0.0))
+    [row] = [row for row in make_report(table, entries_of(runs)).columns[0].rows if row.label == runs[3].cell.row_label]
+    assert 0.0 in row.values["tail"].by_pair.values()
