@@ -135,10 +135,13 @@ def test_tau_normalisation_is_that_of_the_classifiers_weights(example, tmp_path)
     logits = torch.from_numpy(network.classify(pixels(5, 12).transpose(2, 0, 1)[None]))
     expected = (logits - layer.bias) / layer.weight.norm(dim=1) ** 0.5
     assert torch.allclose(build_correction(about, "tau_normalized")(logits, 0.5), expected)
-    older = json.loads(about.to_json())
-    del older["tau_normalisation"], older["tau_chosen_by"]
+    without = dataclasses.replace(about, tau_normalisation=None)
     with pytest.raises(UserError, match="correction: tau_normalized needs the weights of a linear classifier"):
-        build_correction(read_description(json.dumps(older), path), "tau_normalized")
+        build_correction(without, "tau_normalized")
+    damaged = json.loads(about.to_json())
+    del damaged["tau_chosen_by"]
+    with pytest.raises(UserError, match="does not say what its classes are"):
+        read_description(json.dumps(damaged), path)
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from ltkd.commands.script import Parser, command, number, whole_number
 from ltkd.errors import UserError, unknown_name
+from ltkd.results.read import POST_HOC
 
-CORRECTIONS = ("none", "logit_adjusted", "tau_normalized")
+CORRECTIONS = ("none", *POST_HOC)
 NAMED = 10  # unreadable files
 
 

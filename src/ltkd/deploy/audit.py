@@ -77,7 +77,7 @@ def audited_weights(file: Path, overrides: Sequence[str], device: torch.device) 
         class_counts=data.split.class_counts.tolist(), groups=data.split.groups.tolist(),
         group_names=data.split.group_names, image_size=dataset.image_size, channels=dataset.channels,
         shorter_side=augmentation.shorter_side(dataset.image_size), mean=dataset.mean, std=dataset.std,
-        accuracy={}, tau=1.0, evened_out_by=None,
+        accuracy={}, tau=1.0, tau_chosen_by="default", evened_out_by=None,
         parameters=count_parameters(model), hash="", weights_sha256=file_sha256(file), licence="unknown",
         multiply_adds=count_multiply_adds(model, (dataset.channels, dataset.image_size, dataset.image_size)),
         tau_normalisation=tau_normalisation(model, {}),

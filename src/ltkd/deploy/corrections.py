@@ -8,9 +8,7 @@ from torch import Tensor
 from ltkd.deploy.description import Description
 from ltkd.errors import UserError
 from ltkd.losses import posthoc_logit_adjustment, tau_normalised_logits
-from ltkd.results.read import POST_HOC
 
-KINDS = POST_HOC
 NAMES = {"logit_adjusted": "logit adjustment", "tau_normalized": "tau-normalisation"}
 
 Correction = Callable[[Tensor, float], Tensor]  # (logits [N, C], tau) -> logits [N, C]
@@ -26,8 +24,8 @@ def build_correction(about: Description, kind: str) -> Correction:
         return lambda logits, tau: posthoc_logit_adjustment(logits, counts, tau=tau)
     if about.tau_normalisation is None:
         raise UserError(
-            f"correction: {kind} needs the weights of a linear classifier, which {about.architecture['name']} has not, "
-            "or its file was exported before they were written; use logit_adjusted"
+            f"correction: {kind} needs the weights of a linear classifier, which {about.architecture['name']} has not; "
+            "use logit_adjusted"
         )
     norms, biases = (torch.tensor(about.tau_normalisation[key]) for key in ("norms", "biases"))
     return lambda logits, tau: tau_normalised_logits(logits, norms[:, None], biases, tau=tau)

@@ -36,7 +36,9 @@ class Description:
     mean: list[float]  # per channel, of pixel values in 0 .. 1
     std: list[float]
     accuracy: dict[str, Any]  # all, per_group: on the test part after the last epoch
-    tau: float  # of post-hoc logit adjustment: the validation split's choice, or theory's 1
+    tau: float  # of post-hoc logit adjustment
+    tau_chosen_by: str  # validation (images), setting, or default: theory's 1
+    tau_normalisation: dict[str, Any] | None  # tau, chosen_by, norms [C], biases [C] of a linear classifier
     evened_out_by: str | None  # the setting of the training that did already what the adjustment would do
     parameters: int
     multiply_adds: int
@@ -44,11 +46,6 @@ class Description:
     weights_sha256: str  # of the run's file of weights
     licence: str
     format: int = FORMAT
-    # files of before these came are read too
-    tau_chosen_by: str = "default"  # validation (images), setting, or default: theory's
-    tau_normalisation: dict[str, Any] | None = (
-        None  # tau, chosen_by, and norms [C] and biases [C] of a linear classifier
-    )
 
     @property
     def num_classes(self) -> int:
@@ -118,8 +115,8 @@ def read_description(text: str | None, path: Path) -> Description:
         values = json.loads(text or "")
         if not isinstance(values, Mapping) or values.get("format") != FORMAT:
             raise ValueError("another format")
-        return Description(**{field.name: values[field.name] for field in fields(Description) if field.name in values})
-    except (ValueError, TypeError) as error:
+        return Description(**{field.name: values[field.name] for field in fields(Description)})
+    except (ValueError, KeyError) as error:
         raise UserError(
             f"{path}: does not say what its classes are; python scripts/export.py RUN writes files that do"
         ) from error

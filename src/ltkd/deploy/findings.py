@@ -8,10 +8,11 @@ import numpy as np
 import torch
 
 from ltkd.data import LongTailData
-from ltkd.deploy.corrections import KINDS, build_correction, default_tau
+from ltkd.deploy.corrections import build_correction, default_tau
 from ltkd.deploy.description import Description
 from ltkd.errors import UserError
 from ltkd.loop.evaluate import Evaluation, calibration_error, summarize
+from ltkd.results.read import POST_HOC
 
 TAUS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 NUM_BINS = 10
@@ -111,7 +112,7 @@ def _corrected(
     about: Description, data: LongTailData, logits: torch.Tensor, labels: torch.Tensor
 ) -> dict[str, dict[float, Evaluation]]:
     found = {}
-    for kind in KINDS:
+    for kind in POST_HOC:
         with contextlib.suppress(UserError):  # where the classes or the classifier do not allow it
             correct = build_correction(about, kind)
             taus = sorted({*TAUS, default_tau(about, kind)[0]})
