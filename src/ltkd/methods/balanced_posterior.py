@@ -41,8 +41,6 @@ class BalancedPosterior(Method):
         if self.task_loss.corrects_prior:
             raise UserError(f"student.task_loss: method {self.name} corrects for the class counts itself; use ce")
         self.register_buffer("class_counts", context.class_counts.clone(), persistent=False)
-        prior = context.class_counts / context.class_counts.sum()
-        self.register_buffer("log_prior", prior.log(), persistent=False)
 
     @classmethod
     def extra_teachers(
@@ -53,7 +51,7 @@ class BalancedPosterior(Method):
         return [{"seed": teacher["seed"] + member} for member in range(1, arguments["teachers"])]
 
     def task_term(self, logits: Tensor, batch: Batch) -> Tensor:
-        return super().task_term(logits + self.log_prior, batch)
+        return super().task_term(logits + self.class_counts.log(), batch)  # log pi and a constant, which no loss sees
 
     def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         loss = losses.balanced_posterior_kd(
