@@ -176,9 +176,7 @@ def _column(table: Table, names: dict[str, str], cells: list[Cell], entries: lis
     def row(row_names: dict[str, str], role: str, of_the_row: list[Entry], known: list[Published], is_run: bool) -> Row:
         cells = {}
         for name in value_names:
-            group = None if name == ALL else name
-            found = {entry.pair: accuracy(entry.result, table.accuracy, group) for entry in of_the_row}
-            found = {pair: value for pair, value in found.items() if value is not None}
+            found = _by_pair(of_the_row, table.accuracy, name)
             numbered = [(one.values[name], sources.index(one.source) + 1) for one in known if name in one.values]
             cells[name] = CellValue(summarize(independent(found, table)), found, numbered)
         return Row(row_names, role, of_the_row, cells, _corrected(of_the_row, value_names, table), is_run)
@@ -225,14 +223,15 @@ def _corrected(entries: list[Entry], value_names: list[str], table: Table) -> di
     return corrected
 
 
+def _by_pair(entries: list[Entry], kind: str, name: str) -> dict[tuple[int, int], float]:
+    """The accuracies of a kind, over all classes or in a group, of the runs that have one."""
+    found = {entry.pair: accuracy(entry.result, kind, None if name == ALL else name) for entry in entries}
+    return {pair: value for pair, value in found.items() if value is not None}
+
+
 def _summaries(entries: list[Entry], kind: str, value_names: list[str], table: Table) -> dict[str, Summary | None]:
     """Summarises accuracies of a kind, over all classes and in the groups."""
-    summaries = {}
-    for name in value_names:
-        found = {entry.pair: accuracy(entry.result, kind, None if name == ALL else name) for entry in entries}
-        values = {pair: value for pair, value in found.items() if value is not None}
-        summaries[name] = summarize(independent(values, table))
-    return summaries
+    return {name: summarize(independent(_by_pair(entries, kind, name), table)) for name in value_names}
 
 
 def _teachers(
