@@ -40,7 +40,7 @@ def test_noise_is_called_noise():
 @pytest.fixture(scope="module")
 def example_of_choice(tmp_path_factory):
     root = tmp_path_factory.mktemp("choose")
-    photos = write_folder(root / "photos" / "train", {"ant": 9, "bee": 6, "cat": 4, "dog": 1}).parent
+    photos = write_folder(root / "photos" / "train", {"ant": 9, "bee": 6, "cat": 2, "dog": 1}).parent
     write_folder(photos / "test", dict.fromkeys(["ant", "bee", "cat", "dog"], 2), first=100)
     return root, [
         "dataset=image_folder", f"dataset.path={photos}", "dataset.image_size=8", "dataset.crop_padding=1",
@@ -68,7 +68,7 @@ def test_from_a_folder_to_a_command(example_of_choice, capsys, monkeypatch):
     monkeypatch.setattr("ltkd.deploy.halving.MOST_SEEDS", 2)
     assert main(arguments) == 0
     shown = capsys.readouterr().out
-    assert "held out for validation: 2 training image(s) of each class, 6 in all" in shown
+    assert "held out for validation: 1 training image(s) of each class, 3 in all" in shown
     assert "classes of one image, which stays in training, so that none judges them: dog\n" in shown
     assert "Not judged, without a validation image: dog.\nThe test part was not looked at." in shown
     told = json.loads(next((root / "outputs" / "choose").rglob("choice.json")).read_text())
@@ -78,7 +78,7 @@ def test_from_a_folder_to_a_command(example_of_choice, capsys, monkeypatch):
     by_seed = [a - b for a, b in zip(told["best"]["per_seed"], told["second"]["per_seed"], strict=True)]
     assert told["per_seed"] == pytest.approx(by_seed)  # of the networks' predictions, and of the results
     assert told["difference"] == pytest.approx(np.mean(by_seed))
-    assert told["num_images"] == 6
+    assert told["num_images"] == 3
     command = told["command"]
     assert command.startswith("python src/train.py dataset=image_folder")
     assert "validation" not in command
