@@ -70,6 +70,19 @@ def test_trainings_that_take_turns_are_trainings_alone_bit_for_bit(jobs):
     assert "test" in together[0].console.read_text()  # the table at the end
 
 
+@pytest.mark.cuda
+def test_trainings_that_take_turns_on_a_gpu_are_trainings_alone(jobs):
+    names = ("ltkd", "kd", "crd", "reviewkd")  # the third draws random numbers on the device
+    changes = [f"method={name} seed={seed} device=cuda recipe.epochs=4" for name in names for seed in (0, 1)]
+    together, alone = jobs("together", *changes), jobs("alone", *changes)
+    assert {o.status for o in run(together, num_workers=4, together=True)} == {"done"}
+    assert {o.status for o in run(alone, num_workers=4, together=False)} == {"done"}
+    for one, other in zip(together, alone, strict=True):
+        assert same(one, other), one.label
+        [session] = json.loads(one.run.files.result.read_text())["sessions"]
+        assert session.get("side_by_side") == 4  # none had to go on in a process of its own
+
+
 def test_one_that_fails_costs_no_other(jobs):
     diverging = "method=kd seed=1 ++student.recipe.learning_rate=1e30"
     outcomes = run(jobs("outputs", "method=kd seed=0", diverging, "method=kd seed=2"), num_workers=3, together=True)
@@ -177,4 +190,4 @@ def test_turns_go_round_and_random_numbers_stay_with_their_thread():
         assert [number for one, number in order if one == name] == [torch.rand(()).item() for _ in range(4)]
     names = [name for name, _ in order]
     assert all(sorted(names[3 * turn : 3 * turn + 3]) == [0, 1, 2] for turn in range(4))
-    assert len(table) == 0 and len(turns()) == 0
+    assert len(table) == len(turns()) == 0
