@@ -63,6 +63,8 @@ class Turns:
             return make()
         if key not in self._shared:
             self._shared[key] = make()
+            if torch.cuda.is_initialized():
+                torch.cuda.synchronize()  # it is complete before a stream of another training reads it
         return self._shared[key]
 
     def pass_on(self) -> None:
