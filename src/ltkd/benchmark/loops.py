@@ -69,8 +69,8 @@ class EngineLoop:
         whole_batches = len(setup.train) // batch_size
         if not whole_batches:
             raise UserError(f"recipe.batch_size: {batch_size} images are more than the {len(setup.train)} to train on")
-        # Teacher logits are read a window ahead: what that costs belongs to the steps of a whole window.
-        self.steps = max(1, min(whole_batches, WINDOW // batch_size))
+        # Teacher logits are read and images changed a window ahead: what that costs belongs to a whole window's steps.
+        self.steps = max(1, min(whole_batches, max(WINDOW // batch_size, self._training.train.steps_ahead(batch_size))))
         self.new_epoch(0)
 
     @property

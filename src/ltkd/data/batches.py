@@ -24,6 +24,7 @@ from ltkd.data.plan import EpochPlan
 from ltkd.errors import UserError
 from ltkd.ranks import Ranks, Share
 
+AHEAD = 2**26  # bytes of pixels that get their operations together
 BEFORE_THE_STEP = ("operations", "crop_seeds")  # choices that are used when a batch is fetched, on the CPU
 FORWARD_BATCH = {"cpu": 64, "cuda": 512}  # images of a batch without gradients: on a CPU more of them leave its caches
 
@@ -175,18 +176,49 @@ class DeviceData:
         Where several processes share the batch, those of the own images.
         """
         part = plan.take(self.own_slice(step, batch_size))
-        if self.on_device and not set(BEFORE_THE_STEP) & part.drawn.keys():
-            return part
-        return self._with_pixels(part, self._resized(part) if "crop_seeds" in part.drawn else self._cut_out(part))
+        if "crop_seeds" in part.drawn:
+            return self._with_pixels(part, self._changed(self._resized(part), part))
+        if not self.on_device:
+            return self._with_pixels(part, self._changed(self._cut_out(part), part))
+        if "operations" in part.drawn:
+            return self._with_pixels(part, self._changed_ahead(plan, step, batch_size))
+        return part
 
     def _with_pixels(self, part: EpochPlan, crops: Tensor) -> EpochPlan:
         """The choices that are left for the step when the crops [B, H, W, C] have had their operations."""
-        if "operations" in part.drawn:
-            table = self.augmentation.operations.table(self.size)
-            images = operations.apply(crops.permute(0, 3, 1, 2), part.drawn["operations"], table)
-            crops = images.permute(0, 2, 3, 1).contiguous()
         drawn = {name: choice for name, choice in part.drawn.items() if name not in BEFORE_THE_STEP}
         return replace(part, drawn=drawn, pixels=crops)
+
+    def _changed(self, crops: Tensor, part: EpochPlan) -> Tensor:
+        """The crops [B, H, W, C] after their operations, where there are any."""
+        if "operations" not in part.drawn:
+            return crops
+        table = self.augmentation.operations.table(self.size)
+        images = operations.apply(crops.permute(0, 3, 1, 2), part.drawn["operations"], table)
+        return images.permute(0, 2, 3, 1).contiguous()
+
+    def _changed_ahead(self, plan: EpochPlan, step: int, batch_size: int) -> Tensor:
+        """The crops [B, H, W, C] of `step` after their operations, from those that wait in the plan.
+
+        Where they do not, they are made together with those of the next steps: an operation on thousands of images
+        takes as many launches as on one.
+        """
+        own = self.own_slice(step, batch_size)
+        if (self, own.start, own.stop) not in plan.ahead:
+            plan.ahead.clear()  # their memory, before more is taken
+            steps = range(step, min(step + self.steps_ahead(batch_size), self.num_batches(batch_size)))
+            slices = [self.own_slice(one, batch_size) for one in steps]
+            part = plan.take(slice(own.start, slices[-1].stop)) if self.ranks.alone else plan.take_all(slices)
+            crops = self._changed(self._cut_out(part), part).split([one.stop - one.start for one in slices])
+            plan.ahead.update(zip([(self, one.start, one.stop) for one in slices], crops, strict=True))
+        return plan.ahead.pop((self, own.start, own.stop))
+
+    def steps_ahead(self, batch_size: int) -> int:
+        """Number of steps, at most, whose operations are carried out together."""
+        if self.augmentation.operations is None or self.augmentation.resized_crop is not None or not self.on_device:
+            return 1
+        own = self.own_slice(0, batch_size)
+        return max(1, AHEAD // (max(1, own.stop - own.start) * self.source.shape[1:].numel()))
 
     def _resized(self, part: EpochPlan) -> Tensor:
         """Random resized crops [B, H, W, C]: image by image on the CPU, each of another size."""

@@ -6,7 +6,7 @@ their device, by torchvision's own function, so that an image becomes what torch
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Literal
 
 import numpy as np
@@ -85,9 +85,13 @@ POLICIES = {"cifar10": CIFAR10, "imagenet": IMAGENET}
 class OperationChoice:
     """Draws operations for images, as numbers in a table."""
 
-    def table(self, size: int) -> list[Operation]:
-        """All operations that may be drawn for images of `size` pixels a side; the first is the identity."""
+    def operations_at(self, size: int) -> list:
+        """Nested lists of all operations that may be drawn for images of `size` pixels a side."""
         raise NotImplementedError
+
+    def table(self, size: int) -> list[Operation]:
+        """The different ones among these operations; the first is the identity."""
+        return _numbered(self, size)[0]
 
     def draw(self, number: int, size: int, random: np.random.RandomState) -> Tensor:
         """Numbers in the table, [number, operations of an image] int64 on the CPU, applied from left to right."""
@@ -100,17 +104,14 @@ class AutoAugment(OperationChoice):
     def __init__(self, *, policy: Literal["cifar10", "imagenet"] = "cifar10") -> None:
         self.lines = POLICIES[policy]
 
-    def _operations(self, size: int) -> list[list[list[Operation]]]:
+    def operations_at(self, size: int) -> list[list[list[Operation]]]:
         """The operation with either sign: [line][first, second][sign]."""
         return [
             [_both_signs(name, _magnitude(name, level, 10, size)) for name, _, level in line] for line in self.lines
         ]
 
-    def table(self, size: int) -> list[Operation]:
-        return _distinct(one for line in self._operations(size) for signs in line for one in signs)
-
     def draw(self, number: int, size: int, random: np.random.RandomState) -> Tensor:
-        places = _places(self.table(size), self._operations(size))
+        _, places = _numbered(self, size)
         probabilities = np.array([[probability for _, probability, _ in line] for line in self.lines])
         lines = random.randint(len(self.lines), size=number)
         applied = random.random_sample((number, 2)) < probabilities[lines]
@@ -124,18 +125,16 @@ class _AnyOperation(OperationChoice):
     def __init__(self, operations: int, levels: Sequence[int], *, wide: bool) -> None:
         self.operations, self.levels, self.wide = operations, levels, wide
 
-    def _operations(self, size: int) -> list[list[Operation]]:
+    def operations_at(self, size: int) -> list[list[Operation]]:
         """[name][level and sign]"""
         return [
             [one for level in self.levels for one in _both_signs(name, _magnitude(name, level, BINS, size, self.wide))]
             for name in CHOICES
         ]
 
-    def table(self, size: int) -> list[Operation]:
-        return _distinct(one for row in self._operations(size) for one in row)
-
     def draw(self, number: int, size: int, random: np.random.RandomState) -> Tensor:
-        places, shape = _places(self.table(size), self._operations(size)), (number, self.operations)
+        _, places = _numbered(self, size)
+        shape = (number, self.operations)
         return torch.from_numpy(
             places[random.randint(len(places), size=shape), random.randint(len(places[0]), size=shape)]
         )
@@ -155,8 +154,12 @@ class TrivialAugment(_AnyOperation):
         super().__init__(1, range(BINS), wide=True)
 
 
-def _distinct(operations: Iterable[Operation]) -> list[Operation]:
-    return list(dict.fromkeys([IDENTITY, *operations]))
+@functools.cache  # a table is needed for each batch, and TrivialAugment's takes milliseconds
+def _numbered(choice: OperationChoice, size: int) -> tuple[list[Operation], np.ndarray]:
+    """The table, and the nested lists of operations as an array of numbers in it."""
+    numbers = {IDENTITY: 0}
+    places = _places(numbers, choice.operations_at(size))
+    return list(numbers), places
 
 
 def _both_signs(name: str, magnitude: float) -> list[Operation]:
@@ -164,11 +167,11 @@ def _both_signs(name: str, magnitude: float) -> list[Operation]:
     return [(name, magnitude), (name, -magnitude if name in SIGNED else magnitude)]
 
 
-def _places(table: list[Operation], operations: list) -> np.ndarray:
-    """The operations, nested lists of them, as numbers in the table."""
+def _places(numbers: dict[Operation, int], operations: list | Operation) -> np.ndarray:
+    """The operations, nested lists of them, as numbers; one that has none yet gets the next."""
     if isinstance(operations, tuple):
-        return np.array(table.index(operations))
-    return np.stack([_places(table, some) for some in operations])
+        return np.array(numbers.setdefault(operations, len(numbers)))
+    return np.stack([_places(numbers, some) for some in operations])
 
 
 def _magnitude(name: str, level: int | None, bins: int, size: int, wide: bool = False) -> float:

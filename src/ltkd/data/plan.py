@@ -1,8 +1,9 @@
 """The random choices of one epoch, drawn before its first step."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 
@@ -11,7 +12,8 @@ class EpochPlan:
     """All random choices of one epoch; entry i of each [N] tensor belongs to the i-th image in the epoch's order.
 
     drawn: the choices of what recipe.augmentation adds to crop and flip, by name. pixels: of a part of the plan, the
-    images themselves, uint8 [B, H, W, C], cropped and augmented, where they were fetched ahead of the step.
+    images themselves, uint8 [B, H, W, C], cropped and augmented, where they were fetched ahead of the step. ahead: such
+    pixels of steps to come, by the data set and the positions that they are of; a part of the plan begins with none.
     """
 
     permutation: Tensor  # row of the data set
@@ -20,6 +22,7 @@ class EpochPlan:
     flips: Tensor  # bool: mirror the crop
     drawn: Mapping[str, Tensor] = field(default_factory=dict)
     pixels: Tensor | None = None
+    ahead: dict[tuple[object, int, int], Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def take(self, where: slice | Tensor) -> "EpochPlan":
         """The choices at some positions of the epoch."""
@@ -27,6 +30,13 @@ class EpochPlan:
         drawn = {name: choice[where] for name, choice in self.drawn.items()}
         pixels = None if self.pixels is None else self.pixels[where]
         return EpochPlan(*(choice[where] for choice in choices), drawn=drawn, pixels=pixels)
+
+    def take_all(self, parts: Sequence[slice]) -> "EpochPlan":
+        """The choices at several parts of the epoch, one after the other."""
+        taken = [self.take(part) for part in parts]
+        choices = zip(*((one.permutation, one.offsets_y, one.offsets_x, one.flips) for one in taken), strict=True)
+        drawn = {name: torch.cat([one.drawn[name] for one in taken]) for name in self.drawn}
+        return EpochPlan(*map(torch.cat, choices), drawn=drawn)
 
     def tensors(self) -> list[Tensor]:
         """All of them, always in the same order."""

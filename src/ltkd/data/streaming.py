@@ -120,7 +120,7 @@ class StreamedFiles(StreamedData):
             left = torch.where(part.flips, 2 * self.crop_padding - part.offsets_x, part.offsets_x)
             where = torch.arange(len(pixels), device=self.device), part.flips.long(), part.offsets_y, left
             crops = self._all_crops(pixels)[where]
-        return self._with_pixels(part, crops)
+        return self._with_pixels(part, self._changed(crops, part))
 
     def _requests(self, plan: EpochPlan, first: int, batch_size: int) -> list[tuple[np.ndarray, np.ndarray | None]]:
         rows, seeds = plan.permutation.cpu().numpy(), plan.drawn.get("crop_seeds")
