@@ -16,9 +16,10 @@ from pathlib import Path
 from ltkd.commands.script import Parser, command
 from ltkd.errors import UserError
 from ltkd.files import write_text
-from ltkd.results.collect import collect, comma_separated, markdown
+from ltkd.results.collect import collect
 from ltkd.results.read import KINDS
 from ltkd.results.regroup import regroup_by
+from ltkd.results.summary import comma_separated, markdown
 
 PARSER = Parser(__doc__, takes_settings=False)
 PARSER.add_argument("folders", nargs="*", type=Path, default=[Path("outputs")], help="default: outputs")

@@ -20,6 +20,7 @@ from ltkd.data import (
 )
 from ltkd.errors import UserError
 from ltkd.loop.precision import autocast, set_backends
+from ltkd.loop.turns import turns
 from ltkd.machine import resolve_device
 from ltkd.models import ModelOutput, evaluating
 from ltkd.ranks import Ranks
@@ -58,12 +59,16 @@ def prepare(config: Config, ranks: Ranks | None = None) -> Setup:
     set_backends(config.precision, config.run.threads, config.dataset.image_size)
     device = _current_device(config, ranks)
     with ranks.in_turn():  # what the first downloads or decodes, the others find
-        return _load(config, device, ranks)
+        crops = build_augmentation(config.recipe_of(config.student).augmentation).resized_crop is not None
+        described = repr((config.dataset, config.data_root, device, crops))
+        setup = turns().share(described, lambda: _load(config, device, ranks, resized_crops=crops))
+        if setup.train.decodes and setup.config is not config:  # it reads ahead for one training
+            setup = _load(config, device, ranks, resized_crops=crops)
+        return replace(setup, config=config)
 
 
-def _load(config: Config, device: torch.device, ranks: Ranks) -> Setup:
-    crops = build_augmentation(config.recipe_of(config.student).augmentation).resized_crop is not None
-    data = load_data(config.dataset, Path(config.data_root), device=device, resized_crops=crops)
+def _load(config: Config, device: torch.device, ranks: Ranks, *, resized_crops: bool) -> Setup:
+    data = load_data(config.dataset, Path(config.data_root), device=device, resized_crops=resized_crops)
     return Setup(
         config, data, device,
         train=device_data(data, "train", device=device).shared_by(ranks),

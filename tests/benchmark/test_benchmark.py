@@ -19,7 +19,7 @@ from ltkd.benchmark import (
     standard_variants,
 )
 from ltkd.benchmark.images import Kind, images_table, measure_images
-from ltkd.benchmark.loops import EngineLoop, PlainLoop
+from ltkd.benchmark.loops import EngineLoop, LoopsTogether, PlainLoop
 from ltkd.errors import UserError
 from ltkd.models import build_model
 
@@ -40,8 +40,9 @@ def test_features_are_added_one_by_one(make_config):
     ]  # fmt: skip
     assert "+ teacher cache" not in names(standard_variants(feature, False, 1))
     assert names(standard_variants(ltkd, True, 1))[1:] == [
-        "engine", "+ TF32", "+ bfloat16", "+ CUDA graph", "+ teacher cache",
+        "engine", "+ TF32", "+ bfloat16", "+ CUDA graph", "+ teacher cache", "+ torch.compile",
     ]  # fmt: skip
+    assert [variant.together for variant in standard_variants(ltkd, True, 3)[-3:]] == [False, True, True]
     settings = [dict(o.split("=") for o in v.overrides) for v in standard_variants(ltkd, True, 1)[1:]]
     for before, after in itertools.pairwise(settings):
         assert sum(before[key] != after[key] for key in before if key != "cache.max_gigabytes") == 1
@@ -60,6 +61,22 @@ def test_scaling_varies_one_thing_at_a_time(make_config):
     variants = scaling_variants(make_config(), False, 4)
     assert names(variants)[-3:] == ["1 job", "2 jobs", "4 jobs"]
     assert any(v.made_up and "dataset.num_classes=1000" in v.overrides for v in variants)
+
+
+def test_loops_together_do_the_steps_of_each(make_config, tmp_path):
+    config, made = make_config("run.step=eager"), []
+
+    def make():
+        made.append(EngineLoop(config, tmp_path))
+        return made[-1]
+
+    alone, together = EngineLoop(config, tmp_path), LoopsTogether(3, make)
+    for loop in (alone, together):
+        loop.run(2)
+    for loop in made:
+        pairs = zip(alone._training.model.parameters(), loop._training.model.parameters(), strict=True)
+        assert all(torch.equal(*pair) for pair in pairs)
+    assert len(made) == 3
 
 
 @pytest.mark.parametrize("loop", [PlainLoop, EngineLoop])

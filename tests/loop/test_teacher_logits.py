@@ -1,11 +1,13 @@
 """The teacher ahead of the steps: the same logits with and without a cache, and no number that depends on one."""
 
 import contextlib
+import gc
 import json
 import logging
 import os
 import signal
 import subprocess
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,7 +18,7 @@ from torch import nn
 from ltkd.config.identity import student_run, teacher_run
 from ltkd.config.schema import Cache
 from ltkd.data import DeviceData
-from ltkd.loop import teacher_cache, teacher_logits
+from ltkd.loop import resident_logits, teacher_cache, teacher_logits
 from ltkd.loop.interrupt import Interrupted
 from ltkd.loop.teacher_logits import TeacherLogits, plan_cache, use_cache
 from ltkd.methods import method_class
@@ -358,3 +360,29 @@ def test_two_processes_fill_one_cache(make_config, train_command, tmp_path):
         )
         beside = json.loads((student_run(beside).directory / "result.json").read_text())
         assert numbers(run_experiment(alone)) == numbers(beside)
+
+
+@pytest.mark.parametrize("storage", ["float32", "float16"])
+def test_logits_in_memory_are_those_of_the_file(data, teacher, tmp_path, monkeypatch, storage):
+    from_file = make(teacher, data, tmp_path, mode="fill", storage=storage)
+    expected = [along_epoch(from_file, data, seed, batch_size=64)[1] for seed in range(2)]  # the last batch is short
+    monkeypatch.setattr(resident_logits, "fits", lambda cache, device: True)
+    first, second = (make(teacher, data, tmp_path, mode="fill", storage=storage) for _ in range(2))
+    assert first.resident is second.resident is not None
+    monkeypatch.setattr(teacher_cache.TeacherCache, "read", None)  # no file is read any more
+    found = [along_epoch(first, data, seed, batch_size=64)[1] for seed in range(2)]
+    assert all(map(torch.equal, expected, found))
+    table = weakref.ref(first.resident)
+    del first, second
+    gc.collect()
+    assert table() is None  # its memory is given back
+
+
+def test_a_damaged_entry_is_computed_again_and_not_held_in_memory(data, teacher, tmp_path, monkeypatch):
+    filled = make(teacher, data, tmp_path, mode="fill")
+    expected, file = along_epoch(filled, data, 0)[1], filled.cache.folder / teacher_cache.ENTRIES
+    file.write_bytes(file.read_bytes()[:-8] + bytes(8))
+    monkeypatch.setattr(resident_logits, "fits", lambda cache, device: True)
+    damaged = make(teacher, data, tmp_path, mode="fill")
+    assert damaged.resident is None
+    assert torch.equal(along_epoch(damaged, data, 0)[1], expected)

@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from ltkd.results.collect import collect, summary_rows
+from ltkd.results.collect import collect
+from ltkd.results.summary import summary_rows
 from ltkd.runs.run import run_experiment
 from ltkd.tables.file import load_table
 from ltkd.tables.table import compose_runs

@@ -6,8 +6,9 @@ import re
 
 import pytest
 
-from ltkd.results.collect import collect, comma_separated, markdown, summary_rows
+from ltkd.results.collect import collect
 from ltkd.results.read import SCHEMA_VERSION, run_table
+from ltkd.results.summary import comma_separated, markdown, summary_rows
 
 
 def write_run(folder, method, seed, accuracy, *, cell=None, tail=5.0, teacher_seed=0, **settings):

@@ -5,7 +5,8 @@ from ltkd.files import read_json
 from ltkd.methods import Method, MethodContext, method_class
 from ltkd.report import entries_of, make_report
 from ltkd.report.curves import read_metrics
-from ltkd.results.collect import collect, markdown, summary_rows
+from ltkd.results.collect import collect
+from ltkd.results.summary import markdown, summary_rows
 from ltkd.runs.run import run_experiment
 from ltkd.tables.file import load_table
 from ltkd.tables.table import compose_runs

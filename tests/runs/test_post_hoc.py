@@ -9,7 +9,8 @@ import torch
 from ltkd.config.identity import student_run, teacher_run
 from ltkd.loop.evaluate import predict_logits
 from ltkd.models import load_weights
-from ltkd.results.collect import collect, summary_rows
+from ltkd.results.collect import collect
+from ltkd.results.summary import summary_rows
 from ltkd.runs import post_hoc
 from ltkd.runs.build import new_model
 from ltkd.runs.run import run_experiment

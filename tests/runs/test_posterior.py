@@ -15,7 +15,8 @@ from ltkd.errors import UserError
 from ltkd.loop.trainer import Trainer
 from ltkd.methods.base import MethodContext
 from ltkd.models import build_model
-from ltkd.results.collect import collect, summary_rows
+from ltkd.results.collect import collect
+from ltkd.results.summary import summary_rows
 from ltkd.runs import swag
 from ltkd.runs.build import new_model
 from ltkd.runs.run import run_experiment

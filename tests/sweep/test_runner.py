@@ -15,7 +15,7 @@ import torch
 
 from ltkd.errors import EXIT_BUSY, UserError
 from ltkd.loop.tracking import latest_metrics
-from ltkd.sweep import Display, JobOutcome, check_jobs, exit_code, runner, summary
+from ltkd.sweep import Display, JobOutcome, check_jobs, exit_code, places, runner, summary
 from ltkd.sweep.display import Pace
 
 from ..conftest import PROJECT
@@ -104,13 +104,14 @@ def test_gpus_are_called_as_this_process_sees_them(monkeypatch):
 
 def test_workers_share_cores_and_take_turns_on_gpus(tmp_path, monkeypatch):
     started = []
-    monkeypatch.setattr(runner.subprocess, "Popen", lambda command, **options: started.append((command, options)))
+    monkeypatch.setattr(places.subprocess, "Popen", lambda command, **options: started.append((command, options)))
     jobs = make_jobs(
         tmp_path, ["dataset=cifar100_lt"], ["dataset=cifar100_lt", "run.threads=7"], ["dataset=digits_lt"],
         ["dataset=cifar100_lt", "device=cpu"],
     )  # fmt: skip
+    there = places.Places(4, 2, ["5", "7"], together=False)
     for slot, job in enumerate(jobs):
-        runner._start(job, slot, 2, ["5", "7"])
+        there.start(job, slot)
     added = [
         [one for one in command[2:] if one not in job.overrides]
         for (command, _), job in zip(started, jobs, strict=True)
@@ -127,11 +128,11 @@ def test_workers_share_cores_and_take_turns_on_gpus(tmp_path, monkeypatch):
 def test_a_run_goes_on_with_as_many_threads_as_it_began_with(tmp_path, monkeypatch):
     given = []
 
-    def start(job, slot, threads, gpus):
-        given.append(threads)
+    def start(self, job, slot):
+        given.append(self.threads)
         raise UserError("not here")
 
-    monkeypatch.setattr(runner, "_start", start)
+    monkeypatch.setattr(places.Places, "start", start)
     monkeypatch.setattr(runner, "num_cores", lambda: 9)
     jobs = make_jobs(tmp_path, *([f"seed={seed}", "method=ce", "device=cpu"] for seed in range(4)))
     runner.run_jobs(jobs, num_workers=4, display=Display(None))
@@ -165,7 +166,7 @@ def test_failing_jobs_do_not_stop_the_others_and_a_teacher_is_trained_once(tiny,
 
 
 def test_the_same_run_twice_is_run_once_and_another_process_may_be_at_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "TRAIN", tmp_path / "train.py")
+    monkeypatch.setattr(places, "TRAIN", tmp_path / "train.py")
     (tmp_path / "train.py").write_text(f"raise SystemExit({EXIT_BUSY})")  # as train.py ends when it finds a lock
     stream = io.StringIO()
     common = [f"output_root={tmp_path}/outputs", "device=cpu", "method=ce"]
@@ -177,7 +178,7 @@ def test_the_same_run_twice_is_run_once_and_another_process_may_be_at_it(tmp_pat
 
 
 def test_a_folder_that_cannot_be_made_costs_its_own_job(tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "TRAIN", tmp_path / "train.py")
+    monkeypatch.setattr(places, "TRAIN", tmp_path / "train.py")
     (tmp_path / "train.py").write_text("raise SystemExit('the last word')")
     (tmp_path / "outputs" / "main").mkdir(parents=True)
     (tmp_path / "outputs" / "main" / "digits_lt-if10").write_text("a file")
@@ -232,8 +233,8 @@ def test_a_second_ctrl_c_kills_jobs_that_do_not_end(tmp_path):
         "time.sleep(300)\n"
     )
     program = (
-        "import pathlib\nfrom ltkd.sweep import runner\n"
-        f"runner.TRAIN = pathlib.Path({str(tmp_path)!r}, 'train.py')\n"
+        "import pathlib\nfrom ltkd.sweep import places, runner\n"
+        f"places.TRAIN = pathlib.Path({str(tmp_path)!r}, 'train.py')\n"
         f"runner.run_sweep([['output_root={tmp_path}/outputs', 'device=cpu']], num_workers=1)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, cwd=PROJECT)
@@ -252,7 +253,7 @@ def test_a_second_ctrl_c_kills_jobs_that_do_not_end(tmp_path):
 def test_a_job_whose_step_cannot_be_captured_is_started_again_without_a_graph(tmp_path, monkeypatch):
     automatic, graph = check_jobs([f"output_root={tmp_path}/outputs", f"run.step={step}"] for step in ("auto", "eager"))
     graph = replace(graph, config=replace(graph.config, run=replace(graph.config.run, step="graph")))  # needs a GPU
-    monkeypatch.setattr(runner, "TRAIN", tmp_path / "train.py")
+    monkeypatch.setattr(places, "TRAIN", tmp_path / "train.py")
     (tmp_path / "train.py").write_text(
         "import json, os, pathlib, sys\n"
         "if sys.argv[-2] == 'run.step=eager':\n"  # the last one is the sweep's own
@@ -285,7 +286,7 @@ def saving_job(tmp_path, monkeypatch):
         "(place / 'ready').touch()\n"
         "time.sleep(300)\n"
     )
-    monkeypatch.setattr(runner, "TRAIN", tmp_path / "train.py")
+    monkeypatch.setattr(places, "TRAIN", tmp_path / "train.py")
 
 
 @pytest.mark.usefixtures("saving_job")

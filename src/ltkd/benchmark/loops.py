@@ -5,7 +5,9 @@ import itertools
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from PIL import Image
@@ -20,6 +22,7 @@ from ltkd.loop.graph import make_step
 from ltkd.loop.state import State, save_state
 from ltkd.loop.teacher_logits import WINDOW
 from ltkd.loop.tracking import Tracker
+from ltkd.loop.turns import Turns, turns
 from ltkd.machine import num_cores
 from ltkd.methods import Method
 from ltkd.ranks import Ranks
@@ -27,6 +30,8 @@ from ltkd.results.files import RunFiles
 from ltkd.runs.build import TrainedTeacher, new_method, new_model
 from ltkd.runs.train import make_training
 from ltkd.setup import Setup, prepare, synthetic_setup
+
+T = TypeVar("T")
 
 WORKERS = 2  # of the plain loop's DataLoader: the field's number
 
@@ -89,6 +94,8 @@ class EngineLoop:
         self._step.start_epoch(1, self._plan, 1e-3)
         for number in range(steps):
             self._step.run(number)
+            turns().pass_on()
+        turns().wait_for(self.device)
         _wait(self.device)
         return time.perf_counter() - start
 
@@ -114,6 +121,33 @@ class EngineLoop:
         start = time.perf_counter()
         action()
         _wait(self.device)
+        return time.perf_counter() - start
+
+
+class LoopsTogether:
+    """Runs `number` engine loops that take turns in this process, each in a thread of its own."""
+
+    def __init__(self, number: int, make: Callable[[], EngineLoop]) -> None:
+        self._turns = Turns(number)
+        self._threads = [ThreadPoolExecutor(1) for _ in range(number)]
+        # one after the other: the first fills the cache of the teacher that all have
+        self._loops = [thread.submit(self._seated, make).result() for thread in self._threads]
+        self.device, self.steps = self._loops[0].device, self._loops[0].steps
+        self.is_cached = self._loops[0].is_cached
+
+    def _seated(self, action: Callable[..., T], *arguments: Any) -> T:
+        with self._turns.seat():
+            return action(*arguments)
+
+    def run(self, steps: int) -> float:
+        """Measures the seconds in which every loop has done `steps` steps."""
+        start = time.perf_counter()
+        running = [
+            thread.submit(self._seated, loop.run, steps)
+            for thread, loop in zip(self._threads, self._loops, strict=True)
+        ]
+        for one in running:
+            one.result()
         return time.perf_counter() - start
 
 

@@ -20,7 +20,7 @@ from statistics import median
 
 import torch
 
-from ltkd.benchmark.loops import EngineLoop, PlainLoop, peak_flops
+from ltkd.benchmark.loops import EngineLoop, LoopsTogether, PlainLoop, peak_flops
 from ltkd.benchmark.variants import Variant
 from ltkd.config.compose import compose_values
 from ltkd.config.load import load_config
@@ -84,11 +84,12 @@ class _Team:
 
     def __init__(self, context, variant: Variant, overrides: Sequence[str], steps: int, folder: Path) -> None:
         self.variant = variant
-        threads = max(1, num_cores() // variant.jobs)
+        processes = 1 if variant.together else variant.jobs
+        threads = max(1, num_cores() // processes)
         chosen = (*overrides, "wandb.mode=disabled", "run.progress=none", f"run.threads={threads}", *variant.overrides)
         self.connections: list[Connection] = []
         self.processes = []
-        for _ in range(variant.jobs):
+        for _ in range(processes):
             port = _free_port()
             for rank in range(variant.ranks):
                 ours, theirs = context.Pipe()
@@ -159,15 +160,17 @@ def _work(
         os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
         ranks.join()
         check_ranks(config, ranks)
-        loop: EngineLoop | PlainLoop
+        loop: EngineLoop | LoopsTogether | PlainLoop
         if variant.plain:
             loop = PlainLoop(config, folder, made_up=variant.made_up)
+        elif variant.together:
+            loop = LoopsTogether(variant.jobs, lambda: EngineLoop(config, folder, made_up=variant.made_up))
         else:
             loop = EngineLoop(config, folder, made_up=variant.made_up, ranks=ranks)
         steps = loop.steps or steps
         loop.run(steps)  # allocations, captured steps, compiled kernels
         on_gpu = None if loop.device.type == "cpu" else torch.cuda.max_memory_allocated(loop.device) / 1e9
-        batch_size = config.recipe_of(config.student).batch_size
+        batch_size, jobs = config.recipe_of(config.student).batch_size, variant.jobs if variant.together else 1
         student, teacher = (_multiply_adds(config, network) for network in (config.student, config.teacher))
         live = config.needs_teacher and not loop.is_cached
         dtype = torch.bfloat16 if config.precision.autocast == "bfloat16" else torch.float32
@@ -178,7 +181,7 @@ def _work(
             "peak_operations": peak_flops(loop.device, dtype),
             "fill_images_per_second": None,
         }  # fmt: skip
-        if loop.is_cached:
+        if isinstance(loop, EngineLoop) and loop.is_cached and config.cache.mode == "lazy":
             loop.whole_epoch()  # the short last batch, too, is captured once
             loop.new_epoch(1)
             (images, first), (_, again) = loop.whole_epoch(), loop.whole_epoch()
@@ -186,9 +189,9 @@ def _work(
         connection.send(about)
         while (order := connection.recv()) != "end":
             answers = {
-                "run": lambda: _images_per_second(loop, steps, batch_size, ranks),
+                "run": lambda: _images_per_second(loop, steps, batch_size * jobs, ranks),
                 "memory": lambda: on_gpu or _resident_gigabytes(),
-                "between epochs": lambda: loop.between_epochs(),
+                "between epochs": lambda: loop.between_epochs(),  # of an EngineLoop alone
             }
             connection.send(answers[order]())
     except UserError as error:
@@ -199,7 +202,9 @@ def _work(
         connection.close()
 
 
-def _images_per_second(loop: EngineLoop | PlainLoop, steps: int, batch_size: int, ranks: Ranks) -> float:
+def _images_per_second(
+    loop: EngineLoop | LoopsTogether | PlainLoop, steps: int, batch_size: int, ranks: Ranks
+) -> float:
     """The speed over `steps` steps, repeated on a GPU until they fill `GPU_ROUND`: its clock rises only under load.
 
     Of the processes that share the batches each counts its part.

@@ -9,12 +9,13 @@ from ltkd.methods import method_class
 @dataclass(frozen=True)
 class Variant:
     """A row of the table: `jobs` trainings of the same pair, each by `ranks` processes, with `overrides` of the
-    configuration."""
+    configuration. together: these trainings take turns in one process."""
 
     name: str
     overrides: tuple[str, ...] = ()
     plain: bool = False  # the loop as the field writes it, in place of the engine
     jobs: int = 1
+    together: bool = False
     ranks: int = 1
     made_up: bool = False  # random images in place of the data set's: where their number of classes is varied
 
@@ -25,16 +26,16 @@ PLAIN = Variant("plain loop", ("precision.autocast=float32", "precision.tf32=fal
 def standard_variants(config: Config, on_cuda: bool, jobs: int) -> list[Variant]:
     """The plain loop, then the engine feature by feature, as far as the method and the device have them.
 
-    The last row runs `jobs` trainings side by side, with all features.
+    The last row runs `jobs` trainings side by side, with all features: on a GPU in one process.
     """
     steps: list[tuple[str, dict[str, str]]] = [("engine", {}), ("+ bfloat16", {"precision.autocast": "bfloat16"})]
     if on_cuda:
         steps.insert(1, ("+ TF32", {"precision.tf32": "true"}))
         steps.append(("+ CUDA graph", {"run.step": "graph"}))
     if method_class(config.method_name).needs.teacher_logits_only:
-        steps.append(("+ teacher cache", {"cache.mode": "lazy", "cache.max_gigabytes": "1000"}))  # a file of holes
-    if not on_cuda:
-        steps.append(("+ torch.compile", {"run.step": "compile"}))
+        # complete, it is on the GPU; else a file of holes will do
+        steps.append(("+ teacher cache", {"cache.mode": "fill" if on_cuda else "lazy", "cache.max_gigabytes": "1000"}))
+    steps.append(("+ torch.compile", {"run.step": "compile"}))
     settings = {
         "precision.autocast": "float32", "precision.tf32": "false", "run.step": "eager", "cache.mode": "off",
         "cache.max_gigabytes": "4",
@@ -44,7 +45,12 @@ def standard_variants(config: Config, on_cuda: bool, jobs: int) -> list[Variant]
         settings |= changes
         rows.append(Variant(name, _overrides(settings)))
     if jobs > 1:
-        rows.append(Variant(f"+ {jobs} jobs side by side", rows[-1].overrides, jobs=jobs))
+        if on_cuda:  # without torch.compile too, which has other last digits
+            rows.append(
+                Variant(f"{jobs} jobs side by side, not compiled", rows[-2].overrides, jobs=jobs, together=True)
+            )
+        compiled = max(rows, key=lambda row: "run.step=compile" in row.overrides)
+        rows.append(Variant(f"+ {jobs} jobs side by side", compiled.overrides, jobs=jobs, together=on_cuda))
     return rows
 
 
@@ -64,10 +70,11 @@ def rank_variants(ranks: int, cores: int) -> list[Variant]:
 
 def scaling_variants(config: Config, on_cuda: bool, max_jobs: int) -> list[Variant]:
     """The fastest single job over batch size, number of classes, and number of jobs."""
-    best = standard_variants(config, on_cuda, 1)[-1]
+    best = standard_variants(config, on_cuda, 1)[-2 if on_cuda else -1]  # there compiling takes longer than measuring
 
     def variant(name: str, *overrides: str, jobs: int = 1, made_up: bool = False) -> Variant:
-        return Variant(name, (*best.overrides, *overrides), jobs=jobs, made_up=made_up)
+        together = on_cuda and jobs > 1
+        return Variant(name, (*best.overrides, *overrides), jobs=jobs, together=together, made_up=made_up)
 
     rows = [variant(f"batch {size}", f"recipe.batch_size={size}") for size in (16, 32, 64, 128, 256, 512)]
     rows += [variant(f"{n} classes", f"dataset.num_classes={n}", made_up=True) for n in (10, 100, 1000)]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ltkd.data import DeviceData, LongTailSplit
 from ltkd.errors import UserError
+from ltkd.loop.turns import turns
 from ltkd.losses import group_mass
 from ltkd.models import evaluating
 
@@ -69,6 +70,8 @@ def predict_logits(model: nn.Module, data: DeviceData, autocast: Callable[[], Ab
         for batch in data.evaluation_batches(rows=own):
             with autocast():
                 logits.append(model(batch.images).logits.float())
+            turns().pass_on()
+        turns().wait_for(data.device)
     parts = ranks.gather_objects(torch.cat(logits).cpu() if logits else None)
     result = torch.cat([part for part in parts if part is not None])
     if not result.isfinite().all():

@@ -1,8 +1,8 @@
 """Runs the training step as one CUDA graph, and chooses between it and the plain step."""
 
 import copy
-import functools
 import logging
+import threading
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from ltkd.errors import UserError
 from ltkd.loop.step import Step, StepInput, make_optimizer
 from ltkd.loop.training import Training
+from ltkd.loop.turns import turns
 from ltkd.optimization.optimizers import make_state
 
 logger = logging.getLogger(__name__)
@@ -44,10 +45,16 @@ def make_step(training: Training) -> Step:
     return kind(t, make_optimizer(t), compiled=mode == "compile")
 
 
-@functools.cache
+_of_thread = threading.local()
+
+
 def _capture_stream(device: torch.device) -> torch.cuda.Stream:
-    """One stream for all trainings of the process, since cuBLAS keeps a workspace of megabytes for every stream."""
-    return torch.cuda.Stream(device)
+    """One stream for all trainings of a thread, since cuBLAS keeps a workspace of megabytes for every stream.
+
+    Trainings of other threads have others: their graphs run at the same time and must not write into one workspace.
+    """
+    streams = vars(_of_thread).setdefault("streams", {})
+    return streams.setdefault(device, torch.cuda.Stream(device))
 
 
 class GraphedStep(Step):
@@ -62,6 +69,7 @@ class GraphedStep(Step):
         self._graphs: dict[int, tuple[StepInput, torch.cuda.CUDAGraph]] = {}
         self._pool = torch.cuda.graph_pool_handle()  # no step needs what another left in it: one pool serves all sizes
         self._stream = _capture_stream(training.device)
+        self._draws = False  # random numbers on the device, whose state all graphs of the process have in common
 
     def run(self, number: int) -> int:
         given = self.input(number)
@@ -71,7 +79,12 @@ class GraphedStep(Step):
         buffers, graph = self._graphs[size]
         for buffer, value in zip(buffers.tensors(), given.tensors(), strict=True):
             buffer.copy_(value, non_blocking=True)
-        graph.replay()
+        if self._draws and len(turns()) > 1:
+            torch.cuda.synchronize(self.training.device)
+            graph.replay()
+            torch.cuda.synchronize(self.training.device)
+        else:
+            graph.replay()
         return size
 
     def close(self) -> None:
@@ -94,6 +107,7 @@ class GraphedStep(Step):
             for _ in range(WARM_UP):
                 self.update(buffers)
         torch.cuda.current_stream(device).wait_stream(self._stream)
+        self._draws = not torch.equal(random[1], torch.cuda.get_rng_state(device))
 
         with torch.no_grad():
             for tensor, value in zip(changing, before, strict=True):

@@ -38,7 +38,7 @@ class TeacherCache:
             "version": VERSION, "num_entries": num_entries, "num_classes": num_classes, "dtype": dtype,
         }  # fmt: skip
         self.folder = Path(directory) / hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
-        self._num_entries = num_entries
+        self.num_entries = num_entries
         if not (self.folder / ABOUT).exists():
             write_json(self.folder / ABOUT, about | {"complete": False})
         size = num_entries * self._record.itemsize
@@ -50,6 +50,11 @@ class TeacherCache:
             self._records = np.memmap(self.folder / ENTRIES, self._record, "r", shape=(num_entries,))
         except OSError as error:
             raise UserError(f"{self.folder / ENTRIES}: cannot be written ({error.strerror})") from error
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of all logits."""
+        return self.num_entries * self._record["logits"].itemsize
 
     @property
     def is_complete(self) -> bool:

@@ -27,6 +27,7 @@ from ltkd.data import DeviceData, EpochPlan
 from ltkd.data.batches import to_device
 from ltkd.errors import UserError
 from ltkd.loop.progress import shown_as
+from ltkd.loop.resident_logits import ResidentLogits, resident_logits
 from ltkd.loop.teacher_cache import TeacherCache, record_type
 from ltkd.ranks import Ranks
 from ltkd.results.files import RunFiles
@@ -53,6 +54,7 @@ class TeacherLogits:
         self.num_classes, self.storage = num_classes, storage
         self.batch_size = data.forward_batch
         self.cache: TeacherCache | None = None
+        self.resident: ResidentLogits | None = None  # all that the cache has
         self._plan: EpochPlan | None = None
 
     # ------------------------------------------------------------------------------------------------ along an epoch
@@ -60,9 +62,13 @@ class TeacherLogits:
     def start_epoch(self, plan: EpochPlan, own: np.ndarray | None = None) -> None:
         """Begin an epoch. own: bool [N], the positions that will be asked for, where it is not all."""
         self._plan = plan
+        numbers = self._data.view_numbers(plan)
+        if self.resident is not None:
+            self._numbers = numbers
+            return
         self._own = np.ones(len(plan.permutation), dtype=bool) if own is None else own
         self._end = 1 + int(np.flatnonzero(self._own)[-1])  # of the last part
-        self._entries = self._data.view_numbers(plan).cpu().numpy()  # the one wait for the device of an epoch
+        self._entries = numbers.cpu().numpy()  # the one wait for the device of an epoch
         self._window = slice(0, 0)
 
     def rows(self, part: slice, choices: EpochPlan | None = None) -> Tensor:
@@ -70,6 +76,8 @@ class TeacherLogits:
 
         choices: of the part. Images that were decoded for it are not decoded again, unless a cache keeps the logits.
         """
+        if self.resident is not None:
+            return self.resident.rows(self._numbers[part])
         if self.cache is None and self._data.decodes and choices is not None:
             starts = range(0, part.stop - part.start, self.batch_size)
             return torch.cat([self._forward(choices.take(slice(start, start + self.batch_size))) for start in starts])
@@ -144,6 +152,10 @@ class TeacherLogits:
         second = self._forward(self._data.plan_of_views(mixed))
         same = torch.equal(first[size // 2 :].flip(0), second[: size - size // 2])
         return hashlib.sha256(first.cpu().numpy().tobytes()).hexdigest(), same
+
+    @property
+    def device(self) -> torch.device:
+        return self._data.device
 
     @property
     def ranks(self) -> Ranks:
@@ -275,3 +287,5 @@ def use_cache(
                 logits.fill(label, progress)
     else:
         logger.info("%s: %s: each is computed when first needed and kept", label, plan.reason)
+    if logits.cache is not None:  # a full disk ends it
+        logits.resident = resident_logits(logits.cache, logits.device)

@@ -18,6 +18,7 @@ from urllib.parse import urlparse
 from ltkd.config.schema import Wandb
 from ltkd.errors import UserError
 from ltkd.files import write_text
+from ltkd.loop.turns import turns
 from ltkd.results.files import RunFiles
 
 logger = logging.getLogger(__name__)
@@ -118,7 +119,8 @@ class Tracker:
         import wandb  # here: it takes a second, and not every run wants it
 
         settings = wandb.Settings(silent=True, console="off", init_timeout=20)
-        options = {"settings": settings, "reinit": "finish_previous"}
+        # of several trainings that take turns in this process each has a run of its own
+        options = {"settings": settings, "reinit": "create_new" if len(turns()) > 1 else "finish_previous"}
         mode = self._mode(settings.base_url)
         self.offline = mode == "offline"
         if self.offline:

@@ -26,6 +26,7 @@ from ltkd.loop.schedule import learning_rate
 from ltkd.loop.state import resume, save_state
 from ltkd.loop.tracking import Tracker
 from ltkd.loop.training import Training
+from ltkd.loop.turns import turns
 from ltkd.models.weights import save_weights
 from ltkd.results.files import RunFiles
 from ltkd.results.result import Accuracy
@@ -105,9 +106,11 @@ class Trainer:
                 self._save_and_stop(epoch, signal)
             state.images += self.step.run(number)
             state.step = number + 1
+            turns().pass_on()
             if self.progress.step():
                 self.progress.show(self.check_finite(epoch))
 
+        turns().wait_for(t.device)
         # before anything of this epoch is kept; also waits for the device
         self.ranks.from_first(lambda: self.check_finite(epoch, weights=True))
         state.seconds = seconds_before + time.perf_counter() - start
@@ -130,7 +133,7 @@ class Trainer:
 
     def signal(self) -> int:
         """The signal that asks to stop, in whichever process it arrived, or 0."""
-        return self.ranks.largest(self.stop.signal or 0)
+        return self.ranks.largest(self.stop.signal or turns().signal or 0)
 
     def _follow_the_first(self, *, parameters: bool = False) -> None:
         """Give every process the first one's buffers, the statistics of normalisation above all, and parameters.

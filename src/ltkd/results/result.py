@@ -86,6 +86,7 @@ class Session(TypedDict):
     torch: str | None
     git: dict[str, Any] | None
     ranks: NotRequired[int]  # processes that trained together, where there were several
+    side_by_side: NotRequired[int]  # trainings of one process that shared its device, so that each took longer
 
 
 class Findings(TypedDict):

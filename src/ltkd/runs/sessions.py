@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import torch
 
 from ltkd.files import read_json, write_json
+from ltkd.loop.turns import turns
 from ltkd.machine import device_name, git_state
 from ltkd.ranks import Ranks
 from ltkd.results.code import commit_label
@@ -44,6 +45,8 @@ def session(files: RunFiles, device: torch.device, label: str, ranks: Ranks) -> 
     }  # fmt: skip
     if not ranks.alone:
         now["ranks"] = ranks.size
+    if turns().places > 1:
+        now["side_by_side"] = turns().places
     if sessions and sessions[-1] != now:
         _warn(sessions[-1], now, label)
     sessions += [now] if now not in sessions else []

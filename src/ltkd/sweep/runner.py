@@ -1,20 +1,17 @@
 """Run jobs as processes, some at a time.
 
 Every job is `python src/train.py OVERRIDES`: locked, resumed and skipped as a single run is, and a crash costs that job
-alone.
+alone. Several on one GPU are in one process (`Crew`); where that ends early, they go on in processes of their own.
 """
 
 import contextlib
-import ctypes
 import math
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -25,26 +22,14 @@ from ltkd.errors import EXIT_BUSY, UserError
 from ltkd.files import read_json
 from ltkd.loop.graph import CaptureFailed
 from ltkd.loop.interrupt import StopRequest
-from ltkd.loop.precision import TINY_IMAGE
 from ltkd.machine import num_cores
 from ltkd.runs.directory import RunDirectory
 from ltkd.sweep.display import Display
 from ltkd.sweep.jobs import Job, JobOutcome, check_jobs
+from ltkd.sweep.places import Places, Worker
 
-TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 POLL_SECONDS = 0.1
-DIE_WITH_PARENT = 1  # prctl's PR_SET_PDEATHSIG
 OUT_OF_TIME = 124  # exit code, as that of `timeout`
-
-
-@dataclass
-class Worker:
-    """A job that runs."""
-
-    job: Job
-    slot: int
-    process: subprocess.Popen
-    started: float = field(default_factory=time.monotonic)
 
 
 def run_sweep(
@@ -57,12 +42,13 @@ def run_sweep(
 
 def run_jobs(
     jobs: Sequence[Job], *, num_workers: int | None = None, devices: Sequence[int] | None = None,
-    minutes: float | None = None, display: Display | None = None,
+    minutes: float | None = None, display: Display | None = None, together: bool | None = None,
 ) -> list[JobOutcome]:  # fmt: skip
-    """Run each job as a process, `num_workers` at a time, and say how each ended, in the order given.
+    """Run each job, `num_workers` at a time, and say how each ended, in the order given.
 
     num_workers: by default one per GPU or, where there is none, per CPU core. The cores are shared out evenly.
     devices: the GPUs to use, counted as torch counts them here, by default all; the workers take turns on them.
+    together: those of one GPU are in one process, by default where there are several of them; else each is in its own.
 
     Finished runs are skipped, unfinished ones resumed; jobs that are the same run are run once. Jobs that train a
     teacher come first. A teacher that several jobs need is trained by the first of them: the others are held back
@@ -82,6 +68,8 @@ def run_jobs(
     num_workers = min(num_workers, max(len(waiting), 1))
     display = display or Display()
     display.begin(list(outcomes.values()), waiting, num_workers)
+    shares_gpus = bool(gpus) and num_workers > len(gpus)
+    places = Places(num_workers, threads, gpus, together=shares_gpus if together is None else together)
     running: list[Worker] = []
     with StopRequest() as stop:
         try:
@@ -93,7 +81,7 @@ def run_jobs(
                     slot = min(set(range(num_workers)) - {worker.slot for worker in running})
                     display.started(job)
                     try:
-                        running.append(_start(job, slot, threads, gpus))
+                        running.append(places.start(job, slot))
                     except UserError as error:
                         outcomes[job.run.directory] = JobOutcome(job, "failed", str(error))
                         display.ended(outcomes[job.run.directory])
@@ -106,6 +94,11 @@ def run_jobs(
                     running.remove(worker)
                     # a signal to the whole process group reaches the jobs before they are told here
                     outcome = _how_it_ended(worker, _ending(stop, end))
+                    if outcome.status == "failed" and worker.is_broken:
+                        places.alone.add(worker.job.run.directory)
+                        waiting.insert(0, worker.job)
+                        display.again(outcome)
+                        continue
                     if outcome.status == "failed" and _lacks_only_a_graph(worker):
                         waiting.insert(0, replace(worker.job, overrides=[*worker.job.overrides, "run.step=eager"]))
                         display.again(outcome)
@@ -122,6 +115,7 @@ def run_jobs(
                 worker.process.terminate()
             for worker in running:
                 worker.process.wait()
+            places.close()
             display.close()
     not_started = _ending(stop, end)
     return [outcomes.get(job.run.directory) or JobOutcome(job, not_started, "not started") for job in jobs]
@@ -202,34 +196,6 @@ def _next_job(waiting: list[Job], running: list[Worker]) -> Job | None:
     ready = [job for job in waiting if not missing[job.run.directory] & in_training]
     wanted = Counter(teacher for teachers in missing.values() for teacher in teachers)
     return max(ready, key=lambda job: (-job.turn, sum(wanted[one] for one in missing[job.run.directory])), default=None)
-
-
-def _start(job: Job, slot: int, threads: int, gpus: list[str]) -> Worker:
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    overrides = [*job.overrides, "run.progress=lines"]
-    if job.config.run.threads == "auto" and job.config.dataset.image_size > TINY_IMAGE:
-        overrides.append(f"run.threads={threads}")
-    if gpus and job.config.device in ("auto", "cuda"):  # another device was asked for by number
-        environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
-    try:
-        job.console.parent.mkdir(parents=True, exist_ok=True)
-        with open(job.console, "ab") as console:
-            # a session of its own: Ctrl-C reaches the sweep alone, which hands it on
-            process = subprocess.Popen(
-                [sys.executable, TRAIN, *overrides], env=environment, stdin=subprocess.DEVNULL, stdout=console,
-                stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_end_with_parent(),
-            )  # fmt: skip
-    except OSError as error:
-        raise UserError(f"{job.console}: cannot be written ({error.strerror}); choose another output_root") from error
-    return Worker(job, slot, process)
-
-
-def _end_with_parent() -> Callable[[], None] | None:
-    """Asks, in a new process on Linux, for a SIGTERM when the sweep dies, even by `kill -9`."""
-    if sys.platform != "linux":
-        return None
-    prctl = ctypes.CDLL(None).prctl
-    return lambda: prctl(DIE_WITH_PARENT, signal.SIGTERM)
 
 
 def _how_it_ended(worker: Worker, ending: Literal["stopped", "out of time"] | None) -> JobOutcome:

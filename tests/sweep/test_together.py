@@ -1,0 +1,193 @@
+"""Several trainings in one process: the same bits as alone, and what a stop or a broken one leaves to the others."""
+
+import io
+import json
+import os
+import signal
+import threading
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ltkd.loop.graph import CaptureFailed
+from ltkd.loop.tracking import latest_metrics
+from ltkd.loop.turns import Turns, turns
+from ltkd.sweep import Display, check_jobs, run_jobs
+from ltkd.sweep import serve as serve_module
+from ltkd.sweep.crew import BROKEN
+from ltkd.sweep.serve import serve
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+
+METHODS = ["ltkd", "crd", "mixkd"]  # the last two draw random numbers in every step
+
+
+@pytest.fixture
+def jobs(tmp_path):
+    """Makes tiny jobs with outputs in a folder of their own."""
+
+    def make(folder, *changes):
+        settings = [
+            f"output_root={tmp_path / folder}", "teacher=resnet8", "student=resnet8", "device=cpu", "run.threads=1",
+            "wandb.mode=disabled", "recipe.epochs=2", "recipe.warmup_epochs=0",
+        ]  # fmt: skip
+        return check_jobs([[*settings, *change.split()] for change in changes])
+
+    return make
+
+
+def run(jobs, **how):
+    return run_jobs(jobs, display=Display(None), **how)
+
+
+def same(first, second):
+    """True where two runs have the same weights and metrics."""
+    weights = [load_file(job.run.files.weights) for job in (first, second)]
+    lines = [
+        [{k: v for k, v in json.loads(line).items() if k != "images_per_second"} for line in text.splitlines()]
+        for text in (job.run.files.metrics.read_text() for job in (first, second))
+    ]
+    return weights[0].keys() == weights[1].keys() and lines[0] == lines[1] and all(
+        torch.equal(weights[0][name], weights[1][name]) for name in weights[0]
+    )  # fmt: skip
+
+
+def test_trainings_that_take_turns_are_trainings_alone_bit_for_bit(jobs):
+    changes = [f"method={method} seed={seed}" for method in METHODS for seed in (0, 1)]
+    together, alone = jobs("together", *changes), jobs("alone", *changes)
+    assert {o.status for o in run(together, num_workers=4, together=True)} == {"done"}
+    assert {o.status for o in run(alone, num_workers=2)} == {"done"}
+    for one, other in zip(together, alone, strict=True):
+        assert same(one, other), one.label
+        [session] = json.loads(one.run.files.result.read_text())["sessions"]
+        assert session["side_by_side"] == 4
+    processes = {json.loads(job.run.files.status.read_text())["process"] for job in together}
+    assert len(processes) == 1
+    logs = [job.run.files.log.read_text() for job in together]
+    assert all(log.count("student resnet8: epoch 2/2") == 1 for log in logs)  # its own alone
+    assert "test" in together[0].console.read_text()  # the table at the end
+
+
+@pytest.mark.cuda
+def test_trainings_that_take_turns_on_a_gpu_are_trainings_alone(jobs):
+    names = ("ltkd", "kd", "crd", "reviewkd")  # the third draws random numbers on the device
+    changes = [f"method={name} seed={seed} device=cuda recipe.epochs=4" for name in names for seed in (0, 1)]
+    together, alone = jobs("together", *changes), jobs("alone", *changes)
+    assert {o.status for o in run(together, num_workers=4, together=True)} == {"done"}
+    assert {o.status for o in run(alone, num_workers=4, together=False)} == {"done"}
+    for one, other in zip(together, alone, strict=True):
+        assert same(one, other), one.label
+        [session] = json.loads(one.run.files.result.read_text())["sessions"]
+        assert session.get("side_by_side") == 4  # none had to go on in a process of its own
+
+
+def test_one_that_fails_costs_no_other(jobs):
+    diverging = "method=kd seed=1 ++student.recipe.learning_rate=1e30"
+    outcomes = run(jobs("outputs", "method=kd seed=0", diverging, "method=kd seed=2"), num_workers=3, together=True)
+    assert [outcome.status for outcome in outcomes] == ["done", "failed", "done"]
+    assert "became" in outcomes[1].reason
+
+
+class Replies(io.StringIO):
+    def codes(self):
+        return sorted(json.loads(line)["code"] for line in self.getvalue().splitlines())
+
+
+def told(jobs):
+    """What a process of several jobs reads."""
+    lines = [{"overrides": job.overrides, "console": str(job.console), "run": str(job.run.directory)} for job in jobs]
+    for job in jobs:
+        job.console.parent.mkdir(parents=True, exist_ok=True)
+    return io.StringIO("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def when(condition, action):
+    """Carry out `action` in a thread as soon as `condition` holds."""
+
+    def wait():
+        while not condition():
+            time.sleep(0.02)
+        action()
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def in_training(jobs):
+    return lambda: all(latest_metrics(job.run.directory) is not None for job in jobs)
+
+
+def test_a_stop_saves_all_and_each_goes_on_to_the_same_bits(jobs):
+    changes = [f"method=ltkd seed={seed} ++student.recipe.epochs=12" for seed in (0, 1)]
+    stopped, whole = jobs("stopped", *changes), jobs("whole", *changes)
+    replies = Replies()
+    when(in_training(stopped), lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert serve(2, told(stopped), replies) == 128 + signal.SIGTERM
+    assert replies.codes() == [128 + signal.SIGTERM] * 2
+    assert all(job.run.files.checkpoint.exists() for job in stopped)
+    run(stopped, num_workers=2, together=True)
+    run(whole, num_workers=2)
+    assert all(same(*pair) for pair in zip(stopped, whole, strict=True))
+
+
+def test_where_one_spoils_the_process_the_others_save_and_end(jobs, monkeypatch):
+    some = jobs("outputs", "method=kd seed=0 ++student.recipe.epochs=2000", "method=kd seed=1")
+    real = serve_module.run_experiment
+
+    def broken(config):
+        if config.seed == 1:
+            while not in_training(some[:1])():
+                turns().pass_on()
+            raise CaptureFailed("cannot be captured")
+        return real(config)
+
+    monkeypatch.setattr(serve_module, "run_experiment", broken)
+    replies = Replies()
+    assert serve(2, told(some), replies) == BROKEN
+    assert replies.codes() == [2, BROKEN]
+    assert some[0].run.files.checkpoint.exists()
+
+
+def test_jobs_whose_process_is_killed_go_on_in_their_own(jobs):
+    some = jobs("outputs", *(f"method=kd seed={seed} ++student.recipe.epochs=40" for seed in (0, 1)))
+
+    def process(job):
+        return json.loads(job.run.files.status.read_text())["process"]
+
+    killed = []
+
+    def kill():
+        killed.append(process(some[0]))
+        os.kill(killed[0], signal.SIGKILL)
+
+    when(in_training(some), kill)
+    assert [outcome.status for outcome in run(some, num_workers=2, together=True)] == ["done"] * 2
+    assert len({*killed, *map(process, some)}) == 3
+
+
+def test_turns_go_round_and_random_numbers_stay_with_their_thread():
+    table, order = Turns(3), []
+
+    def take(name):
+        with table.seat():
+            torch.manual_seed(name)
+            for _ in range(4):
+                order.append((name, torch.rand(()).item()))
+                turns().pass_on()
+
+    threads = [threading.Thread(target=take, args=(name,)) for name in range(3)]
+    with table.seat():
+        for thread in threads:
+            thread.start()
+        while len(table) < 4:
+            time.sleep(0.01)
+        assert order == []  # it is this thread's turn
+    for thread in threads:
+        thread.join()
+    for name in range(3):
+        torch.manual_seed(name)
+        assert [number for one, number in order if one == name] == [torch.rand(()).item() for _ in range(4)]
+    names = [name for name, _ in order]
+    assert all(sorted(names[3 * turn : 3 * turn + 3]) == [0, 1, 2] for turn in range(4))
+    assert len(table) == len(turns()) == 0
