@@ -531,13 +531,17 @@ def test_a_compiled_step_can_be_captured_too(make_cuda_config):
 @pytest.mark.cuda
 def test_no_step_of_a_captured_epoch_waits_for_the_gpu(make_cuda_config):
     training = training_of(make_cuda_config("method=kd", "cache.mode=fill"))
+    assert training.teacher_logits.resident is not None
     step = start(make_step(training), training)
     for number in range(5):
         step.run(number)
+    plan = training.train.draw_epoch(torch.Generator().manual_seed(3))
     start(step, training, epoch=2)
     torch.cuda.set_sync_debug_mode("error")
     try:
         for number in range(5):
             step.run(number)
+        training.teacher_logits.start_epoch(plan)  # nor do the logits at the start of an epoch
+        training.teacher_logits.rows(slice(0, 100))
     finally:
         torch.cuda.set_sync_debug_mode("default")

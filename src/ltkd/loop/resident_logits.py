@@ -13,7 +13,7 @@ from torch import Tensor
 from ltkd.loop.teacher_cache import TeacherCache
 
 SHARE = 0.25  # of the GPU's free memory, at most
-BLOCK = 65536  # entries that are read and checked at a time
+BLOCK = 4096  # entries that are read and checked at a time
 
 
 class ResidentLogits:
@@ -21,6 +21,11 @@ class ResidentLogits:
 
     def __init__(self, table: Tensor) -> None:
         self._table = table
+
+    def start_epoch(self) -> None:
+        """Tell the allocator that the current stream reads the table: its memory is free only after these reads."""
+        if self._table.is_cuda:
+            self._table.record_stream(torch.cuda.current_stream(self._table.device))
 
     def rows(self, entries: Tensor) -> Tensor:
         """Float32 logits [K, C] of the entries int64 [K], which are on the device."""

@@ -64,6 +64,7 @@ class TeacherLogits:
         self._plan = plan
         numbers = self._data.view_numbers(plan)
         if self.resident is not None:
+            self.resident.start_epoch()
             self._numbers = numbers
             return
         self._own = np.ones(len(plan.permutation), dtype=bool) if own is None else own
