@@ -8,11 +8,11 @@ process has a `Ranks()`, whose methods return what they are given.
 import os
 import pickle
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ltkd.errors import UserError
@@ -35,10 +35,22 @@ class RankLost(UserError):
         self.told = told
 
 
+def even_parts(total: int, number: int) -> list[slice]:
+    """Cut `total` images into at most `number` parts: neighbours, at least two images each, as even as can be."""
+    number = max(1, min(number, total // 2))
+    return [slice(total * part // number, total * (part + 1) // number) for part in range(number)]
+
+
+def consecutive(lengths: Iterable[int]) -> list[slice]:
+    """Return slices of these lengths, each from where the one before ends."""
+    return [slice(start, end) for start, end in pairwise(accumulate(lengths, initial=0))]
+
+
 @dataclass(frozen=True)
 class Share:
     """The images of a batch that one process runs its networks on: `rows` of the batch, of which `counted` count.
 
+    Where the batch goes through the networks in parts (recipe.accumulation), each part is shared as a batch is.
     A process for which a short batch has no images runs on its first two, so that every network and loss sees what it
     is made for, and none of them count.
     """
@@ -115,10 +127,8 @@ class Ranks:
 
     def shares(self, total: int) -> list[Share]:
         """The share of each process in a batch of `total` images: neighbours, at least two, as even as can be."""
-        sharing = max(1, min(self.size, total // 2))
-        ends = [total * rank // sharing for rank in range(sharing + 1)]
-        shares = [Share(slice(start, end), end - start, total) for start, end in pairwise(ends)]
-        return shares + [Share(slice(0, min(2, total)), 0, total)] * (self.size - sharing)
+        shares = [Share(rows, rows.stop - rows.start, total) for rows in even_parts(total, self.size)]
+        return shares + [Share(slice(0, min(2, total)), 0, total)] * (self.size - len(shares))
 
     def share(self, total: int) -> Share:
         """The own one of `shares`."""

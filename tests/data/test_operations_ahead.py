@@ -82,14 +82,22 @@ def test_trainings_that_take_turns_keep_their_own(applied):
     assert not plans[0].ahead  # all were asked for
 
 
-def test_a_process_changes_its_own_images_alone(applied):
-    data = data_of("autoaugment")
+@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize("choice", ["autoaugment", "autoaugment+mixup+cutmix"])
+def test_a_process_changes_its_own_images_alone(choice, parts, applied):
+    """And where images are mixed, for each part of a batch the one before its first."""
+    data = data_of(choice)
     expected, plan = one_by_one(data), plan_of(data)
     applied.clear()
     for rank in range(2):
-        own = data.shared_by(Ranks(rank, 2))
-        parts = [own.batch(plan, step, 32).images for step in range(STEPS)]
-        for step, (images, whole) in enumerate(zip(parts, expected, strict=True)):
-            assert torch.equal(images, whole.images[own.share(step, 32).rows])
-    assert sum(applied) == len(data)
-    assert len(applied) == 4
+        own = data.shared_by(Ranks(rank, 2)).in_parts(parts)
+        found = [own.batch(plan, step, 32) for step in range(STEPS)]
+        rows = [torch.cat([torch.arange(225)[one] for one in own.own_slices(step, 32)]) for step in range(STEPS)]
+        for step in range(STEPS):
+            names = ("images", "labels", "index", *(["partner_labels"] if "mixup" in choice else []))
+            for name in names:
+                whole = getattr(expected[step], name)[rows[step] - 32 * step]
+                assert torch.equal(getattr(found[step], name), whole)
+            assert found[step].own_share == expected[step].own_share
+    assert sum(applied) == len(data) + (2 * STEPS * parts if "mixup" in choice else 0)
+    assert len(applied) <= 6

@@ -7,6 +7,8 @@ import time
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ltkd.commands import train
 from ltkd.commands.script import Parser, command
@@ -17,12 +19,17 @@ from ltkd.loop.interrupt import Interrupted
 from ltkd.loop.step import Step
 from ltkd.loop.teacher_cache import TeacherCache
 from ltkd.ranks import RankLost, Ranks
-from ltkd.runs.parallel import check_ranks
+from ltkd.runs.parallel import check_ranks, synchronize_batch_norm
 from ltkd.runs.run import run_experiment
+from ltkd.setup import prepare
 
+from ..methods.kinds import settings_of
+from ..methods.problem import build_tiny_method, make_networks
 from ..together import run_together
+from .test_groups import by_group
 
 PROCESSES = 4
+OTHER_GROUPS = "dataset.groups=oltr"
 SETTINGS = ("method=crd", "recipe.batch_size=50", "recipe.epochs=2")  # 9 steps an epoch
 
 
@@ -52,7 +59,7 @@ def run(ranks, config, rank=None, step=None, action=None):
     Step.run = counted
     try:
         result = run_experiment(config, ranks)
-        return result["weights_sha256"], [one.get("ranks", 1) for one in result["sessions"]]
+        return result["weights_sha256"], [one.get("ranks", 1) for one in result["sessions"]], by_group(result)
     except Interrupted as stop:
         return stop.signal_name, len(steps)
     except UserError as error:
@@ -74,11 +81,14 @@ def config_of(make_config, outputs):
     return lambda study, *others: make_config(*SETTINGS, f"study={study}", f"output_root={outputs}", *others)
 
 
-def test_killed_or_stopped_in_one_process_the_same_command_ends_with_the_same_weights(config_of):
-    weights, sessions = one_of(run_together(PROCESSES, run, config_of("whole")))
+def test_killed_and_stopped_in_one_process_the_same_command_ends_with_the_same_weights(config_of):
+    """And where the last command asks for other groups, figures are given in these, and the run keeps its own."""
+    weights, sessions, of_thirds = one_of(run_together(PROCESSES, run, config_of("whole")))
     assert sessions == [PROCESSES]
+    in_other_groups = run_experiment(config_of("whole", OTHER_GROUPS))
+    assert in_other_groups["weights_sha256"] == weights
 
-    config, start = config_of("killed"), time.time()
+    config, start = config_of("stopped"), time.time()
     ends = run_together(PROCESSES, run, config, 2, 13, die)
     assert ends.pop(2) is None
     for kind, message, when in ends:
@@ -88,11 +98,11 @@ def test_killed_or_stopped_in_one_process_the_same_command_ends_with_the_same_we
     files = student_run(config).files
     assert files.checkpoint.exists()
     assert "another process of this run ended" in read_json(files.status)["error"]
-    assert one_of(run_together(PROCESSES, run, config)) == (weights, sessions)
 
-    config = config_of("stopped")
-    assert one_of(run_together(PROCESSES, run, config, 3, 13, ask_to_stop)) == ("SIGTERM", 13)
-    assert one_of(run_together(PROCESSES, run, config)) == (weights, sessions)
+    assert one_of(run_together(PROCESSES, run, config, 3, 3, ask_to_stop)) == ("SIGTERM", 3)
+    ended = one_of(run_together(PROCESSES, run, config_of("stopped", OTHER_GROUPS)))
+    assert ended == (weights, sessions, by_group(in_other_groups))
+    assert by_group(read_json(files.result)) == of_thirds  # which it was begun with
 
 
 def one_of(ends):
@@ -132,8 +142,12 @@ def test_what_is_not_finite_is_said_by_all_with_its_term(config_of):
     [
         (["recipe.batch_size=6"], "recipe.batch_size: 4 processes need at least two images of a batch each, 8, got 6"),
         (["+teacher.recipe.batch_size=6"], "recipe.batch_size: 4 processes"),
-        (["recipe.accumulation=2"], "recipe.accumulation: several processes split the batch already"),
-        (["recipe.augmentation=[crop_flip,mixup]"], "recipe.augmentation: "),
+        (
+            ["recipe.batch_size=20", "recipe.accumulation=3"],
+            "recipe.batch_size: 4 processes need at least two images each in all 3 parts of a batch "
+            "(recipe.accumulation), 24, got 20; start fewer",
+        ),
+        (["precision.sync_batch_norm=true"], "precision.sync_batch_norm: torch has it for GPUs alone"),
         (["method=bikd"], "method.name: bikd cannot be trained by several processes"),
         (["run.step=compile"], "run.step: compile is for one process"),
     ],
@@ -145,6 +159,48 @@ def test_what_several_processes_cannot_do_is_refused(make_config, settings, mess
         check_ranks(config, Ranks(1, 4))
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["fitnet", "simkd", "reviewkd", "ofd"])
+def test_normalisation_over_all_processes_has_the_same_state(make_config, name):
+    """Of network and method: every layer of theirs, the same parameters and buffers under the same names."""
+    student, teacher = make_networks()
+    method = build_tiny_method(name, settings_of(name), student, teacher)
+    student = method.adapt_student(student)
+    config = make_config("method=ce", "recipe.batch_size=50")
+    recipe, train = config.recipe_of(config.student), prepare(config).train  # 417 images, the last batch has 17
+    before = [dict(module.state_dict(keep_vars=True)) for module in (student, method)]
+    layers = [names_of(module, _BatchNorm) for module in (student, method)]
+    norms_of_teacher = names_of(teacher, _BatchNorm)
+
+    assert synchronize_batch_norm(Ranks(), train, recipe, student, method) == (student, method)
+    assert not names_of(student, nn.SyncBatchNorm)
+    ranks = Ranks(1, 2)
+    converted = synchronize_batch_norm(ranks, train.shared_by(ranks), recipe, student, method)
+    assert [names_of(module, nn.SyncBatchNorm) for module in converted] == layers
+    assert layers[0]
+    assert layers[1] or name == "simkd"  # whose layers are the student's
+    for module, state in zip(converted, before, strict=True):
+        after = module.state_dict(keep_vars=True)
+        assert list(after) == list(state)
+        assert all(after[key] is state[key] for key in state)
+    assert names_of(teacher, nn.SyncBatchNorm) == []
+    assert names_of(teacher, _BatchNorm) == norms_of_teacher
+
+
+def names_of(module, kind):
+    return [name for name, one in module.named_modules() if isinstance(one, kind)]
+
+
+@pytest.mark.parametrize(("size", "accumulation", "message"), [
+    (9, 1, "the last batch has 17 images, and each of 9 processes needs two"),
+    (4, 3, "the last batch's smallest of 3 parts has 5 images, and each of 4 processes needs two"),
+])  # fmt: skip
+def test_normalisation_over_all_processes_needs_images_in_each(make_config, size, accumulation, message):
+    config = make_config("method=ce", "recipe.batch_size=50", f"recipe.accumulation={accumulation}")
+    ranks = Ranks(1, size)
+    with pytest.raises(UserError, match=message):
+        synchronize_batch_norm(ranks, prepare(config).train.shared_by(ranks), config.recipe_of(config.student))
 
 
 def test_torchrun_is_for_one_run_of_src_train(monkeypatch, capsys):

@@ -22,9 +22,10 @@ from ltkd.data.decoding import resized_crop
 from ltkd.data.image_files import ImageFiles
 from ltkd.data.plan import EpochPlan
 from ltkd.errors import UserError
-from ltkd.ranks import Ranks, Share
+from ltkd.ranks import Ranks, Share, consecutive, even_parts
 
 AHEAD = 2**26  # bytes of pixels that get their operations together
+MIXTURE = ("mix_weight", "mix_box", "mix_share")  # choices of a whole batch, which its first image says
 BEFORE_THE_STEP = ("operations", "crop_seeds")  # choices that are used when a batch is fetched, on the CPU
 FORWARD_BATCH = {"cpu": 64, "cuda": 512}  # images of a batch without gradients: on a CPU more of them leave its caches
 
@@ -43,6 +44,7 @@ class DeviceData:
     workers: int | Literal["auto"] = 0  # processes that decode
     augmentation = Augmentation()
     ranks = Ranks()  # the processes that share each batch
+    parts = 1  # of a batch, at most, each of which they share
 
     def __init__(
         self,
@@ -98,14 +100,19 @@ class DeviceData:
 
     def augmented(self, choice: str | Sequence[Any]) -> "DeviceData":
         """The same images with another augmentation, a value of recipe.augmentation; nothing is copied."""
-        data = copy.copy(self)
-        data.augmentation = build_augmentation(choice)
-        return data
+        return self._changed_in("augmentation", build_augmentation(choice))
 
     def shared_by(self, ranks: Ranks) -> "DeviceData":
         """The same images, of whose batches each process fetches its share; nothing is copied."""
+        return self._changed_in("ranks", ranks)
+
+    def in_parts(self, number: int) -> "DeviceData":
+        """The same images, whose batches are shared part by part; nothing is copied."""
+        return self._changed_in("parts", number)
+
+    def _changed_in(self, name: str, value: Any) -> "DeviceData":
         data = copy.copy(self)
-        data.ranks = ranks
+        setattr(data, name, value)
         return data
 
     def num_batches(self, batch_size: int) -> int:
@@ -127,21 +134,41 @@ class DeviceData:
             raise IndexError(f"step {step} of {num_batches}")
         return slice(step * batch_size, len(self) if step == num_batches - 1 else (step + 1) * batch_size)
 
-    def share(self, step: int, batch_size: int) -> Share:
-        """This process's share of the batch of 0-based `step`."""
-        batch = self.step_slice(step, batch_size)
-        return self.ranks.share(batch.stop - batch.start)
+    def shares(self, step: int, batch_size: int) -> tuple[Share, ...]:
+        """This process's share of each part of the batch of 0-based `step`."""
+        return tuple(self.ranks.share(part.stop - part.start) for part in self._parts_of(step, batch_size))
 
-    def own_slice(self, step: int, batch_size: int) -> slice:
+    def own_slices(self, step: int, batch_size: int) -> list[slice]:
         """Positions in the epoch's order that this process uses in 0-based `step`; alone, those of `step_slice`."""
-        start, rows = self.step_slice(step, batch_size).start, self.share(step, batch_size).rows
-        return slice(start + rows.start, start + rows.stop)
+        if self.ranks.alone:
+            return [self.step_slice(step, batch_size)]
+        shares = zip(self._parts_of(step, batch_size), self.shares(step, batch_size), strict=True)
+        return [slice(part.start + share.rows.start, part.start + share.rows.stop) for part, share in shares]
+
+    def _parts_of(self, step: int, batch_size: int) -> list[slice]:
+        batch = self.step_slice(step, batch_size)
+        parts = even_parts(batch.stop - batch.start, self.parts)
+        return [slice(batch.start + part.start, batch.start + part.stop) for part in parts]
+
+    def fetched_slices(self, step: int, batch_size: int) -> list[slice]:
+        """Positions in the epoch's order whose images `fetch` takes: the process's own.
+
+        Where several processes share the batch and its images are mixed, each slice comes behind one of the position
+        that its first image is mixed with, which may be another process's.
+        """
+        own = self.own_slices(step, batch_size)
+        if self.ranks.alone or not self.augmentation.mixing:
+            return own
+        batch = self.step_slice(step, batch_size)
+        before = [(batch.stop if part.start == batch.start else part.start) - 1 for part in own]
+        return [one for part, partner in zip(own, before, strict=True) for one in (slice(partner, partner + 1), part)]
 
     def own_positions(self, batch_size: int) -> np.ndarray:
         """The positions in the epoch's order that this process uses: bool [N]."""
         own = np.zeros(len(self), dtype=bool)
         for step in range(self.num_batches(batch_size)):
-            own[self.own_slice(step, batch_size)] = True
+            for part in self.own_slices(step, batch_size):
+                own[part] = True
         return own
 
     def draw_epoch(self, generator: torch.Generator, order: Tensor | None = None) -> EpochPlan:
@@ -175,7 +202,7 @@ class DeviceData:
 
         Where several processes share the batch, those of the own images.
         """
-        part = plan.take(self.own_slice(step, batch_size))
+        part = self._choices(plan, step, batch_size)
         if "crop_seeds" in part.drawn:
             return self._with_pixels(part, self._changed(self._resized(part), part))
         if not self.on_device:
@@ -183,6 +210,17 @@ class DeviceData:
         if "operations" in part.drawn:
             return self._with_pixels(part, self._changed_ahead(plan, step, batch_size))
         return part
+
+    def _choices(self, plan: EpochPlan, step: int, batch_size: int) -> EpochPlan:
+        """The choices at `fetched_slices`; how images are mixed is said by the first image of the whole batch."""
+        slices = self.fetched_slices(step, batch_size)
+        part = plan.take_all(slices)
+        if self.ranks.alone or not self.augmentation.mixing:
+            return part
+        first = self.step_slice(step, batch_size).start
+        mixture = {name: plan.drawn[name][first].expand_as(part.drawn[name]) for name in MIXTURE}
+        own = consecutive(one.stop - one.start for one in slices)[1::2]
+        return replace(part, drawn={**part.drawn, **mixture}, own=tuple(own))
 
     def _with_pixels(self, part: EpochPlan, crops: Tensor) -> EpochPlan:
         """The choices that are left for the step when the crops [B, H, W, C] have had their operations."""
@@ -203,22 +241,21 @@ class DeviceData:
         Where they do not, they are made together with those of the next steps: an operation on thousands of images
         takes as many launches as on one.
         """
-        own = self.own_slice(step, batch_size)
-        if (self, own.start, own.stop) not in plan.ahead:
+        if (self, step, batch_size) not in plan.ahead:
             plan.ahead.clear()  # their memory, before more is taken
             steps = range(step, min(step + self.steps_ahead(batch_size), self.num_batches(batch_size)))
-            slices = [self.own_slice(one, batch_size) for one in steps]
-            part = plan.take(slice(own.start, slices[-1].stop)) if self.ranks.alone else plan.take_all(slices)
-            crops = self._changed(self._cut_out(part), part).split([one.stop - one.start for one in slices])
-            plan.ahead.update(zip([(self, one.start, one.stop) for one in slices], crops, strict=True))
-        return plan.ahead.pop((self, own.start, own.stop))
+            slices = [self.fetched_slices(one, batch_size) for one in steps]
+            part = plan.take_all([one for some in slices for one in some])
+            crops = self._changed(self._cut_out(part), part).split(list(map(_num_positions, slices)))
+            plan.ahead.update(zip([(self, one, batch_size) for one in steps], crops, strict=True))
+        return plan.ahead.pop((self, step, batch_size))
 
     def steps_ahead(self, batch_size: int) -> int:
         """Number of steps, at most, whose operations are carried out together."""
         if self.augmentation.operations is None or self.augmentation.resized_crop is not None or not self.on_device:
             return 1
-        own = self.own_slice(0, batch_size)
-        return max(1, AHEAD // (max(1, own.stop - own.start) * self.source.shape[1:].numel()))
+        number = _num_positions(self.fetched_slices(0, batch_size))
+        return max(1, AHEAD // (number * self.source.shape[1:].numel()))
 
     def _resized(self, part: EpochPlan) -> Tensor:
         """Random resized crops [B, H, W, C]: image by image on the CPU, each of another size."""
@@ -238,6 +275,11 @@ class DeviceData:
         batch = Batch(self._normalise(crops), self.labels[part.permutation], part.permutation)
         if "mix_weight" in drawn:
             self._mix(batch, drawn["mix_weight"][0], drawn["mix_box"][:1], drawn["mix_share"][0])
+            if part.own:
+                names = ("images", "labels", "index", "partner_labels")
+                batch = replace(
+                    batch, **{name: torch.cat([getattr(batch, name)[rows] for rows in part.own]) for name in names}
+                )
         return batch
 
     def _mix(self, batch: Batch, weight: Tensor, box: Tensor, share: Tensor) -> None:
@@ -318,6 +360,10 @@ class DeviceData:
         rows = crops.flatten(2).to(torch.float32)  # [B, H, W * C]
         rows.div_(self._white).sub_(self._mean).div_(self._std)
         return rows.view(crops.shape).permute(0, 3, 1, 2).contiguous(memory_format=self._memory_format)
+
+
+def _num_positions(slices: Sequence[slice]) -> int:
+    return sum(one.stop - one.start for one in slices)
 
 
 def flipped(crops: Tensor, flips: Tensor) -> Tensor:

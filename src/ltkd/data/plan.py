@@ -12,8 +12,9 @@ class EpochPlan:
     """All random choices of one epoch; entry i of each [N] tensor belongs to the i-th image in the epoch's order.
 
     drawn: the choices of what recipe.augmentation adds to crop and flip, by name. pixels: of a part of the plan, the
-    images themselves, uint8 [B, H, W, C], cropped and augmented, where they were fetched ahead of the step. ahead: such
-    pixels of steps to come, by the data set and the positions that they are of; a part of the plan begins with none.
+    images themselves, uint8 [B, H, W, C], cropped and augmented, where they were fetched ahead of the step. own: of a
+    part, the rows that are there for themselves; none means all, and the others are there for the next one to be mixed
+    with. ahead: pixels of steps to come, by data set, step and batch size; a part of the plan begins with none.
     """
 
     permutation: Tensor  # row of the data set
@@ -22,6 +23,7 @@ class EpochPlan:
     flips: Tensor  # bool: mirror the crop
     drawn: Mapping[str, Tensor] = field(default_factory=dict)
     pixels: Tensor | None = None
+    own: tuple[slice, ...] = ()
     ahead: dict[tuple[object, int, int], Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def take(self, where: slice | Tensor) -> "EpochPlan":
@@ -33,6 +35,8 @@ class EpochPlan:
 
     def take_all(self, parts: Sequence[slice]) -> "EpochPlan":
         """The choices at several parts of the epoch, one after the other."""
+        if len(parts) == 1:
+            return self.take(parts[0])
         taken = [self.take(part) for part in parts]
         choices = zip(*((one.permutation, one.offsets_y, one.offsets_x, one.flips) for one in taken), strict=True)
         drawn = {name: torch.cat([one.drawn[name] for one in taken]) for name in self.drawn}

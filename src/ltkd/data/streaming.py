@@ -1,6 +1,6 @@
 """Batches of images that do not fit on the device: read from where they are, or decoded again in every epoch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -99,9 +99,9 @@ class StreamedFiles(StreamedData):
             pixels = list(pool.map(lambda part: self.source.read(part, [None] * len(part)), parts))
         return torch.from_numpy(np.concatenate(pixels))
 
-    def augmented(self, choice: str | Sequence[Any]) -> "DeviceData":
-        data = super().augmented(choice)
-        data._store()  # its own epoch: the crops may be others
+    def _changed_in(self, name: str, value: Any) -> "DeviceData":
+        data = super()._changed_in(name, value)
+        data._store()  # its own epoch: crops and images may be others
         return data
 
     def fetch(self, plan: EpochPlan, step: int, batch_size: int) -> EpochPlan:
@@ -112,7 +112,7 @@ class StreamedFiles(StreamedData):
             epoch.loader = epoch.loader or self._new_loader()
             epoch.batches = epoch.loader.batches(self._requests(plan, step, batch_size))
         epoch.next += 1
-        part = plan.take(self.own_slice(step, batch_size))
+        part = self._choices(plan, step, batch_size)
         pixels = next(epoch.batches).to(self.device, non_blocking=True)
         if "crop_seeds" in part.drawn:
             crops = flipped(pixels.permute(0, 2, 3, 1), part.flips)
@@ -124,8 +124,12 @@ class StreamedFiles(StreamedData):
 
     def _requests(self, plan: EpochPlan, first: int, batch_size: int) -> list[tuple[np.ndarray, np.ndarray | None]]:
         rows, seeds = plan.permutation.cpu().numpy(), plan.drawn.get("crop_seeds")
-        parts = [self.own_slice(step, batch_size) for step in range(first, self.num_batches(batch_size))]
-        return [(rows[part], None if seeds is None else seeds[part].numpy()) for part in parts]
+        seeds = None if seeds is None else seeds.numpy()
+        steps = [self.fetched_slices(step, batch_size) for step in range(first, self.num_batches(batch_size))]
+        return [
+            tuple(None if all is None else np.concatenate([all[part] for part in parts]) for all in (rows, seeds))
+            for parts in steps
+        ]
 
     def _new_loader(self) -> FileLoader:
         crop = self.augmentation.resized_crop

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ltkd.data import Batch, DeviceData, EpochPlan, SecondViews
 from ltkd.loop.sharpness import sharpness_aware_gradient
+from ltkd.loop.teacher_logits import TeacherLogits
 from ltkd.loop.totals import Totals
 from ltkd.loop.training import Training
 from ltkd.loop.whole_batch import gather_step
@@ -19,7 +20,7 @@ from ltkd.losses import group_mass
 from ltkd.models.output import ModelOutput
 from ltkd.optimization.averaging import build_average
 from ltkd.optimization.optimizers import build_optimizer, load_state
-from ltkd.ranks import Share
+from ltkd.ranks import Share, consecutive
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,8 @@ class StepInput:
     choices: EpochPlan  # images, crops and flips of the batch
     teacher_logits: Tensor | None = None  # [B, classes], where they were computed ahead of the step
     extra_logits: tuple[Tensor, ...] = ()  # [B, classes] of each extra teacher, likewise
-    second_view: Tensor | None = None  # [B, C, H, W], where the method needs it
-    share: Share | None = None  # of the batch, where several processes share it
+    second_view: Tensor | None = None  # [B, C, H, W] of all processes' images, where the method needs it
+    shares: tuple[Share, ...] = ()  # of the batch's parts, where several processes share it
 
     def batch(self, data: DeviceData) -> Batch:
         """Cut, mirror and normalise the images, and add what was computed before."""
@@ -39,7 +40,7 @@ class StepInput:
             teacher_logits=self.teacher_logits,
             extra_logits=self.extra_logits,
             second_view=self.second_view,
-            share=self.share,
+            shares=self.shares,
         )
 
     def tensors(self) -> list[Tensor]:
@@ -65,6 +66,7 @@ class Step:
     def __init__(self, training: Training, optimizer: torch.optim.Optimizer, *, compiled: bool = False) -> None:
         self.training = training
         self.ranks = training.ranks
+        self.data = training.train.in_parts(training.recipe.accumulation)
         self.reads_batch = training.method.reads_batch or training.method.task_loss.reads_batch
         self.optimizer = optimizer
         self.compiled = compiled
@@ -78,8 +80,8 @@ class Step:
     def start_epoch(self, epoch: int, plan: EpochPlan, learning_rate: float) -> None:
         t = self.training
         self._plan, self._moment = plan, (t.seed, epoch)
-        self._second_views = SecondViews(t.train, plan, (t.seed, epoch)) if t.method.needs.second_view else None
-        own = None if self.ranks.alone else t.train.own_positions(t.recipe.batch_size)
+        self._second_views = SecondViews(self.data, plan, (t.seed, epoch)) if t.method.needs.second_view else None
+        own = None if self.ranks.alone else self.data.own_positions(t.recipe.batch_size)
         for logits in t.precomputed_logits:
             logits.start_epoch(plan, own)
         self._set_learning_rate(learning_rate)
@@ -89,23 +91,20 @@ class Step:
         given = self.input(number)
         self._moment = (*self._moment[:2], number)
         self.update(given)
-        return len(given.choices.permutation) if given.share is None else given.share.total
+        images = self.data.step_slice(number, self.training.recipe.batch_size)
+        return images.stop - images.start
 
     def input(self, number: int) -> StepInput:
         """Collect what step `number` works on. Steps must be asked for in ascending order."""
         t, views = self.training, self._second_views
-        part = t.train.own_slice(number, t.recipe.batch_size)
-        choices = t.train.fetch(self._plan, number, t.recipe.batch_size)
-        share = None if self.ranks.alone else t.train.share(number, t.recipe.batch_size)
-        second_view = None if views is None else views.batch(number, t.recipe.batch_size)  # of all processes' images
-        if second_view is not None and share is not None and not self.reads_batch:
-            second_view = second_view[share.rows]
+        parts = self.data.own_slices(number, t.recipe.batch_size)
+        choices = self.data.fetch(self._plan, number, t.recipe.batch_size)
         return StepInput(
             choices,
-            None if t.teacher_logits is None else t.teacher_logits.rows(part, choices),
-            tuple(logits.rows(part, choices) for logits in t.extra_logits),
-            second_view,
-            share,
+            None if t.teacher_logits is None else _rows(t.teacher_logits, parts, choices),
+            tuple(_rows(logits, parts, choices) for logits in t.extra_logits),
+            None if views is None else views.batch(number, t.recipe.batch_size),
+            () if self.ranks.alone else self.data.shares(number, t.recipe.batch_size),
         )
 
     def update(self, given: StepInput) -> dict[str, Tensor]:
@@ -115,7 +114,7 @@ class Step:
         loss/<term>, accuracy [%], group_mass/<student or teacher> [groups, in %] and what the method records.
         """
         t = self.training
-        batch = given.batch(t.train)
+        batch = given.batch(self.data)
 
         self.optimizer.zero_grad(set_to_none=True)
         if t.recipe.sam:
@@ -132,15 +131,14 @@ class Step:
     def _differentiate(self, batch: Batch) -> dict[str, Tensor]:
         """Add the gradient of the objective, part of the batch by part. Returns the metrics of the whole batch."""
         self.ranks.at(*self._moment)
-        parts = batch.parts(self.training.recipe.accumulation)
-        if len(parts) == 1 and batch.share is None:
+        parts = batch.parts(self.data.parts)
+        if len(parts) == 1 and self.ranks.alone:
             return self._differentiate_part(batch, 1.0)
-        own = 1.0
-        if batch.share is not None:  # of what all processes add
-            own = 1 / self.ranks.size if self.reads_batch else batch.share.weight
         metrics: dict[str, Tensor] = {}
         for part in parts:
-            share = own * len(part.labels) / len(batch.labels)
+            share = part.num_images / batch.num_images
+            if part.shares:  # of what all processes add
+                share *= 1 / self.ranks.size if self.reads_batch else part.shares[0].weight
             for name, value in self._differentiate_part(part, share).items():
                 metrics[name] = metrics.get(name, 0) + share * value
         return metrics if self.ranks.alone else self._sum_over_ranks(metrics)
@@ -191,8 +189,10 @@ class Step:
             teacher = self._teacher(batch)
             with self.ranks.own_random(t.device):
                 student = t.model(batch.images, features=needs.stages)
-            if batch.share is not None and self.reads_batch:
+            if batch.shares and self.reads_batch:
                 student, teacher, batch = gather_step(self.ranks, t.method, student, teacher, batch)
+            elif batch.shares and batch.second_view is not None:
+                batch = replace(batch, second_view=batch.second_view[batch.shares[0].rows])
             return t.method(student, teacher, batch), student, teacher, batch
 
     def _teacher(self, batch: Batch) -> ModelOutput | None:
@@ -231,6 +231,14 @@ class Step:
         """Give back what the steps hold beside the training's own tensors."""
         if self.compiled:
             torch.compiler.reset()
+
+
+def _rows(logits: TeacherLogits, parts: list[slice], choices: EpochPlan) -> Tensor:
+    """Float32 logits [B, C] of the images at some parts of the epoch, which `choices` are of."""
+    if len(parts) == 1:
+        return logits.rows(parts[0], choices)
+    places = consecutive(part.stop - part.start for part in parts)
+    return torch.cat([logits.rows(part, choices.take(own)) for part, own in zip(parts, places, strict=True)])
 
 
 def make_optimizer(training: Training) -> torch.optim.Optimizer:

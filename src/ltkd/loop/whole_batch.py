@@ -87,9 +87,9 @@ def gather_step(
 ) -> tuple[ModelOutput, ModelOutput | None, Batch]:
     """Gather of a step what `method` reads: outputs, labels and logits. batch.second_view has all images already.
 
-    `batch.share` tells the own part. The images themselves come along where the method mixes them.
+    `batch.shares` has one, of the own rows. The images themselves come along where the method mixes them.
     """
-    share, needs = batch.share, method.needs
+    (share,), needs = batch.shares, method.needs
     of_student = [student.logits, student.embedding, *_maps(student, needs.stages)]
     of_teacher = []
     if teacher is not None:

@@ -4,8 +4,8 @@ import logging
 
 from torch import nn
 
-from ltkd.config.schema import Config
-from ltkd.data import DeviceData, build_augmentation
+from ltkd.config.schema import Config, Recipe
+from ltkd.data import DeviceData
 from ltkd.errors import UserError
 from ltkd.machine import resolve_device
 from ltkd.methods import method_class
@@ -22,19 +22,14 @@ def check_ranks(config: Config, ranks: Ranks) -> None:
     if config.needs_teacher:
         networks += [config.teacher, *config.extra_teachers]
     for recipe in map(config.recipe_of, networks):
-        if recipe.batch_size < 2 * ranks.size:
+        needed = 2 * ranks.size * recipe.accumulation
+        if recipe.batch_size < needed:
+            where = "of a batch each"
+            if recipe.accumulation > 1:
+                where = f"each in all {recipe.accumulation} parts of a batch (recipe.accumulation)"
             raise UserError(
-                f"recipe.batch_size: {ranks.size} processes need at least two images of a batch each, "
-                f"{2 * ranks.size}, got {recipe.batch_size}; start fewer"
-            )
-        if recipe.accumulation > 1:
-            raise UserError(
-                "recipe.accumulation: several processes split the batch already; set it to 1, or start more of them"
-            )
-        if build_augmentation(recipe.augmentation).mixing:
-            raise UserError(
-                f"recipe.augmentation: {recipe.augmentation} mixes neighbours of a batch, which several processes "
-                "share; leave mixup and cutmix out, or start one process"
+                f"recipe.batch_size: {ranks.size} processes need at least two images {where}, {needed}, got "
+                f"{recipe.batch_size}; start fewer"
             )
     if config.precision.sync_batch_norm and resolve_device(config.device).type != "cuda":
         raise UserError("precision.sync_batch_norm: torch has it for GPUs alone; leave it at false on a CPU")
@@ -51,7 +46,7 @@ def check_ranks(config: Config, ranks: Ranks) -> None:
 
 
 def synchronize_batch_norm(
-    ranks: Ranks, train: DeviceData, batch_size: int, *modules: nn.Module
+    ranks: Ranks, train: DeviceData, recipe: Recipe, *modules: nn.Module
 ) -> tuple[nn.Module, ...]:
     """Give modules batch normalisation over the images of all processes, which has the same parameters and buffers.
 
@@ -59,10 +54,12 @@ def synchronize_batch_norm(
     """
     if ranks.alone:
         return modules
-    last = train.step_slice(train.num_batches(batch_size) - 1, batch_size)
-    if last.stop - last.start < 2 * ranks.size:
+    last = train.num_batches(recipe.batch_size) - 1
+    images = min(share.total for share in train.in_parts(recipe.accumulation).shares(last, recipe.batch_size))
+    if images < 2 * ranks.size:
+        what = "batch" if recipe.accumulation == 1 else f"batch's smallest of {recipe.accumulation} parts"
         raise UserError(
-            f"precision.sync_batch_norm: the last batch has {last.stop - last.start} images, and each of "
-            f"{ranks.size} processes needs two; choose another recipe.batch_size or fewer processes"
+            f"precision.sync_batch_norm: the last {what} has {images} images, and each of {ranks.size} processes needs "
+            "two; choose another recipe.batch_size or fewer processes"
         )
     return tuple(nn.SyncBatchNorm.convert_sync_batchnorm(module) for module in modules)

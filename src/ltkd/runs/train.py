@@ -44,7 +44,7 @@ def make_training(
     if given_weights(run.network) is not None:
         recipe = dataclasses.replace(recipe, epochs=0)  # weights from a file are used as they are
     if config.precision.sync_batch_norm:
-        model, method = synchronize_batch_norm(setup.ranks, setup.train, recipe.batch_size, model, method)
+        model, method = synchronize_batch_norm(setup.ranks, setup.train, recipe, model, method)
     groups = ClassGroups.of(torch.as_tensor(split.groups, device=setup.device))
     few_views = build_augmentation(recipe.augmentation).is_crop_flip
     only_logits = teacher is not None and method.needs.teacher_logits_only
