@@ -12,6 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ltkd import setup
+from ltkd.data import load_data
 from ltkd.loop.graph import CaptureFailed
 from ltkd.loop.tracking import latest_metrics
 from ltkd.loop.turns import Turns, turns
@@ -71,11 +73,14 @@ def same(first, second):
     )  # fmt: skip
 
 
-def test_trainings_that_take_turns_are_trainings_alone_bit_for_bit(jobs, caplog):
+def test_trainings_that_take_turns_are_trainings_alone_bit_for_bit(jobs, caplog, monkeypatch):
     changes = [f"method={method} seed={seed}" for method in METHODS for seed in (0, 1)]
     together, alone = jobs("together", *changes), jobs("alone", *changes)
     caplog.set_level(logging.DEBUG)  # logs have what a command's have
+    loaded = []
+    monkeypatch.setattr(setup, "load_data", lambda *args, **options: loaded.append(args) or load_data(*args, **options))
     assert serve_all(together, 3) == (0, [0] * 4)
+    assert len(loaded) == 1  # the data set, by all of them
     for one, other in zip(together, alone, strict=True):
         run_experiment(other.config)
         assert same(one, other), one.label
