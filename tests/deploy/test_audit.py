@@ -12,6 +12,9 @@ import pytest
 import torch
 
 from ltkd.commands.audit import main
+from ltkd.config.compose import compose_values
+from ltkd.config.identity import student_run
+from ltkd.config.load import load_config
 from ltkd.deploy.audit import audited_run, write_audit
 from ltkd.deploy.data import data_of_run
 from ltkd.deploy.description import describe_run
@@ -19,6 +22,7 @@ from ltkd.deploy.findings import find, find_pairs, find_suspects
 from ltkd.deploy.judge import Judge
 from ltkd.deploy.open import DeployedNetwork
 from ltkd.runs.load import load_run
+from ltkd.runs.run import run_experiment
 from tests.data.pictures import write_folder
 
 from .conftest import COUNTS
@@ -152,6 +156,20 @@ def test_the_judge_decides_which_labels_are_suspicious(example, tmp_path, page):
     assert re.findall(r"<td.*", before) == re.findall(r"<td.*", after), "its figures are the audited network's"
 
 
+def test_a_given_teacher_is_asked_too_and_a_run_without_one_says_so(example, monkeypatch):
+    monkeypatch.setattr("ltkd.runs.given_teacher.check_predictions", lambda *_: None)  # two epochs taught it nothing
+    given = Path(example.result["teacher_result"]["directory"]) / "weights.safetensors"
+    judges = []
+    for method in (["method=kd", f"teacher.checkpoint={given}"], ["method=ce"]):
+        config = load_config(compose_values(*example.settings, *method, "recipe.epochs=1"))
+        run_experiment(config)
+        judges.append(audited_run(student_run(config).directory, [], torch.device("cpu")).judge)
+    assert [(one.name, one.from_file, one.no_teacher) for one in judges] == [
+        ("the teacher resnet8", True, None),
+        ("the audited network", False, "there is no teacher"),
+    ]
+
+
 def test_moved_outputs_have_their_teacher_still(example, tmp_path, monkeypatch, capsys):
     """Of a copied outputs/ the copy's teacher is asked; without its weights, or with others, the audited network."""
     outputs = example.run.parents[4]
@@ -163,13 +181,13 @@ def test_moved_outputs_have_their_teacher_still(example, tmp_path, monkeypatch, 
     told["teacher_result"]["directory"] = str(Path("outputs", *written.parts[-4:]))
     (copy / "result.json").write_text(json.dumps(told))
     monkeypatch.chdir(tmp_path)
-    assert main([str(copy), "device=cpu"]) == 0
-    assert "the teacher resnet8 takes " in capsys.readouterr().out
+    assert audited_run(copy, [], torch.device("cpu")).judge.name == "the teacher resnet8"
 
     told["teacher_result"]["weights_sha256"] = 64 * "0"
     (copy / "result.json").write_text(json.dumps(told))
-    assert main([str(copy), "device=cpu"]) == 0
-    assert re.search(r"the audited network takes .* has other weights than the run learned", capsys.readouterr().out)
+    judge = audited_run(copy, [], torch.device("cpu")).judge
+    assert judge.name == "the audited network"
+    assert "has other weights than the run learned from" in judge.no_teacher
 
     (moved / "teachers" / Path(*written.parts[-3:]) / "weights.safetensors").unlink()
     assert main([str(copy), "device=cpu"]) == 0
