@@ -43,7 +43,10 @@ def _record(name: str | None, overrides: list[str]) -> None:
     entries = entries_of(runs)
     report = make_report(table, entries)  # nothing is published that could not be put into a table
     number = record(table, entries, Path(runs[0].config.output_root))
-    lines = [f"{number} runs of {table.name} are in the ledger", *(f"missing: {line}" for line in report.missing)]
+    lines = [
+        f"{number} runs of {table.name} are in the ledger",
+        *(f"missing: {line}" for line in report.missing_in_short),
+    ]
     if any(entry.result and (entry.result["git"] or {"modified": True})["modified"] for entry in entries):
         lines.append("warning: some ran with files that differ from their commit, so it does not reproduce them")
     sys.stdout.write("\n".join(lines) + "\n")

@@ -6,8 +6,8 @@
     python scripts/report.py table=cifar100_lt_cpu accuracy=corrected_once    compared by that accuracy
 
 The tables are conf/table/*.yaml; `python scripts/reproduce.py table=NAME` runs what one lacks. Runs that are missing
-are named, with the command for each, and make the exit code 1. Of a table none of whose runs has finished here, the
-report is that of the runs in outputs/ledger.jsonl, and says so.
+are named, on the page with the command for each, and make the exit code 1. Of a table none of whose runs has finished
+here, the report is that of the runs in outputs/ledger.jsonl, and says so.
 """
 
 import argparse

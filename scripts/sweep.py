@@ -1,6 +1,6 @@
 """Runs a whole grid: the runs of `train.py -m`, several at a time.
 
-    python scripts/sweep.py --jobs 4 method=ce,kd,dkd,ltkd seed=0,1,2          4 processes share the GPUs or CPU cores
+    python scripts/sweep.py --jobs 4 method=ce,kd,dkd,ltkd seed=0,1,2          four share the CPU cores, or the GPUs
     python scripts/sweep.py --jobs 8 --devices 0,1 experiment=cifar100_lt_main method=kd,ltkd 'seed=range(5)'
     python scripts/sweep.py --dry-run method=glob(*)                           what would run, checked
 

@@ -57,6 +57,10 @@ def test_odd_names_and_places(own_images, folder, tmp_path, caplog):
     assert "classes whose names differ in case or Unicode form alone: Dog, dog" in caplog.text
     assert "images beside the class folders are of no class and passed over: beside.png" in caplog.text
     assert "other endings than an image's are passed over: .db, .txt" in caplog.text
+    said = caplog.text
+    caplog.clear()
+    load_data(own_images(path=folder), tmp_path)
+    assert caplog.text.count("passed over") == said.count("passed over") == 2, "each run says it once"
     assert len({image.tobytes() for image in data.train_images[data.train_labels == 1]}) == 6
 
 

@@ -91,6 +91,20 @@ def test_cifar10_files_in_order(small_cifar10):
     assert source.train_images[0, 0, 1, 0] == 3 + 32
 
 
+@pytest.mark.parametrize("size", [16, 4])
+def test_smaller_images_are_averages_of_squares(small_cifar10, size):
+    whole, small = (load_source("cifar10", small_cifar10.parent, download=False, image_size=s) for s in (32, size))
+    factor, pixels = 32 // size, small.train_images
+    assert pixels.shape == (*whole.train_images.shape[:2], size, size)
+    assert pixels.dtype == np.uint8
+    for row, (y, x) in enumerate([(0, 0), (size - 1, 1), (2, size - 1)]):
+        square = whole.train_images[row, 1, factor * y : factor * (y + 1), factor * x : factor * (x + 1)]
+        assert pixels[row, 1, y, x] == int(square.astype(float).mean() + 0.5)
+    assert np.array_equal(small.train_labels, whole.train_labels)
+    with pytest.raises(UserError, match=r"dataset\.image_size: 24; .*16, 8, 4"):
+        load_source("cifar10", small_cifar10.parent, download=False, image_size=24)
+
+
 def test_altered_file_is_refused_before_it_is_read(small_cifar10):
     with (small_cifar10 / "data_batch_2").open("ab") as file:
         file.write(b"x")

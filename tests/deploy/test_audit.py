@@ -1,6 +1,10 @@
 """The findings of an audit are what was put in, and its page is whole."""
 
+import json
 import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,10 +12,17 @@ import pytest
 import torch
 
 from ltkd.commands.audit import main
+from ltkd.config.compose import compose_values
+from ltkd.config.identity import student_run
+from ltkd.config.load import load_config
+from ltkd.deploy.audit import audited_run, write_audit
 from ltkd.deploy.data import data_of_run
 from ltkd.deploy.description import describe_run
 from ltkd.deploy.findings import find, find_pairs, find_suspects
+from ltkd.deploy.judge import Judge
+from ltkd.deploy.open import DeployedNetwork
 from ltkd.runs.load import load_run
+from ltkd.runs.run import run_experiment
 from tests.data.pictures import write_folder
 
 from .conftest import COUNTS
@@ -62,7 +73,8 @@ def test_figures_are_those_of_counting(run, data):
     logits[np.arange(len(labels)), labels] = 5
     logits[:2] = [0, 0, 0, 3]
     train = np.zeros((len(data.train_labels), 4), np.float32)
-    found = find(describe_run(run), data, train, logits)
+    about = describe_run(run)
+    found = find(about, data, logits, about, train)
     assert found.evaluation.per_class == pytest.approx([100 / 3, 100, 100, 100])
     assert found.per_class_mean == pytest.approx((100 / 3 + 300) / 4)
     [worst] = found.worst
@@ -115,9 +127,73 @@ def test_a_file_of_weights_is_audited_with_the_data_that_is_named(example, tmp_p
     dataset = [one for one in example.settings if one.startswith("dataset")]
     output, weights = tmp_path / "page.html", example.run / "weights.safetensors"
     assert main([str(weights), "student=resnet8", *dataset, f"output={output}", "device=cpu"]) == 0
-    assert f"accuracy {example.result['accuracy']['last']['all']:.2f} %" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"accuracy {example.result['accuracy']['last']['all']:.2f} %" in shown
+    assert "for another class (a file of weights does not say where its teacher is)" in shown
     calibration = r'alt="Calibration.*?src="([^"]+)"'
     assert re.search(calibration, output.read_text())[1] == re.search(calibration, page)[1]
+
+
+def judged(page):
+    """The sentences of the page on suspicious labels, with their spaces alone."""
+    return re.search(r"Suspicious labels in the \w+</h2>\s*<p[^>]*>(.*?)</p>", page, re.DOTALL)[1]
+
+
+def test_the_judge_decides_which_labels_are_suspicious(example, tmp_path, page):
+    """The tail is the class dog; the opinion about each is ant, whatever the audited network says."""
+    assert "the teacher resnet8, its logits adjusted for the class counts, takes " in judged(page)
+    assert "although it was trained on them" in judged(page)
+    audited = audited_run(example.run, [], torch.device("cpu"))
+    opinions = np.tile(np.array([9, 0, 0, 0], np.float32), (len(audited.data.train_labels), 1))
+    network = DeployedNetwork(audited.judge.network.about, lambda images: opinions[: len(images)])
+    judge = Judge(network, "the teacher x", from_file=True)
+    write_audit(replace(audited, judge=judge), tmp_path / "page.html")
+    other = (tmp_path / "page.html").read_text()
+    takes = "the teacher x, its logits adjusted for the class counts, takes 3 of them for another class: a wrong label"
+    assert takes in judged(other)
+    assert len(re.findall(r"labelled dog [^<]*, taken for ant", other)) == 3
+    before, after = (text[: text.index("Suspicious labels")] for text in (page, other))
+    assert re.findall(r"<td.*", before) == re.findall(r"<td.*", after), "its figures are the audited network's"
+
+
+def test_a_given_teacher_is_asked_too_and_a_run_without_one_says_so(example, monkeypatch):
+    monkeypatch.setattr("ltkd.runs.given_teacher.check_predictions", lambda *_: None)  # two epochs taught it nothing
+    given = Path(example.result["teacher_result"]["directory"]) / "weights.safetensors"
+    judges = []
+    for method in (["method=kd", f"teacher.checkpoint={given}"], ["method=ce"]):
+        config = load_config(compose_values(*example.settings, *method, "recipe.epochs=1"))
+        run_experiment(config)
+        judges.append(audited_run(student_run(config).directory, [], torch.device("cpu")).judge)
+    assert [(one.name, one.from_file, one.no_teacher) for one in judges] == [
+        ("the teacher resnet8", True, None),
+        ("the audited network", False, "there is no teacher"),
+    ]
+
+
+def test_moved_outputs_have_their_teacher_still(example, tmp_path, monkeypatch, capsys):
+    """Of a copied outputs/ the copy's teacher is asked; without its weights, or with others, the audited network."""
+    outputs = example.run.parents[4]
+    moved = tmp_path / "moved"
+    shutil.copytree(outputs, moved)
+    copy = moved / example.run.relative_to(outputs)
+    told = json.loads((copy / "result.json").read_text())
+    written = Path(told["teacher_result"]["directory"])
+    told["teacher_result"]["directory"] = str(Path("outputs", *written.parts[-4:]))
+    (copy / "result.json").write_text(json.dumps(told))
+    monkeypatch.chdir(tmp_path)
+    assert audited_run(copy, [], torch.device("cpu")).judge.name == "the teacher resnet8"
+
+    told["teacher_result"]["weights_sha256"] = 64 * "0"
+    (copy / "result.json").write_text(json.dumps(told))
+    judge = audited_run(copy, [], torch.device("cpu")).judge
+    assert judge.name == "the audited network"
+    assert "has other weights than the run learned from" in judge.no_teacher
+
+    (moved / "teachers" / Path(*written.parts[-3:]) / "weights.safetensors").unlink()
+    assert main([str(copy), "device=cpu"]) == 0
+    reason = f"the teacher cannot be asked: {Path('outputs', *written.parts[-4:])} has no weights"
+    assert f"for another class ({reason})\n" in capsys.readouterr().out
+    assert f"A teacher would be the better judge; {reason}." in judged((copy / "audit.html").read_text())
 
 
 @pytest.mark.parametrize(

@@ -290,7 +290,7 @@ def recorded_graphs(monkeypatch):
     for name, fake in {
         "graph_pool_handle": lambda: None, "Stream": lambda device: stream, "current_stream": lambda device: stream,
         "stream": lambda stream: contextlib.nullcontext(), "CUDAGraph": Graph, "graph": capture,
-        "synchronize": lambda device: None, "get_rng_state": lambda device: None,
+        "synchronize": lambda device: None, "get_rng_state": lambda device: torch.empty(0),
         "set_rng_state": lambda state, device: None, "set_stream": lambda stream: None,
     }.items():  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, fake)

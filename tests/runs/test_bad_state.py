@@ -1,5 +1,6 @@
 """Damaged files, other people's files, full disks, two processes: one clear error, nothing lost."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -7,12 +8,14 @@ import threading
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from ltkd.config.identity import student_run, teacher_run
 from ltkd.errors import UserError
 from ltkd.files import write_json
-from ltkd.loop import checkpoint
+from ltkd.loop import checkpoint, trainer
 from ltkd.loop.checkpoint import load_checkpoint, save_checkpoint
+from ltkd.loop.evaluate import evaluate
 from ltkd.models import build_model, save_weights
 from ltkd.results.files import RunFiles
 from ltkd.results.read import SCHEMA_VERSION
@@ -254,14 +257,21 @@ def test_more_classes_than_labels(make_config):
         run_experiment(make_config("method=ce", "dataset.num_classes=12"))
 
 
-def test_validation_selects_its_own_epoch(make_config):
+def test_validation_selects_its_own_epoch(make_config, monkeypatch):
+    accuracies = {500: iter((10.0, 30.0, 20.0, 25.0)), 50: iter((40.0, 10.0, 60.0, 20.0))}  # of test and validation
+
+    def scripted(model, part, *rest):
+        return dataclasses.replace(evaluate(model, part, *rest), all=next(accuracies[len(part)]))
+
+    monkeypatch.setattr(trainer, "evaluate", scripted)
     config = make_config("method=ce", "dataset.validation_per_class=5", "recipe.epochs=4")
-    result = run_experiment(config)
-    lines = [json.loads(line) for line in (student_run(config).directory / "metrics.jsonl").read_text().splitlines()]
-    chosen = max(lines, key=lambda line: line["validation/accuracy"])
-    selected = result["accuracy"]["selected"]
-    assert selected["epoch"] == chosen["epoch"]
-    assert selected["all"] == pytest.approx(chosen["test/accuracy"])
-    assert result["accuracy"]["best"]["all"] == pytest.approx(max(line["test/accuracy"] for line in lines))
-    assert (student_run(config).directory / "selected.safetensors").exists()
+    accuracy = run_experiment(config)["accuracy"]
+    assert (accuracy["best"]["epoch"], accuracy["best"]["all"]) == (2, 30.0)
+    selected = accuracy["selected"]
+    assert (selected["epoch"], selected["all"], selected["validation"]["all"]) == (3, 20.0, 60.0)
+    assert (accuracy["last"]["epoch"], accuracy["last"]["all"]) == (4, 25.0)
+    files = student_run(config).files
+    kept, last = load_file(files.selected), load_file(files.weights)
+    assert any(not torch.equal(kept[name], last[name]) for name in last)
+    monkeypatch.undo()
     assert run_experiment(make_config("method=ce"))["accuracy"]["selected"] is None

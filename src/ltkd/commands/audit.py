@@ -6,7 +6,8 @@
     python scripts/audit.py weights.pth student=resnet20 dataset=cifar100_lt output=page.html
 
 RUN is a run's folder (train.py names it last); with a file the other settings are those of train.py. The page holds its
-figures and images and needs no other file. output=FILE.html, device=auto.
+figures and images and needs no other file. Labels are suspicious where the run's teacher confidently disagrees; without
+its weights, or with a file, the audited network itself does. output=FILE.html, device=auto.
 """
 
 import argparse
@@ -32,13 +33,14 @@ def main(options: argparse.Namespace, settings: list[str]) -> None:
     if output.suffix != ".html":
         raise UserError(f"output: should be a .html file, got {output}")
     of = audited_run if place.is_dir() else audited_weights
-    findings = write_audit(of(place, settings, resolve_device(options.device)), output)
+    audited = of(place, settings, resolve_device(options.device))
+    findings, judge = write_audit(audited, output), audited.judge
     evaluation = findings.evaluation
     groups = ", ".join(f"{name} {value:.2f}" for name, value in evaluation.per_group.items() if value is not None)
     sys.stdout.write(
         f"accuracy {evaluation.all:.2f} % ({groups}), mean of the classes {findings.per_class_mean:.2f}, calibration "
-        f"error {evaluation.expected_calibration_error:.2f}\n{findings.num_pairs} test images look like training ones; "
-        f"{findings.num_disagreeing} of {findings.num_tail_images} {findings.tail} training images are taken for "
-        f"another class\n"
+        f"error {evaluation.expected_calibration_error:.2f}\n{findings.num_pairs} test images look like training ones\n"
+        f"{judge.name} takes {findings.num_disagreeing} of {findings.num_tail_images} {findings.tail} training images "
+        f"for another class{f' ({judge.no_teacher})' if judge.no_teacher else ''}\n"
         f"written: {output}\n"
     )

@@ -36,7 +36,7 @@ class Parser(argparse.ArgumentParser):
 
     def add_workers(self) -> None:
         """Adds --jobs, --devices and --minutes, the num_workers, devices and minutes of `ltkd.sweep.run_jobs`."""
-        jobs = "runs at a time (default: one per GPU, else per CPU core)"
+        jobs = "runs at a time (default: one per GPU, else per CPU core); those of one GPU are in one process"
         self.add_argument("--jobs", type=whole_number, metavar="N", help=jobs)
         self.add_argument("--devices", type=indices, metavar="0,1", help="the GPUs to use (default: all)")
         minutes = "stop all runs after so long, saved; the exit code is 124 where some are left (default: no limit)"

@@ -25,6 +25,9 @@ _ALLOWED_GLOBALS = {
 }
 
 
+SIZE = 32  # pixels a side
+
+
 class _ArrayUnpickler(pickle.Unpickler):
     """Reads dicts, lists, strings, numbers and NumPy arrays; any other global is refused, so that no code runs."""
 
@@ -35,22 +38,24 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 @register_source("cifar10")
-def read_cifar10(data_root: Path, *, download: bool) -> Source:
+def read_cifar10(data_root: Path, *, download: bool, image_size: int = SIZE) -> Source:
     """CIFAR-10: 10 classes of 5,000 training images."""
-    return _read("cifar10", data_root, download=download)
+    return _read("cifar10", data_root, download=download, size=image_size)
 
 
 @register_source("cifar100")
-def read_cifar100(data_root: Path, *, download: bool) -> Source:
+def read_cifar100(data_root: Path, *, download: bool, image_size: int = SIZE) -> Source:
     """CIFAR-100: 100 classes of 500 training images."""
-    return _read("cifar100", data_root, download=download)
+    return _read("cifar100", data_root, download=download, size=image_size)
 
 
-def _read(name: Literal["cifar10", "cifar100"], data_root: Path, *, download: bool) -> Source:
-    """Training images uint8 [50000, 3, 32, 32] and labels int64, test images and labels, class names.
+def _read(name: Literal["cifar10", "cifar100"], data_root: Path, *, download: bool, size: int) -> Source:
+    """Training images uint8 [50000, 3, size, size] and labels int64, test images and labels, class names.
 
     UserError, naming the file and what to do, when a file is missing, altered or cannot be downloaded.
     """
+    if size < 1 or SIZE % size:
+        raise UserError(f"dataset.image_size: {size}; CIFAR's images have {SIZE} pixels a side, or 16, 8, 4: averages")
     from torchvision.datasets import CIFAR10, CIFAR100  # slow to import, and only needed here
 
     published = {"cifar10": CIFAR10, "cifar100": CIFAR100}[name]
@@ -62,11 +67,21 @@ def _read(name: Literal["cifar10", "cifar100"], data_root: Path, *, download: bo
 
     def read_part(files: list[list[str]]) -> tuple[np.ndarray, np.ndarray]:
         batches = [read_batch_file(folder / file, md5) for file, md5 in files]
-        images = np.concatenate([batch["data"] for batch in batches]).reshape(-1, 3, 32, 32)
-        return images, np.concatenate([batch[label_key] for batch in batches]).astype(np.int64)
+        images = np.concatenate([batch["data"] for batch in batches]).reshape(-1, 3, SIZE, SIZE)
+        return averaged(images, size), np.concatenate([batch[label_key] for batch in batches]).astype(np.int64)
 
     class_names = read_batch_file(folder / meta["filename"], meta["md5"])[meta["key"]]
     return Source(*read_part(published.train_list), *read_part(published.test_list), list(class_names))
+
+
+def averaged(images: np.ndarray, size: int) -> np.ndarray:
+    """uint8 [N, C, size, size] of [N, C, H, H]: each pixel the rounded mean of a square of H / size pixels a side."""
+    number, channels, height, _ = images.shape
+    factor = height // size
+    if factor == 1:
+        return images
+    sums = images.reshape(number, channels, size, factor, size, factor).sum((3, 5), dtype=np.uint32)
+    return ((sums + factor**2 // 2) // factor**2).astype(np.uint8)
 
 
 def read_batch_file(path: Path, md5: str) -> dict[str, Any]:

@@ -7,7 +7,6 @@ Classes are numbered in the sorted order of their names. Images lie in the class
 Hidden files and folders are passed over, links are followed.
 """
 
-import functools
 import logging
 import os
 import unicodedata
@@ -22,14 +21,14 @@ from ltkd.data.image_files import ImageFiles
 from ltkd.data.sources import Source, register_source
 from ltkd.errors import UserError, printable
 
-_log = logging.getLogger(__name__)
-
 _NAMED = 3  # classes in a message
+
+Notes = list[tuple[int, str]]  # of a Source; those that find something add to them
 
 
 def count_classes(path: str | None) -> int:
     """Subfolders of the training part."""
-    return len(class_folders(_train_folder(checked_folder(path))))
+    return len(class_folders(_train_folder(checked_folder(path)), []))
 
 
 @register_source("image_folder", count_classes=count_classes, own_images=True)
@@ -43,7 +42,8 @@ def read_image_folder(
     differ.
     """
     root = checked_folder(path)
-    train, test = _train_folder(root), _test_folder(root)
+    notes: Notes = []
+    train, test = _train_folder(root), _test_folder(root, notes)
     if test is None and test_share is None:
         raise UserError(
             f"dataset.path: {root} has neither test/ nor val/ beside train/; dataset.test_share=.2 draws a fifth of "
@@ -51,18 +51,19 @@ def read_image_folder(
         )
     if test is not None and test_share is not None:
         raise UserError(f"dataset.test_share: {test} is there already; leave test_share out, or move that folder away")
-    classes = class_folders(train)
+    classes = class_folders(train, notes)
     for same in _look_alikes(classes):
-        _say(f"{train}: classes whose names differ in case or Unicode form alone: {_named(same)}", logging.WARNING)
-    images, labels = read_class_folders(root, train, classes, channels=channels, size=image_size)
+        message = f"{train}: classes whose names differ in case or Unicode form alone: {_named(same)}"
+        notes.append((logging.WARNING, message))
+    images, labels = read_class_folders(root, train, classes, notes, channels=channels, size=image_size)
     if test is not None:
-        _check_same_classes(classes, class_folders(test), test)
-        test_images, test_labels = read_class_folders(root, test, classes, channels=channels, size=image_size)
-        return Source(images, labels, test_images, test_labels, classes, balanced=False)
-    for_test = _draw_test(labels, classes, test_share, split_seed)
+        _check_same_classes(classes, class_folders(test, notes), test)
+        test_images, test_labels = read_class_folders(root, test, classes, notes, channels=channels, size=image_size)
+        return Source(images, labels, test_images, test_labels, classes, balanced=False, notes=notes)
+    for_test = _draw_test(labels, classes, test_share, split_seed, notes)
     train_rows, test_rows = np.flatnonzero(~for_test), np.flatnonzero(for_test)
     parts = images.take(train_rows), labels[train_rows], images.take(test_rows), labels[test_rows]
-    return Source(*parts, classes, balanced=False)
+    return Source(*parts, classes, balanced=False, notes=notes)
 
 
 def checked_folder(path: str | Path | None) -> Path:
@@ -74,7 +75,7 @@ def checked_folder(path: str | Path | None) -> Path:
     return Path(path)
 
 
-def class_folders(folder: Path) -> list[str]:
+def class_folders(folder: Path, notes: Notes) -> list[str]:
     """Names of the class folders, sorted. UserError where there are fewer than two, or a name is no line of text."""
     try:
         with os.scandir(folder) as entries:
@@ -86,15 +87,11 @@ def class_folders(folder: Path) -> list[str]:
     if len(names) < 2:
         raise UserError(f"{folder}: {len(names)} class folder(s) in it; at least 2 are needed, one for each class")
     if beside := sorted(images - set(names)):
-        _say(f"{folder}: images beside the class folders are of no class and passed over: {_named(beside)}")
+        message = f"{folder}: images beside the class folders are of no class and passed over: {_named(beside)}"
+        notes.append((logging.INFO, message))
     if odd := [name for name in names if any(unicodedata.category(sign) in ("Cc", "Cs") for sign in name)]:
         raise UserError(f"{folder}: the name of a class folder is no text in UTF-8 of one line: {_named(odd)}")
     return names
-
-
-@functools.cache  # the files are listed more than once: for their content and for the split
-def _say(message: str, level: int = logging.INFO) -> None:
-    _log.log(level, "%s", message)
 
 
 def _look_alikes(names: Iterable[str]) -> list[list[str]]:
@@ -106,7 +103,7 @@ def _look_alikes(names: Iterable[str]) -> list[list[str]]:
 
 
 def read_class_folders(
-    root: Path, part: Path, classes: list[str], *, channels: int, size: int, below: str = ""
+    root: Path, part: Path, classes: list[str], notes: Notes, *, channels: int, size: int, below: str = ""
 ) -> tuple[ImageFiles, np.ndarray]:
     """The images of part/CLASS/below for each class, and their labels [N] int64.
 
@@ -130,7 +127,8 @@ def read_class_folders(
             f"{endings} are images)"
         )
     if passed_over:
-        _say(f"{part}: files with other endings than an image's are passed over: {_named(sorted(passed_over))}")
+        message = f"{part}: files with other endings than an image's are passed over: {_named(sorted(passed_over))}"
+        notes.append((logging.INFO, message))
     return ImageFiles(root, paths, names, channels, size), np.array(labels, dtype=np.int64)
 
 
@@ -165,12 +163,12 @@ def _train_folder(root: Path) -> Path:
     return root / "train" if (root / "train").is_dir() else root
 
 
-def _test_folder(root: Path) -> Path | None:
+def _test_folder(root: Path, notes: Notes) -> Path | None:
     if not (root / "train").is_dir():
         return None
     there = [root / name for name in ("test", "val") if (root / name).is_dir()]
     if len(there) == 2:
-        _log.info("%s is the test part, %s is not used", *there)
+        notes.append((logging.INFO, f"{there[0]} is the test part, {there[1]} is not used"))
     return there[0] if there else None
 
 
@@ -191,7 +189,7 @@ def _named(names: list[str]) -> str:
     return ", ".join(map(printable, names[:_NAMED])) + more
 
 
-def _draw_test(labels: np.ndarray, classes: list[str], test_share: float, split_seed: int) -> np.ndarray:
+def _draw_test(labels: np.ndarray, classes: list[str], test_share: float, split_seed: int, notes: Notes) -> np.ndarray:
     """Marks the images [N] that are drawn for testing, class by class in label order."""
     generator = np.random.RandomState(split_seed)
     for_test, without = np.zeros(len(labels), dtype=bool), []
@@ -202,5 +200,6 @@ def _draw_test(labels: np.ndarray, classes: list[str], test_share: float, split_
         if number == 0:
             without.append(name)
     if without:
-        _log.warning("%d classes have one image and none for testing: %s", len(without), _named(without))
+        message = f"{len(without)} classes have one image and none for testing: {_named(without)}"
+        notes.append((logging.WARNING, message))
     return for_test

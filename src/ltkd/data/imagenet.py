@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ltkd.data.image_files import ImageFiles
-from ltkd.data.image_folder import class_folders, read_class_folders
+from ltkd.data.image_folder import Notes, class_folders, read_class_folders
 from ltkd.data.image_list import read_lines
 from ltkd.data.sources import Source, register_source
 from ltkd.errors import UserError
@@ -25,7 +25,10 @@ def read_tiny_imagenet(data_root: Path, *, path: str | None, channels: int, imag
     get = "tiny-imagenet-200.zip from cs231n.stanford.edu, unpacked"
     root = _found_folder(data_root, path, _TINY_FOLDER, get)
     wnids = sorted(_lines(root / "wnids.txt", get))
-    train, labels = read_class_folders(root, root / "train", wnids, channels=channels, size=image_size, below="images")
+    notes: Notes = []
+    train, labels = read_class_folders(
+        root, root / "train", wnids, notes, channels=channels, size=image_size, below="images"
+    )
     label_of = {wnid: label for label, wnid in enumerate(wnids)}
     annotations = root / "val" / "val_annotations.txt"
     pairs = []
@@ -37,7 +40,7 @@ def read_tiny_imagenet(data_root: Path, *, path: str | None, channels: int, imag
     pairs.sort()
     names = [name for name, _ in pairs]
     test = ImageFiles(root, [f"val/images/{name}" for name in names], names, channels, image_size)
-    return Source(train, labels, test, np.array([label for _, label in pairs], dtype=np.int64), wnids)
+    return Source(train, labels, test, np.array([label for _, label in pairs], dtype=np.int64), wnids, notes=notes)
 
 
 @register_source("imagenet", folder=_FOLDER)
@@ -55,9 +58,10 @@ def read_imagenet(
     get = "train/ and val/ of ILSVRC 2012, from image-net.org"
     root = _found_folder(data_root, path, _FOLDER, get)
     train, val = root / "train", root / "val"
-    wnids = class_folders(train)
+    notes: Notes = []
+    wnids = class_folders(train, notes)
     if list is None:
-        images, labels = read_class_folders(root, train, wnids, channels=channels, size=image_size)
+        images, labels = read_class_folders(root, train, wnids, notes, channels=channels, size=image_size)
     elif imbalance != "none":
         raise UserError(
             f"dataset.imbalance: {imbalance} cuts what dataset.list names, which is a long tail already; leave it out"
@@ -69,7 +73,7 @@ def read_imagenet(
             raise UserError(
                 f"{val}: has no class folders; for a flat one dataset.test_list names a text file, lines 'FILE WNID'"
             )
-        test, test_labels = read_class_folders(root, val, wnids, channels=channels, size=image_size)
+        test, test_labels = read_class_folders(root, val, wnids, notes, channels=channels, size=image_size)
     else:
         label_of = {wnid: label for label, wnid in enumerate(wnids)}
         names, chosen = [], []
@@ -82,7 +86,7 @@ def read_imagenet(
             chosen.append(label)
         test = ImageFiles(root, [f"val/{name}" for name in names], names, channels, image_size)
         test_labels = np.array(chosen, dtype=np.int64)
-    return Source(images, labels, test, test_labels, wnids, balanced=False)
+    return Source(images, labels, test, test_labels, wnids, balanced=False, notes=notes)
 
 
 def _listed(root: Path, path: str, wnids: Sequence[str], channels: int, size: int) -> tuple[ImageFiles, np.ndarray]:

@@ -1,6 +1,7 @@
 """Settings to arrays: the one call that every run starts with."""
 
 import inspect
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from ltkd.data.long_tail import LongTailSplit, make_split
 from ltkd.data.pack import pack_dataset_config, read_pack
 from ltkd.data.sources import PACK, Source, load_source, reader
 from ltkd.errors import UserError
+
+_log = logging.getLogger(__name__)
 
 # What a pack fixes for good; groups, normalisation and augmentation can still be chosen.
 _FIXED_BY_PACK = (
@@ -40,6 +43,8 @@ def load_data(
     if dataset.source == PACK:
         return _load_pack(dataset)
     source, split = _cut(dataset, data_root)
+    for level, note in source.notes:
+        _log.log(level, "%s", note)
     if isinstance(source.train_images, ImageFiles):
         return load_files(dataset, source, split, device=torch.device(device), resized_crops=resized_crops)
     return LongTailData(

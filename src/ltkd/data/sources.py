@@ -6,7 +6,7 @@ parameters are the settings of the `dataset` section that it uses; conf/dataset/
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,9 @@ class Source:
     balanced: bool = True  # else a class may own fewer images than the long tail asks of it, and gives what it has
     validation_images: ImageFiles | None = None  # where the data set has a validation part of its own
     validation_labels: np.ndarray | None = None
+    notes: list[tuple[int, str]] = field(
+        default_factory=list
+    )  # level of logging, and what a run should say of the files
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from ltkd.deploy.data import data_of_run
 from ltkd.deploy.description import Description, describe_run, tau_normalisation
 from ltkd.deploy.export import all_logits
 from ltkd.deploy.findings import Findings, find
+from ltkd.deploy.judge import Judge, judge_of_run
 from ltkd.deploy.open import DeployedNetwork, classify_with, open_network
 from ltkd.deploy.served import ServedNetwork
 from ltkd.errors import UserError
@@ -27,10 +28,14 @@ EXPORTED = (".safetensors", ".pt2", ".onnx")
 
 @dataclass(frozen=True)
 class Audited:
-    """A network with the data that it is looked at with, and the names of its image files by part."""
+    """A network with the data that it is looked at with, and the names of its image files by part.
+
+    `judge` is asked which training labels are suspicious.
+    """
 
     place: Path
     network: DeployedNetwork
+    judge: Judge
     data: LongTailData
     names: dict[str, Sequence[str]]
 
@@ -41,8 +46,8 @@ def audited_run(folder: Path, overrides: Sequence[str], device: torch.device) ->
     data, root = data_of_run(run, overrides)
     # names of the data: runs of before they were recorded have numbers
     about = replace(describe_run(run), class_names=data.class_names)
-    classify = classify_with(ServedNetwork(run.model, about).eval(), device)
-    return Audited(folder, DeployedNetwork(about, classify), data, file_names(data, root))
+    network = DeployedNetwork(about, classify_with(ServedNetwork(run.model, about).eval(), device))
+    return Audited(folder, network, judge_of_run(run, network, device), data, file_names(data, root))
 
 
 def audited_weights(file: Path, overrides: Sequence[str], device: torch.device) -> Audited:
@@ -65,7 +70,7 @@ def audited_weights(file: Path, overrides: Sequence[str], device: torch.device) 
         scaled_further = network.about.shorter_side != network.about.image_size
         data = load_data(dataset, root, resized_crops=scaled_further).decoded()
         _check_fits(network.about, data, file)
-        return Audited(file, network, data, file_names(data, root))
+        return Audited(file, network, _judge_of_file(network), data, file_names(data, root))
     augmentation = build_augmentation(config.recipe_of(student).augmentation)
     data = load_data(dataset, root, resized_crops=augmentation.resized_crop is not None).decoded()
     layers = {"name": student.name, "arguments": student.arguments, "task_loss": student.task_loss}
@@ -82,8 +87,12 @@ def audited_weights(file: Path, overrides: Sequence[str], device: torch.device) 
         multiply_adds=count_multiply_adds(model, (dataset.channels, dataset.image_size, dataset.image_size)),
         tau_normalisation=tau_normalisation(model, {}),
     )  # fmt: skip
-    classify = classify_with(ServedNetwork(model, about).eval(), device)
-    return Audited(file, DeployedNetwork(about, classify), data, file_names(data, root))
+    network = DeployedNetwork(about, classify_with(ServedNetwork(model, about).eval(), device))
+    return Audited(file, network, _judge_of_file(network), data, file_names(data, root))
+
+
+def _judge_of_file(network: DeployedNetwork) -> Judge:
+    return Judge(network, no_teacher="a file of weights does not say where its teacher is")
 
 
 def _check_fits(about: Description, data: LongTailData, file: Path) -> None:
@@ -99,12 +108,13 @@ def _check_fits(about: Description, data: LongTailData, file: Path) -> None:
 
 def write_audit(audited: Audited, output: Path) -> Findings:
     """Looks at all images and writes the page."""
-    about, data = audited.network.about, audited.data
-    logits = [all_logits(audited.network.classify, images) for images in (data.train_images, data.test_images)]
-    findings = find(about, data, *logits)
+    about, data, judge = audited.network.about, audited.data, audited.judge
+    test_logits = all_logits(audited.network.classify, data.test_images)
+    opinions = all_logits(judge.network.classify, data.train_images)
+    findings = find(about, data, test_logits, judge.network.about, opinions)
     drawn = audit_figures.draw(findings, data)
     title = f"Audit of {about.architecture['name']} on {about.dataset}"
-    page = audit_page.html(title, about, findings, drawn, data, audited.names, _facts(audited))
+    page = audit_page.html(title, about, findings, drawn, data, audited.names, _facts(audited), judge)
     write_text(output, page)
     return findings
 

@@ -11,6 +11,7 @@ from ltkd.data import LongTailData
 from ltkd.deploy.corrections import NAMES, default_tau
 from ltkd.deploy.description import Description
 from ltkd.deploy.findings import ALIKE, NUM_EXAMPLES, ClassFinding, Findings
+from ltkd.deploy.judge import Judge
 from ltkd.report.drawing import Picture
 from ltkd.report.page import document, figure_html, note_html, table_html
 from ltkd.report.text_tables import TextTable
@@ -29,7 +30,7 @@ Names = Mapping[str, Sequence[str]]  # by part: what the image of each row is ca
 
 
 def html(title: str, about: Description, findings: Findings, drawn: Mapping[str, Picture], data: LongTailData,
-         names: Names, facts: Mapping[str, str]) -> str:  # fmt: skip
+         names: Names, facts: Mapping[str, str], judge: Judge) -> str:  # fmt: skip
     """The whole page."""
     listed = "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in facts.items())
     parts = [f"<h1>{escape(title)}</h1>", f'<dl class="facts">{listed}</dl>']
@@ -38,7 +39,7 @@ def html(title: str, about: Description, findings: Findings, drawn: Mapping[str,
     parts += _worst_classes(about, findings, data, names)
     parts += ["<h2>Calibration</h2>", figure_html(drawn["calibration"])]
     parts += _correction(about, findings, drawn, data)
-    parts += _pairs(about, findings, data, names) + _suspects(about, findings, data, names)
+    parts += _pairs(about, findings, data, names) + _suspects(about, findings, data, names, judge)
     return document(title, "\n".join(parts), STYLE)
 
 
@@ -162,14 +163,20 @@ def _pairs(about: Description, findings: Findings, data: LongTailData, names: Na
     return [*parts, _gallery(images)]
 
 
-def _suspects(about: Description, findings: Findings, data: LongTailData, names: Names) -> list[str]:
+def _suspects(about: Description, findings: Findings, data: LongTailData, names: Names, judge: Judge) -> list[str]:
     parts = [f"<h2>Suspicious labels in the {escape(findings.tail)}</h2>"]
-    corrected = "" if about.evened_out_by else ", its logits adjusted for the class counts,"
-    note = (
-        f"Training images of the {findings.tail} group: {findings.num_tail_images}. The network{corrected} takes "
-        f"{findings.num_disagreeing} of them for another class, although it was trained on them: a wrong label, an odd "
-        "image, or too little training."
+    corrected = "" if judge.network.about.evened_out_by else ", its logits adjusted for the class counts,"
+    reasons = (
+        ": a wrong label, an odd image, or one unlike those that its weights, which are from a file, were trained on."
+        if judge.from_file
+        else ", although it was trained on them: a wrong label, an odd image, or too little training."
     )
+    note = (
+        f"Training images of the {findings.tail} group: {findings.num_tail_images}. Asked for their labels, "
+        f"{judge.name}{corrected} takes {findings.num_disagreeing} of them for another class{reasons}"
+    )
+    if judge.no_teacher:
+        note += f" A teacher would be the better judge; {judge.no_teacher}."
     if findings.num_disagreeing > findings.num_tail_images / 2:
         note += " It disagrees with most of them: it has not learned these classes, and is no judge of their labels."
     parts.append(note_html(note))

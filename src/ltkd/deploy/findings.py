@@ -56,7 +56,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Suspect:
-    """A training image that the network gives another label than its own, and both probabilities."""
+    """A training image that the judge gives another label than its own, and both probabilities."""
 
     row: int
     predicted: int
@@ -88,8 +88,13 @@ class Findings:
         return sorted(known, key=lambda one: (one.accuracy, -one.confidence))[:NUM_WORST]
 
 
-def find(about: Description, data: LongTailData, train_logits: np.ndarray, test_logits: np.ndarray) -> Findings:
-    """Logits [N, C] on the training and the test images, not corrected."""
+def find(
+    about: Description, data: LongTailData, test_logits: np.ndarray, judge: Description, opinions: np.ndarray
+) -> Findings:
+    """Logits [N, C], not corrected: the network's on the test images, and the judge's opinions on the training images.
+
+    The judge is the network itself or its teacher.
+    """
     logits, labels = torch.from_numpy(test_logits), torch.from_numpy(data.test_labels)
     evaluation = summarize(logits, labels, data.split)
     per_class = [value for value in evaluation.per_class if value is not None]
@@ -97,7 +102,7 @@ def find(about: Description, data: LongTailData, train_logits: np.ndarray, test_
     shares = np.bincount(groups[test_logits.argmax(1)], minlength=len(names)) / len(test_logits)
     num_pairs, pairs = find_pairs(data.train_images, data.test_images)
     present = [group for group in range(len(names)) if (groups == group).any()]
-    tail_rows, num_disagreeing, suspects = find_suspects(about, data, train_logits, present[-1])
+    tail_rows, num_disagreeing, suspects = find_suspects(judge, data, opinions, present[-1])
     return Findings(
         evaluation=evaluation, per_class_mean=sum(per_class) / len(per_class),
         predicted_share=dict(zip(names, (100 * shares).tolist(), strict=True)),
@@ -159,18 +164,18 @@ def _class_finding(label: int, logits: np.ndarray, labels: np.ndarray) -> ClassF
 
 
 def find_suspects(
-    about: Description, data: LongTailData, train_logits: np.ndarray, group: int
+    judge: Description, data: LongTailData, logits: np.ndarray, group: int
 ) -> tuple[int, int, list[Suspect]]:
-    """Training images of a group: how many, how many the network disagrees with, and the most confident of these.
+    """Training images of a group: how many, how many the judge disagrees with, and the most confident of these.
 
-    The network has seen these images with these labels: where it still disagrees the label may be wrong. A network that
-    favours the head disagrees with the tail anyway, so its logits are adjusted for the class counts first, unless its
-    training did that.
+    The judge has seen these images with these labels: where it still disagrees the label may be wrong. A network that
+    favours the head disagrees with the tail anyway, so its logits [N, C] are adjusted for the class counts first,
+    unless its training did that.
     """
     rows = np.flatnonzero(data.split.groups[data.train_labels] == group)
     counts = data.split.class_counts
-    correct_prior = not about.evened_out_by and counts.all()
-    probabilities = _softmax(train_logits[rows] - (np.log(counts / counts.sum()) if correct_prior else 0))
+    correct_prior = not judge.evened_out_by and counts.all()
+    probabilities = _softmax(logits[rows] - (np.log(counts / counts.sum()) if correct_prior else 0))
     of_label = probabilities[np.arange(len(rows)), data.train_labels[rows]]
     predicted, best = probabilities.argmax(1), probabilities.max(1)
     disagreeing = np.flatnonzero(predicted != data.train_labels[rows])

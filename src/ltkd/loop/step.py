@@ -74,13 +74,15 @@ class Step:
             self._forward = torch.compile(self._forward)
         self.average = build_average(training.model, training.recipe.average)
         self.totals = Totals(training.device)
+        self._second_views = SecondViews(training.train) if training.method.needs.second_view else None
         self._moment: tuple[int, ...] = (0,)  # seed, epoch and step
         self._moving: list[nn.Parameter] | None = None  # those that get a gradient in any process
 
     def start_epoch(self, epoch: int, plan: EpochPlan, learning_rate: float) -> None:
         t = self.training
         self._plan, self._moment = plan, (t.seed, epoch)
-        self._second_views = SecondViews(self.data, plan, (t.seed, epoch)) if t.method.needs.second_view else None
+        if self._second_views is not None:
+            self._second_views.start_epoch(plan, (t.seed, epoch))
         own = None if self.ranks.alone else self.data.own_positions(t.recipe.batch_size)
         for logits in t.precomputed_logits:
             logits.start_epoch(plan, own)

@@ -120,7 +120,7 @@ class Tracker:
 
         settings = wandb.Settings(silent=True, console="off", init_timeout=20)
         # of several trainings that take turns in this process each has a run of its own
-        options = {"settings": settings, "reinit": "create_new" if len(turns()) > 1 else "finish_previous"}
+        options = {"settings": settings, "reinit": "create_new" if turns().places > 1 else "finish_previous"}
         mode = self._mode(settings.base_url)
         self.offline = mode == "offline"
         if self.offline:

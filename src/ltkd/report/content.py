@@ -124,6 +124,7 @@ class Report:
     sources: list[str]  # of published values; numbered from 1
     facts: dict[str, str]  # what the head of the page says
     missing: list[str]
+    missing_in_short: list[str]  # the same, with one line for the runs of a cell that ended alike
 
 
 def make_report(
@@ -143,16 +144,29 @@ def make_report(
     for names in dict.fromkeys(tuple(cell.column.items()) for cell in table.cells):
         cells = [cell for cell in table.cells if tuple(cell.column.items()) == names]
         columns.append(_column(table, dict(names), cells, entries, sources))
-    missing = [
-        f"{entry.cell.label} seed {entry.seed}{f' split {entry.split_seed}' if len(table.split_seeds) > 1 else ''}: "
-        f"{entry.missing}"
-        for entry in entries
-        if entry.result is None
-    ]
-    missing += damaged
+    absent = [entry for entry in entries if entry.result is None]
+    missing = [_in_full(table, entry) for entry in absent] + damaged
+    in_short = _in_short(table, absent) + damaged
     facts = {"runs": source} if source else {}
     facts |= facts_of(table, [entry for entry in entries if entry.result], overrides)
-    return Report(table, columns, sources, facts, missing)
+    return Report(table, columns, sources, facts, missing, in_short)
+
+
+def _in_short(table: Table, absent: list[Entry]) -> list[str]:
+    """A line for each cell and way to end, with the seeds, then the command that runs all of them."""
+    if len(absent) == 1:
+        return [_in_full(table, absent[0])]
+    seeds: dict[tuple[str, str], list[str]] = {}
+    for entry in absent:
+        split = f" split {entry.split_seed}" if len(table.split_seeds) > 1 else ""
+        seeds.setdefault((entry.cell.label, entry.ended), []).append(f"{entry.seed}{split}")
+    lines = [f"{label} seed {', '.join(those)}: {ended}" for (label, ended), those in seeds.items()]
+    return [*lines, f"all of them: python scripts/reproduce.py table={table.name}"] if lines else []
+
+
+def _in_full(table: Table, entry: Entry) -> str:
+    split = f" split {entry.split_seed}" if len(table.split_seeds) > 1 else ""
+    return f"{entry.cell.label} seed {entry.seed}{split}: {entry.missing}"
 
 
 def _column(table: Table, names: dict[str, str], cells: list[Cell], entries: list[Entry], sources: list[str]) -> Column:

@@ -22,9 +22,15 @@ class Entry:
     seed: int
     split_seed: int
     result: dict[str, Any] | None
-    missing: str = ""  # how the run ended, and the command for it
+    ended: str = ""  # how the run ended, where it has no result
+    command: str = ""  # for it
     directory: Path | None = None  # where its curves are
     teacher_directory: Path | None = None
+
+    @property
+    def missing(self) -> str:
+        """How the run ended, and the command for it."""
+        return "; ".join(filter(None, (self.ended, self.command)))
 
     @property
     def pair(self) -> tuple[int, int]:
@@ -39,7 +45,7 @@ def entries_of(runs: Iterable[TableRun]) -> list[Entry]:
 def _entry(run: TableRun) -> Entry:
     student = run.student
     teacher = run.teachers[0].directory if run.teachers else None
-    entry = Entry(run.cell, run.seed, run.split_seed, None, "", student.directory, teacher)
+    entry = Entry(run.cell, run.seed, run.split_seed, None, directory=student.directory, teacher_directory=teacher)
     try:
         result = run.result()
         if result is not None:
@@ -48,7 +54,7 @@ def _entry(run: TableRun) -> Entry:
         ended = how_it_ended(status) if status.exists() else "not started"
     except UserError as error:
         ended = str(error)
-    return replace(entry, missing=f"{ended}; python src/train.py {' '.join(map(_quoted, run.overrides))}")
+    return replace(entry, ended=ended, command=f"python src/train.py {' '.join(map(_quoted, run.overrides))}")
 
 
 def _quoted(override: str) -> str:

@@ -115,11 +115,11 @@ def ledger_entries(table: Table, runs: Iterable[TableRun] | None = None, ledger:
 
 
 def _kept_entry(run: TableRun, result: dict[str, Any] | None) -> Entry:
-    missing = "not in the ledger"
+    ended = "not in the ledger"
     if result is not None and policy_of(result) != run.config.dataset.groups:
         # without accuracies class by class it cannot be given in others
-        result, missing = None, f"in the ledger for other groups, {policy_of(result)}"
-    return Entry(run.cell, run.seed, run.split_seed, result, missing)
+        result, ended = None, f"in the ledger for other groups, {policy_of(result)}"
+    return Entry(run.cell, run.seed, run.split_seed, result, "" if result else ended)
 
 
 def _place(run: TableRun) -> str:

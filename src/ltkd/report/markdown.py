@@ -33,7 +33,7 @@ def markdown(report: Report) -> str:
         for kind, table in corrected_tables(report, column).items():
             blocks += [about_correction(report, kind), _github(table)]
     if report.missing:
-        blocks += ["## Missing", _markdown_list(report.missing)]
+        blocks += ["## Missing", _markdown_list(report.missing_in_short)]
     return "\n\n".join(blocks) + "\n"
 
 

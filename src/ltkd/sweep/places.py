@@ -54,6 +54,7 @@ class Places:
             environment["CUDA_VISIBLE_DEVICES"] = self.gpus[gpu]
         try:
             job.console.parent.mkdir(parents=True, exist_ok=True)
+            open(job.console, "ab").close()  # so that it fails here, where a message can be given
             member = None
             if self.together and not (self.gpus and named) and job.run.directory not in self.alone:
                 member = self._member(job, overrides, gpu, environment)

@@ -21,6 +21,7 @@ from ltkd.loop.graph import CaptureFailed
 from ltkd.loop.interrupt import Interrupted, StopRequest
 from ltkd.loop.turns import Turns
 from ltkd.results.read import run_table
+from ltkd.runs.directory import LogFile
 from ltkd.runs.run import run_experiment
 from ltkd.sweep.crew import BROKEN, POLL_SECONDS
 
@@ -46,11 +47,14 @@ def serve(places: int, jobs: TextIO, replies: TextIO) -> int:
         for told in iter(waiting.get, None):
             if turns.signal is not None:
                 continue
-            with turns.seat():
-                code = _run(told["overrides"], Path(told["console"]), turns, broken)
-            with speak:
-                replies.write(json.dumps({"run": told["run"], "code": code}) + "\n")
-                replies.flush()
+            code = BROKEN
+            try:
+                with turns.seat():
+                    code = _run(told["overrides"], Path(told["console"]), turns, broken)
+            finally:
+                with speak:
+                    replies.write(json.dumps({"run": told["run"], "code": code}) + "\n")
+                    replies.flush()
 
     # daemons: a process that is told to end does not wait for the next line
     threading.Thread(target=read, daemon=True).start()
@@ -71,7 +75,7 @@ def serve(places: int, jobs: TextIO, replies: TextIO) -> int:
 
 def _run(overrides: list[str], console: Path, turns: Turns, broken: threading.Event) -> int:
     """Run one job as `src/train.py` does, with its messages in `console`. Returns the exit code of that."""
-    handler = logging.FileHandler(console, encoding="utf-8")
+    handler = LogFile(console, encoding="utf-8")  # on a full disk the run's own files fail, and say so
     handler.addFilter(turns.own_messages())
     handler.setLevel(logging.INFO)
     logging.getLogger().addHandler(handler)
