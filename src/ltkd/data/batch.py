@@ -34,7 +34,9 @@ class Batch:
             return [self._part(rows, rows) for rows in parts] if len(parts) > 1 else [self]
         own = consecutive(share.rows.stop - share.rows.start for share in self.shares)
         whole = consecutive(share.total for share in self.shares)
-        return [self._part(*rows, (share,)) for *rows, share in zip(own, whole, self.shares, strict=True)]
+        return [
+            self._part(own_rows, rows, (share,)) for own_rows, rows, share in zip(own, whole, self.shares, strict=True)
+        ]
 
     def _part(self, rows: slice, whole: slice, shares: tuple[Share, ...] = ()) -> "Batch":
         """The images at `rows` of a process's own, which are at `whole` in the batch of all processes."""

@@ -124,12 +124,12 @@ class StreamedFiles(StreamedData):
 
     def _requests(self, plan: EpochPlan, first: int, batch_size: int) -> list[tuple[np.ndarray, np.ndarray | None]]:
         rows, seeds = plan.permutation.cpu().numpy(), plan.drawn.get("crop_seeds")
-        seeds = None if seeds is None else seeds.numpy()
         steps = [self.fetched_slices(step, batch_size) for step in range(first, self.num_batches(batch_size))]
-        return [
-            tuple(None if all is None else np.concatenate([all[part] for part in parts]) for all in (rows, seeds))
-            for parts in steps
-        ]
+
+        def of_step(values: np.ndarray, parts: list[slice]) -> np.ndarray:
+            return np.concatenate([values[part] for part in parts])
+
+        return [(of_step(rows, parts), None if seeds is None else of_step(seeds.numpy(), parts)) for parts in steps]
 
     def _new_loader(self) -> FileLoader:
         crop = self.augmentation.resized_crop
