@@ -111,7 +111,7 @@ def one_of(ends):
 
 
 def test_an_error_in_one_process_ends_all_with_its_message_and_fewer_may_go_on(config_of):
-    config = config_of("failed", "method=kd", "cache.mode=fill")
+    config = config_of("failed", "method=kd", "cache.mode=fill", "recipe.accumulation=2")
     ends = run_together(2, run, config, 1, 13, fail)
     assert ends[1][:2] == ("UserError", "image_7.png: damaged")
     status = read_json(student_run(config).files.status)
@@ -130,7 +130,7 @@ def test_an_error_in_one_process_ends_all_with_its_message_and_fewer_may_go_on(c
 
 
 def test_what_is_not_finite_is_said_by_all_with_its_term(config_of):
-    config = config_of("diverged", "method=ce", "recipe.learning_rate=1e30")
+    config = config_of("diverged", "method=ce", "recipe.learning_rate=1e30", "recipe.augmentation=mixup")
     for kind, message, _ in run_together(2, run, config):
         assert kind == "UserError"
         assert "loss term" in message
