@@ -343,8 +343,8 @@ def test_resumed_with_a_cache_equals_uninterrupted(make_config, monkeypatch, mod
 def test_two_processes_fill_one_cache(make_config, train_command, tmp_path):
     root = f"output_root={tmp_path}/outputs"
     common = ["student=resnet8", "method=kd", "recipe.epochs=4", "wandb.mode=disabled", "run.progress=none"]
-    subprocess.run([*train_command, *common, "method=kd", "recipe.epochs=4", "seed=9", "cache.mode=off"], check=True,
-                   stdout=subprocess.DEVNULL, cwd=PROJECT)  # the teacher  # fmt: skip
+    first = ("method=kd", "recipe.epochs=4", "recipe.warmup_epochs=3", "seed=9", root, "cache.mode=off")
+    run_experiment(make_config(*first))  # the teacher
     processes = [
         subprocess.Popen(
             [*train_command, *common, f"seed={seed}", "cache.mode=lazy"], stdout=subprocess.DEVNULL,
