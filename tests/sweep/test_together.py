@@ -1,5 +1,6 @@
 """Several trainings in one process: the same bits as alone, and what a stop or a broken one leaves to the others."""
 
+import contextlib
 import io
 import json
 import logging
@@ -7,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,11 +16,12 @@ from safetensors.torch import load_file
 
 from ltkd import setup
 from ltkd.data import load_data
+from ltkd.loop import graph
 from ltkd.loop.graph import CaptureFailed
 from ltkd.loop.tracking import latest_metrics
 from ltkd.loop.turns import Turns, turns
 from ltkd.runs.run import run_experiment
-from ltkd.sweep import Display, check_jobs, run_jobs
+from ltkd.sweep import Display, check_jobs, places, run_jobs
 from ltkd.sweep import serve as serve_module
 from ltkd.sweep.crew import BROKEN
 from ltkd.sweep.serve import serve
@@ -170,6 +173,44 @@ def test_jobs_whose_process_is_killed_go_on_in_their_own(jobs):
     when(in_training(some), kill)
     assert [outcome.status for outcome in run(some, num_workers=2, together=True)] == ["done"] * 2
     assert len({*killed, *map(process, some)}) == 3
+
+
+def test_a_job_of_another_number_format_or_device_has_a_process_of_its_own(jobs, monkeypatch):
+    class Stub:
+        lives = True
+
+        def __init__(self, number, environment, console, number_format):
+            self.number_format = number_format
+
+        def start(self, job, overrides):
+            return "member"
+
+    monkeypatch.setattr(places, "Crew", Stub)
+    monkeypatch.setattr(places, "_process", lambda *arguments: "process")
+    some = jobs("outputs", "seed=0", "seed=1", "seed=2 precision.tf32=true", "seed=3")
+    some = [replace(job, config=replace(job.config, device=device)) for device, job in zip(
+        ("cuda", "cuda", "cuda", "cpu"), some, strict=True
+    )]  # fmt: skip
+    there = places.Places(4, 1, ["0"], together=True)
+    assert [there.start(job, 0).process for job in some] == ["member", "member", "process", "process"]
+
+
+def test_a_thread_takes_one_stream_however_many_jobs_it_has(monkeypatch):
+    made = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda *device: made.append(device) or object())
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+
+    def work():
+        for _ in range(3):
+            with Turns().seat():
+                graph._capture_stream(torch.device("cuda"))
+
+    for _ in range(2):
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    assert len(made) == 4  # for two threads: one to work on and one to capture on
 
 
 def test_turns_go_round_and_random_numbers_stay_with_their_thread():

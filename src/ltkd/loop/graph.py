@@ -54,7 +54,9 @@ def _capture_stream(device: torch.device) -> torch.cuda.Stream:
     Trainings of other threads have others: their graphs run at the same time and must not write into one workspace.
     """
     streams = vars(_of_thread).setdefault("streams", {})
-    return streams.setdefault(device, torch.cuda.Stream(device))
+    if device not in streams:  # torch has 32 streams, which it hands out in turn: none is taken without need
+        streams[device] = torch.cuda.Stream(device)
+    return streams[device]
 
 
 class GraphedStep(Step):
@@ -79,12 +81,12 @@ class GraphedStep(Step):
         buffers, graph = self._graphs[size]
         for buffer, value in zip(buffers.tensors(), given.tensors(), strict=True):
             buffer.copy_(value, non_blocking=True)
-        if self._draws and len(turns()) > 1:
+        needs_device_alone = self._draws and len(turns()) > 1
+        if needs_device_alone:
             torch.cuda.synchronize(self.training.device)
-            graph.replay()
+        graph.replay()
+        if needs_device_alone:
             torch.cuda.synchronize(self.training.device)
-        else:
-            graph.replay()
         return size
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -48,7 +48,7 @@ class Turns:
             mine.turn.acquire()
         _here.turns = self
         try:
-            with mine.stream():
+            with _own_stream():
                 yield
         finally:
             del _here.turns
@@ -100,13 +100,18 @@ class _Seat:
         self.turn = threading.Lock()
         self.turn.acquire()  # it is released when the turn comes
 
-    def stream(self) -> Any:
-        """The context in which the thread's work on a GPU is queued apart from that of the others."""
-        return torch.cuda.stream(torch.cuda.Stream() if torch.cuda.is_available() else None)
-
 
 _here = threading.local()
 _ALONE = Turns()
+
+
+def _own_stream() -> AbstractContextManager[None]:
+    """The context in which this thread's work on a GPU is queued apart from that of the others."""
+    if not torch.cuda.is_available():
+        return nullcontext()
+    if not hasattr(_here, "stream"):  # once: after 32 streams torch hands out the first ones again
+        _here.stream = torch.cuda.Stream()
+    return torch.cuda.stream(_here.stream)
 
 
 def turns() -> Turns:
