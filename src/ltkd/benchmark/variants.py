@@ -45,12 +45,11 @@ def standard_variants(config: Config, on_cuda: bool, jobs: int) -> list[Variant]
         settings |= changes
         rows.append(Variant(name, _overrides(settings)))
     if jobs > 1:
-        if on_cuda:  # without torch.compile too, which has other last digits
-            rows.append(
-                Variant(f"{jobs} jobs side by side, not compiled", rows[-2].overrides, jobs=jobs, together=True)
-            )
-        compiled = max(rows, key=lambda row: "run.step=compile" in row.overrides)
-        rows.append(Variant(f"+ {jobs} jobs side by side", compiled.overrides, jobs=jobs, together=on_cuda))
+        not_compiled, best = rows[-2:]
+        if on_cuda:  # compiled kernels have other last digits
+            name = f"{jobs} jobs side by side, not compiled"
+            rows.append(Variant(name, not_compiled.overrides, jobs=jobs, together=True))
+        rows.append(Variant(f"+ {jobs} jobs side by side", best.overrides, jobs=jobs, together=on_cuda))
     return rows
 
 
