@@ -72,7 +72,7 @@ def test_missing_runs_are_named_with_how_they_ended_and_their_command(finished):
     assert "KD seed 1: failed: kd seed 1 (UserError: loss became nan)" in report.missing[1]
     assert "damaged" in report.missing[2]
     assert report.missing_in_short[0] == "KD seed 0: not started"
-    assert report.missing_in_short[3:] == ["all of them: python scripts/reproduce.py table=" + table.name]
+    assert len(report.missing_in_short) == 3
     (runs[4].student.directory / "status.json").unlink()
     assert make_report(table, entries_of(runs)).missing_in_short[0] == "KD seed 0, 1: not started"
     assert {row.label: row.n for row in report.columns[0].rows}["KD"] == 0

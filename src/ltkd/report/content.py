@@ -145,7 +145,7 @@ def make_report(
         cells = [cell for cell in table.cells if tuple(cell.column.items()) == names]
         columns.append(_column(table, dict(names), cells, entries, sources))
     absent = [entry for entry in entries if entry.result is None]
-    missing = [_in_full(table, entry) for entry in absent] + damaged
+    missing = [f"{entry.cell.label} seed {_seed(table, entry)}: {entry.missing}" for entry in absent] + damaged
     in_short = _in_short(table, absent) + damaged
     facts = {"runs": source} if source else {}
     facts |= facts_of(table, [entry for entry in entries if entry.result], overrides)
@@ -153,20 +153,15 @@ def make_report(
 
 
 def _in_short(table: Table, absent: list[Entry]) -> list[str]:
-    """A line for each cell and way to end, with the seeds, then the command that runs all of them."""
-    if len(absent) == 1:
-        return [_in_full(table, absent[0])]
+    """A line for each cell and way to end, with the seeds."""
     seeds: dict[tuple[str, str], list[str]] = {}
     for entry in absent:
-        split = f" split {entry.split_seed}" if len(table.split_seeds) > 1 else ""
-        seeds.setdefault((entry.cell.label, entry.ended), []).append(f"{entry.seed}{split}")
-    lines = [f"{label} seed {', '.join(those)}: {ended}" for (label, ended), those in seeds.items()]
-    return [*lines, f"all of them: python scripts/reproduce.py table={table.name}"] if lines else []
+        seeds.setdefault((entry.cell.label, entry.ended), []).append(_seed(table, entry))
+    return [f"{label} seed {', '.join(those)}: {ended}" for (label, ended), those in seeds.items()]
 
 
-def _in_full(table: Table, entry: Entry) -> str:
-    split = f" split {entry.split_seed}" if len(table.split_seeds) > 1 else ""
-    return f"{entry.cell.label} seed {entry.seed}{split}: {entry.missing}"
+def _seed(table: Table, entry: Entry) -> str:
+    return f"{entry.seed} split {entry.split_seed}" if len(table.split_seeds) > 1 else str(entry.seed)
 
 
 def _column(table: Table, names: dict[str, str], cells: list[Cell], entries: list[Entry], sources: list[str]) -> Column:

@@ -119,7 +119,7 @@ def _kept_entry(run: TableRun, result: dict[str, Any] | None) -> Entry:
     if result is not None and policy_of(result) != run.config.dataset.groups:
         # without accuracies class by class it cannot be given in others
         result, ended = None, f"in the ledger for other groups, {policy_of(result)}"
-    return Entry(run.cell, run.seed, run.split_seed, result, "" if result else ended)
+    return Entry(run.cell, run.seed, run.split_seed, result, ended)
 
 
 def _place(run: TableRun) -> str:
