@@ -16,7 +16,7 @@ class SecondViews:
     """The batches of an epoch again: crop and flip of their own, as the data set has them, then RandAugment.
 
     A view is a function of the seed, the epoch and the place in it, so that a resumed epoch sees the same ones. Where
-    several processes share a batch, each gets the views of all its images.
+    several processes share a batch, each makes the views of the whole batch.
     """
 
     def __init__(self, data: DeviceData) -> None:
