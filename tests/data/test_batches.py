@@ -27,7 +27,7 @@ def test_augmentation_is_torchvisions_bit_for_bit(channels, size, padding, flip)
     assert plan.flips.any() == flip
     assert set(plan.offsets_y.tolist()) == set(plan.offsets_x.tolist()) == set(range(2 * padding + 1))
     position = 0
-    for step in range(data.num_batches(64)):
+    for step in range(len(data.steps(64))):
         batch = data.batch(plan, step, 64)
         assert batch.images.dtype == torch.float32
         for row, image, label in zip(batch.index, batch.images, batch.labels, strict=True):
@@ -81,7 +81,7 @@ def test_memory_format(memory_format):
 def test_every_image_once_per_epoch_and_never_one_alone(count, batch_size, sizes):
     data = make_data(count, size=8)[-1]
     plan = data.draw_epoch(torch.Generator().manual_seed(0))
-    batches = [data.batch(plan, step, batch_size) for step in range(data.num_batches(batch_size))]
+    batches = [data.batch(plan, step, batch_size) for step in range(len(data.steps(batch_size)))]
     assert [len(batch.images) for batch in batches] == sizes
     assert sorted(torch.cat([batch.index for batch in batches]).tolist()) == list(range(count))
     with pytest.raises(IndexError):
@@ -90,9 +90,9 @@ def test_every_image_once_per_epoch_and_never_one_alone(count, batch_size, sizes
 
 def test_what_batch_norm_cannot_train_on():
     with pytest.raises(UserError, match="batch_size: 1"):
-        make_data(10)[-1].num_batches(1)
+        make_data(10)[-1].steps(1)
     with pytest.raises(UserError, match="1 training image"):
-        make_data(1)[-1].num_batches(64)
+        make_data(1)[-1].steps(64)
 
 
 def test_plan_is_the_generators_alone():
@@ -148,7 +148,7 @@ def test_streamed_batches_are_equal_bit_for_bit(tmp_path, channels, size, paddin
     assert streamed.source.data_ptr() == mapped.ctypes.data  # no copy
     plan = data.draw_epoch(torch.Generator().manual_seed(1))
     again = streamed.draw_epoch(torch.Generator().manual_seed(1))
-    for step in range(data.num_batches(64)):
+    for step in range(len(data.steps(64))):
         batch, other = data.batch(plan, step, 64), streamed.batch(again, step, 64)
         assert torch.equal(batch.images, other.images)
         assert batch.images.stride() == other.images.stride()

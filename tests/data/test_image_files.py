@@ -109,7 +109,7 @@ def test_20000_files_are_opened_once_each(own_images, tmp_path, storage):
         plan = train.draw_epoch(torch.Generator())
         COUNTED.clear()
         COUNTING.append(True)
-        for step in range(train.num_batches(500)):
+        for step in range(len(train.steps(500))):
             train.fetch(plan, step, 500)
         COUNTING.clear()
         assert COUNTED["open", True] == 20000

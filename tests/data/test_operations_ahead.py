@@ -92,7 +92,7 @@ def test_a_process_changes_its_own_images_alone(choice, parts, applied):
     for rank in range(2):
         own = data.shared_by(Ranks(rank, 2)).in_parts(parts)
         found = [own.batch(plan, step, 32) for step in range(STEPS)]
-        rows = [torch.cat([torch.arange(225)[one] for one in own.own_slices(step, 32)]) for step in range(STEPS)]
+        rows = [torch.cat([torch.arange(225)[one] for one in own.steps(32).own(step)]) for step in range(STEPS)]
         for step in range(STEPS):
             names = ("images", "labels", "index", *(["partner_labels"] if "mixup" in choice else []))
             for name in names:

@@ -28,7 +28,7 @@ def test_without_operations_each_view_is_a_crop_of_its_own_image(monkeypatch, ch
     plan = plan_of(data)
     views, offsets = views_of(data, plan), range(2 * padding + 1)
     kinds = set()
-    for step in range(data.num_batches(64)):
+    for step in range(len(data.steps(64))):
         batch, second = data.batch(plan, step, 64), views.batch(step, 64)
         assert second.shape == batch.images.shape
         assert second.stride() == batch.images.stride()

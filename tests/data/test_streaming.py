@@ -40,7 +40,7 @@ def train(own_images, root, tmp_path):
 def epoch_of(data, choice, batch_size=8, seed=1, first=0):
     data = data.augmented(choice)
     plan = data.draw_epoch(torch.Generator().manual_seed(seed))
-    return [data.batch(plan, step, batch_size) for step in range(first, data.num_batches(batch_size))]
+    return [data.batch(plan, step, batch_size) for step in range(first, len(data.steps(batch_size)))]
 
 
 def same(batches, others):

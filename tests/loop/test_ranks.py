@@ -151,8 +151,8 @@ def decoded(case, alone, recipe, ranks, files):
         found = differences(f"{case}, from files", alone, trained(case, recipe, ranks, files), ranks)
     expected = []
     for number, parts in STEPS:
-        batch = own.step_slice(number, BATCH)
-        for part in own.in_parts(parts).own_slices(number, BATCH):
+        batch = own.steps(BATCH).batch(number)
+        for part in own.in_parts(parts).steps(BATCH).own(number):
             if own.augmentation.mixing:  # the neighbour of its first image
                 expected.append((part.start if part.start > batch.start else batch.stop) - 1)
             expected += range(part.start, part.stop)

@@ -240,7 +240,7 @@ def twenty_steps(config, kind, compiled=False):
     step = kind(training, make_optimizer(training), compiled=compiled)
     for epoch in range(1, 5):
         start(step, training, epoch, rate=0.05 / epoch)
-        assert training.train.num_batches(training.recipe.batch_size) == 5
+        assert len(training.train.steps(training.recipe.batch_size)) == 5
         for number in range(5):
             step.run(number)
         training.method.end_epoch(training.model)

@@ -89,12 +89,12 @@ def make(teacher, data, folder, epochs=3, precision=contextlib.nullcontext, **ch
 def along_epoch(logits, data, seed, batch_size=STEP):
     plan = data.draw_epoch(torch.Generator().manual_seed(seed))
     logits.start_epoch(plan)
-    parts = [data.step_slice(step, batch_size) for step in range(data.num_batches(batch_size))]
+    parts = [data.steps(batch_size).batch(step) for step in range(len(data.steps(batch_size)))]
     return plan, torch.cat([logits.rows(part).clone() for part in parts])
 
 
 def live(teacher, data, plan, batch_size=STEP):
-    steps = range(data.num_batches(batch_size))
+    steps = range(len(data.steps(batch_size)))
     return torch.cat([teacher(data.batch(plan, step, batch_size).images).logits.float() for step in steps])
 
 
@@ -234,7 +234,7 @@ def test_a_step_may_start_in_the_middle_of_an_epoch(teacher, data, tmp_path):
     plan, rows = along_epoch(make(teacher, data, None, mode="off"), data, seed=0)
     logits = make(teacher, data, tmp_path, mode="lazy")
     logits.start_epoch(plan)
-    part = data.step_slice(2, STEP)
+    part = data.steps(STEP).batch(2)
     assert torch.equal(logits.rows(part), rows[part])
 
 

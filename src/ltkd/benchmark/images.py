@@ -148,7 +148,7 @@ class _Stream:
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         plan = self._data.draw_epoch(self._generator)
-        for step in range(self._data.num_batches(self._batch_size)):
+        for step in range(len(self._data.steps(self._batch_size))):
             batch = self._data.batch(plan, step, self._batch_size)
             yield batch.images, batch.labels
 

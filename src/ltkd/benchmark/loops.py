@@ -85,7 +85,7 @@ class EngineLoop:
     def whole_epoch(self) -> tuple[int, float]:
         """Returns (images, seconds) of all steps: only then is all kept that a teacher computed, window by window."""
         train = self._training.train
-        return len(train), self.run(train.num_batches(self._training.recipe.batch_size))
+        return len(train), self.run(len(train.steps(self._training.recipe.batch_size)))
 
     def run(self, steps: int) -> float:
         """Measures the seconds of the first `steps` steps of the epoch, with all that is done before the first."""

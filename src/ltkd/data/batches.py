@@ -21,8 +21,8 @@ from ltkd.data.batch import Batch
 from ltkd.data.decoding import resized_crop
 from ltkd.data.image_files import ImageFiles
 from ltkd.data.plan import EpochPlan
-from ltkd.errors import UserError
-from ltkd.ranks import Ranks, Share, consecutive, even_parts
+from ltkd.data.steps import EpochSteps
+from ltkd.ranks import Ranks, consecutive
 
 AHEAD = 2**26  # bytes of pixels that get their operations together
 MIXTURE = ("mix_weight", "mix_box", "mix_share")  # choices of a whole batch, which its first image says
@@ -115,61 +115,9 @@ class DeviceData:
         setattr(data, name, value)
         return data
 
-    def num_batches(self, batch_size: int) -> int:
-        """Steps per epoch. Every image is used; a last short batch is kept.
-
-        Except that BatchNorm cannot train on one image: a left-over single image joins the batch before it, which has
-        then `batch_size` + 1 images. UserError when that is impossible.
-        """
-        if batch_size < 2:
-            raise UserError(f"batch_size: {batch_size} must be at least 2, BatchNorm cannot train on single images")
-        if len(self) < 2:
-            raise UserError(f"dataset: {len(self)} training image(s); BatchNorm needs at least 2")
-        return len(self) // batch_size + (len(self) % batch_size > 1)
-
-    def step_slice(self, step: int, batch_size: int) -> slice:
-        """Positions in the epoch's order that 0-based `step` uses."""
-        num_batches = self.num_batches(batch_size)
-        if not 0 <= step < num_batches:
-            raise IndexError(f"step {step} of {num_batches}")
-        return slice(step * batch_size, len(self) if step == num_batches - 1 else (step + 1) * batch_size)
-
-    def shares(self, step: int, batch_size: int) -> tuple[Share, ...]:
-        """This process's share of each part of the batch of 0-based `step`."""
-        return tuple(self.ranks.share(part.stop - part.start) for part in self._parts_of(step, batch_size))
-
-    def own_slices(self, step: int, batch_size: int) -> list[slice]:
-        """Positions in the epoch's order that this process uses in 0-based `step`; alone, those of `step_slice`."""
-        if self.ranks.alone:
-            return [self.step_slice(step, batch_size)]
-        shares = zip(self._parts_of(step, batch_size), self.shares(step, batch_size), strict=True)
-        return [slice(part.start + share.rows.start, part.start + share.rows.stop) for part, share in shares]
-
-    def _parts_of(self, step: int, batch_size: int) -> list[slice]:
-        batch = self.step_slice(step, batch_size)
-        parts = even_parts(batch.stop - batch.start, self.parts)
-        return [slice(batch.start + part.start, batch.start + part.stop) for part in parts]
-
-    def fetched_slices(self, step: int, batch_size: int) -> list[slice]:
-        """Positions in the epoch's order whose images `fetch` takes: the process's own.
-
-        Where several processes share the batch and its images are mixed, each slice comes behind one of the position
-        that its first image is mixed with, which may be another process's.
-        """
-        own = self.own_slices(step, batch_size)
-        if self.ranks.alone or not self.augmentation.mixing:
-            return own
-        batch = self.step_slice(step, batch_size)
-        before = [(batch.stop if part.start == batch.start else part.start) - 1 for part in own]
-        return [one for part, partner in zip(own, before, strict=True) for one in (slice(partner, partner + 1), part)]
-
-    def own_positions(self, batch_size: int) -> np.ndarray:
-        """The positions in the epoch's order that this process uses: bool [N]."""
-        own = np.zeros(len(self), dtype=bool)
-        for step in range(self.num_batches(batch_size)):
-            for part in self.own_slices(step, batch_size):
-                own[part] = True
-        return own
+    def steps(self, batch_size: int) -> EpochSteps:
+        """The steps of an epoch. UserError where BatchNorm cannot train on such batches."""
+        return EpochSteps(len(self), batch_size, self.ranks, self.parts, mixed=bool(self.augmentation.mixing))
 
     def draw_epoch(self, generator: torch.Generator, order: Tensor | None = None) -> EpochPlan:
         """Draws an epoch's order, crops, flips and whatever `augmentation` adds, and moves them to the data's device.
@@ -212,12 +160,13 @@ class DeviceData:
         return part
 
     def _choices(self, plan: EpochPlan, step: int, batch_size: int) -> EpochPlan:
-        """The choices at `fetched_slices`; how images are mixed is said by the first image of the whole batch."""
-        slices = self.fetched_slices(step, batch_size)
+        """The choices for the images to cut out; how they are mixed is said by the first image of the whole batch."""
+        steps = self.steps(batch_size)
+        slices = steps.fetched(step)
         part = plan.take_all(slices)
-        if self.ranks.alone or not self.augmentation.mixing:
+        if not steps.has_partners:
             return part
-        first = self.step_slice(step, batch_size).start
+        first = steps.batch(step).start
         mixture = {name: plan.drawn[name][first].expand_as(part.drawn[name]) for name in MIXTURE}
         own = consecutive(one.stop - one.start for one in slices)[1::2]
         return replace(part, drawn={**part.drawn, **mixture}, own=tuple(own))
@@ -243,8 +192,9 @@ class DeviceData:
         """
         if (self, step, batch_size) not in plan.ahead:
             plan.ahead.clear()  # their memory, before more is taken
-            steps = range(step, min(step + self.steps_ahead(batch_size), self.num_batches(batch_size)))
-            slices = [self.fetched_slices(one, batch_size) for one in steps]
+            epoch = self.steps(batch_size)
+            steps = range(step, min(step + self.steps_ahead(batch_size), len(epoch)))
+            slices = [epoch.fetched(one) for one in steps]
             part = plan.take_all([one for some in slices for one in some])
             crops = self._changed(self._cut_out(part), part).split(list(map(_num_positions, slices)))
             plan.ahead.update(zip([(self, one, batch_size) for one in steps], crops, strict=True))
@@ -254,7 +204,7 @@ class DeviceData:
         """Number of steps, at most, whose operations are carried out together."""
         if self.augmentation.operations is None or self.augmentation.resized_crop is not None or not self.on_device:
             return 1
-        number = _num_positions(self.fetched_slices(0, batch_size))
+        number = _num_positions(self.steps(batch_size).fetched(0))
         return max(1, AHEAD // (number * self.source.shape[1:].numel()))
 
     def _resized(self, part: EpochPlan) -> Tensor:

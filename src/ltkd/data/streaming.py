@@ -124,7 +124,8 @@ class StreamedFiles(StreamedData):
 
     def _requests(self, plan: EpochPlan, first: int, batch_size: int) -> list[tuple[np.ndarray, np.ndarray | None]]:
         rows, seeds = plan.permutation.cpu().numpy(), plan.drawn.get("crop_seeds")
-        steps = [self.fetched_slices(step, batch_size) for step in range(first, self.num_batches(batch_size))]
+        epoch = self.steps(batch_size)
+        steps = [epoch.fetched(step) for step in range(first, len(epoch))]
 
         def of_step(values: np.ndarray, parts: list[slice]) -> np.ndarray:
             return np.concatenate([values[part] for part in parts])

@@ -83,7 +83,7 @@ class Step:
         self._plan, self._moment = plan, (t.seed, epoch)
         if self._second_views is not None:
             self._second_views.start_epoch(plan, (t.seed, epoch))
-        own = None if self.ranks.alone else self.data.own_positions(t.recipe.batch_size)
+        own = None if self.ranks.alone else self.data.steps(t.recipe.batch_size).own_in_epoch()
         for logits in t.precomputed_logits:
             logits.start_epoch(plan, own)
         self._set_learning_rate(learning_rate)
@@ -93,20 +93,21 @@ class Step:
         given = self.input(number)
         self._moment = (*self._moment[:2], number)
         self.update(given)
-        images = self.data.step_slice(number, self.training.recipe.batch_size)
+        images = self.data.steps(self.training.recipe.batch_size).batch(number)
         return images.stop - images.start
 
     def input(self, number: int) -> StepInput:
         """Collect what step `number` works on. Steps must be asked for in ascending order."""
         t, views = self.training, self._second_views
-        parts = self.data.own_slices(number, t.recipe.batch_size)
+        steps = self.data.steps(t.recipe.batch_size)
+        parts = steps.own(number)
         choices = self.data.fetch(self._plan, number, t.recipe.batch_size)
         return StepInput(
             choices,
             None if t.teacher_logits is None else _rows(t.teacher_logits, parts, choices),
             tuple(_rows(logits, parts, choices) for logits in t.extra_logits),
             None if views is None else views.batch(number, t.recipe.batch_size),
-            () if self.ranks.alone else self.data.shares(number, t.recipe.batch_size),
+            () if self.ranks.alone else steps.shares(number),
         )
 
     def update(self, given: StepInput) -> dict[str, Tensor]:

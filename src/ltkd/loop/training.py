@@ -58,4 +58,4 @@ class Training:
 
     @property
     def steps_per_epoch(self) -> int:
-        return self.train.num_batches(self.recipe.batch_size)
+        return len(self.train.steps(self.recipe.batch_size))

@@ -54,8 +54,8 @@ def synchronize_batch_norm(
     """
     if ranks.alone:
         return modules
-    last = train.num_batches(recipe.batch_size) - 1
-    images = min(share.total for share in train.in_parts(recipe.accumulation).shares(last, recipe.batch_size))
+    steps = train.in_parts(recipe.accumulation).steps(recipe.batch_size)
+    images = min(share.total for share in steps.shares(len(steps) - 1))
     if images < 2 * ranks.size:
         what = "batch" if recipe.accumulation == 1 else f"batch's smallest of {recipe.accumulation} parts"
         raise UserError(

@@ -120,7 +120,7 @@ def refresh_batch_norm(setup: Setup, model: nn.Module, recipe: Recipe, generator
             layer.reset_running_stats()
             layer.momentum = None  # plain averages
             layer.train()
-        for step in range(train.num_batches(batch_size) if layers else 0):
+        for step in range(len(train.steps(batch_size)) if layers else 0):
             with autocast(setup.config.precision, setup.device):
                 model(train.batch(plan, step, batch_size).images)
     for layer, momentum in layers.items():
