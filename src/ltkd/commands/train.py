@@ -8,8 +8,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from ltkd.config.compose import CONFIGURATION, refusal
-from ltkd.config.overrides import check_grammar
+from ltkd.config.compose import CONFIGURATION, parse_overrides, refusal
 from ltkd.console import write_plainly
 from ltkd.errors import UserError
 from ltkd.ranks import Ranks
@@ -33,7 +32,7 @@ def main() -> None:
         ranks = Ranks.from_environment()
         if not ranks.alone and {"-m", "--multirun"} & set(sys.argv):
             raise UserError("--multirun: several processes train one run; start a sweep by itself, without torchrun")
-        check_grammar(word for word in sys.argv[1:] if "=" in word and not word.startswith("-"))
+        parse_overrides(word for word in sys.argv[1:] if "=" in word and not word.startswith("-"))
         _run()
     except UserError as error:
         if ranks.is_first:

@@ -2,16 +2,19 @@
 
 import copy
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import ltkd.config.resolvers  # noqa: F401  what the YAML files interpolate with
-from ltkd.config.overrides import check_grammar
 from ltkd.errors import UserError, unknown_key, unknown_name
 
 # src/ltkd/conf is a link to the conf/ of the checkout, so that an installed package has the files in the same place
@@ -27,13 +30,10 @@ def compose_values(*overrides: str) -> dict[str, Any]:
 def compose_variants(overrides: Iterable[str], variants: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """`compose_values` for the overrides with each variant, {key: value}, after them: [{"seed": 0}, {"seed": 1}].
 
-    The files are read once, which is what takes the time; interpolations see the variant's values.
+    Interpolations see the variant's values.
     """
-    overrides = list(overrides)
-    check_grammar(overrides)
     try:
-        with initialize_config_dir(str(CONFIGURATION), version_base="1.3"):
-            composed = compose("config", overrides)
+        composed = _composed(list(overrides))
         resolved = []
         for variant in variants:
             config = copy.deepcopy(composed)
@@ -43,6 +43,76 @@ def compose_variants(overrides: Iterable[str], variants: Iterable[Mapping[str, A
         return resolved
     except (HydraException, OmegaConfBaseException) as error:
         raise refusal(error) from error
+
+
+def _composed(overrides: list[str]) -> DictConfig:
+    """Hydra's configuration of the overrides.
+
+    Reading the files of chosen groups takes a tenth of a second, and a table or a sweep has many runs of each choice.
+    So the files are read once for each, and the plain values behind them are set in a copy, as Hydra does.
+    """
+    parsed = parse_overrides(overrides)
+    choices = [override for override in parsed if _is_choice(override)]  # Hydra takes them first
+    settings = [override for override in parsed if not _is_choice(override)]
+    plain = list(takewhile(_is_plain, reversed(settings)))[::-1]
+    before = [*choices, *settings[: len(settings) - len(plain)]]
+    config = copy.deepcopy(_read(CONFIGURATION, tuple(str(override.input_line) for override in before)))
+    try:
+        for override in plain:
+            OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
+    except OmegaConfBaseException:
+        return _read(CONFIGURATION, tuple(overrides))  # refuses it in Hydra's words
+    return config
+
+
+@lru_cache(maxsize=128)
+def _read(folder: Path, overrides: tuple[str, ...]) -> DictConfig:
+    with initialize_config_dir(str(folder), version_base="1.3"):
+        return compose("config", list(overrides))
+
+
+def _is_choice(override: Override) -> bool:
+    """True for method=kd, a file of conf/."""
+    return (CONFIGURATION / override.key_or_group).is_dir() and not isinstance(override.value(), dict)
+
+
+def _is_plain(override: Override) -> bool:
+    """True for recipe.epochs=60: another value of a key that is there."""
+    special = override.package or override.is_sweep_override() or override.is_hydra_override()
+    return override.type is OverrideType.CHANGE and not special
+
+
+def parse_overrides(overrides: Iterable[str]) -> list[Override]:
+    """The overrides as Hydra reads them, one by one.
+
+    UserError for the first whose value Hydra cannot read, such as a path with = or ~ that is not quoted, or cannot take
+    for a choice of a group, such as null.
+    """
+    parser, parsed = OverridesParser.create(), []
+    for override in overrides:
+        try:
+            parsed.append(parser.parse_override(override))
+        except HydraException as error:
+            raise UserError(f"{override}: {error}{_hint(override)}") from error
+        _check_choice(parsed[-1])
+    return parsed
+
+
+def _check_choice(override: Override) -> None:
+    """UserError for experiment=null or student=3, where Hydra takes a text or a list."""
+    special = override.is_delete() or override.is_sweep_override() or isinstance(override.value(), str | list)
+    if _is_choice(override) and not special:
+        group = override.key_or_group
+        choices = sorted(file.stem for file in (CONFIGURATION / group).glob("*.yaml"))
+        raise UserError(f"{override.input_line}: {group} is one of: {', '.join(choices)}")
+
+
+def _hint(override: str) -> str:
+    key, equals, value = override.partition("=")
+    if not equals or not value or value[0] in "\"'[{":
+        return ""
+    quoted = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f"; a text with = ~ , ( ) or the like stands in quotes, which the shell's own protect: '{key}=\"{quoted}\"'"
 
 
 def refusal(error: HydraException | OmegaConfBaseException) -> UserError:

@@ -11,10 +11,9 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from ltkd.config.compose import CONFIGURATION, compose_values
+from ltkd.config.compose import CONFIGURATION, compose_values, parse_overrides
 from ltkd.config.identity import NetworkRun, student_run, teacher_run
 from ltkd.config.load import load_config
-from ltkd.config.overrides import check_grammar
 from ltkd.config.schema import Config
 from ltkd.errors import UserError, one_or_list
 
@@ -58,7 +57,7 @@ class JobOutcome:
 
 def expand_overrides(overrides: Sequence[str]) -> list[list[str]]:
     """The overrides of each run of a grid, as `train.py -m` would expand them, in its order. UserError as Hydra's."""
-    check_grammar(overrides)
+    parse_overrides(overrides)
     try:
         with initialize_config_dir(str(CONFIGURATION), version_base="1.3"):
             # the loader knows the choices of each group, which `method=glob(*)` asks for

@@ -19,9 +19,8 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from tabulate import tabulate
 
-from ltkd.config.compose import CONFIGURATION, compose_values
+from ltkd.config.compose import CONFIGURATION, compose_values, parse_overrides
 from ltkd.config.load import load_config
-from ltkd.config.overrides import check_grammar
 from ltkd.errors import UserError
 from ltkd.results.read import cell_text, read_result
 from ltkd.results.statistics import student_t_interval, summarize
@@ -71,7 +70,7 @@ def make_tuning(overrides: Sequence[str]) -> Tuning:
     Where nothing but the seed has several values the grid is conf/tuning/<method>.yaml. UserError when there is none,
     when anything does not compose, and when no validation images would be held out.
     """
-    check_grammar(overrides)
+    parse_overrides(overrides)
     try:
         with initialize_config_dir(str(CONFIGURATION), version_base="1.3"):
             loader = GlobalHydra.instance().config_loader()
