@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
@@ -24,14 +25,14 @@ def bind(
     if not isinstance(values, Mapping):
         errors.append(f"{where}: should be a mapping of keys to values, got {values!r}")
         return {}
-    parameters = list(inspect.signature(target).parameters.values())[given:]
+    parameters = list(_parameters(target).values())[given:]
     accepts_anything = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
     named = {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     prefix = f"{where}." if where else ""
     arguments = {}
     for key, value in values.items():
         if key in named:
-            arguments[key] = _checked(named[key].annotation, value, f"{prefix}{key}", errors)
+            arguments[key] = _checked(target, key, value, f"{prefix}{key}", errors)
         elif accepts_anything:
             arguments[key] = value
         else:
@@ -42,8 +43,23 @@ def bind(
     return arguments
 
 
-def _checked(annotation: Any, value: Any, key: str, errors: list[str]) -> Any:
-    """`value` if it fits the annotation; otherwise one message for `key`."""
+@lru_cache(maxsize=1024)
+def _parameters(target: Callable) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(target).parameters
+
+
+@lru_cache(maxsize=4096)  # to make one takes far longer than to ask it
+def _adapter(target: Callable, name: str) -> TypeAdapter | None:
+    """Pydantic's check of one parameter. None for a type that cannot come from YAML: the program passes it."""
+    try:
+        return TypeAdapter(_parameters(target)[name].annotation, config=STRICT)
+    except PydanticSchemaGenerationError:
+        return None
+
+
+def _checked(target: Callable, name: str, value: Any, key: str, errors: list[str]) -> Any:
+    """`value` if it fits the parameter's annotation; otherwise one message for `key`."""
+    annotation = _parameters(target)[name].annotation
     if annotation is inspect.Parameter.empty:
         return value
     if dataclasses.is_dataclass(annotation):
@@ -56,9 +72,8 @@ def _checked(annotation: Any, value: Any, key: str, errors: list[str]) -> Any:
         except UserError as error:  # what the fields must satisfy together
             errors.append(str(error))
             return None
-    try:
-        adapter = TypeAdapter(annotation, config=STRICT)
-    except PydanticSchemaGenerationError:  # a type that cannot come from YAML: the program passes it
+    adapter = _adapter(target, name)
+    if adapter is None:
         return value
     try:
         return adapter.validate_python(value)
