@@ -3,6 +3,7 @@
 import copy
 import functools
 import os
+import runpy
 import sys
 from pathlib import Path
 
@@ -48,6 +49,17 @@ def make_config(tmp_path):
         return load_config(values)
 
     return make
+
+
+@pytest.fixture
+def script(capsys):
+    """Runs scripts/NAME.py in this process, which has torch already: (exit code, standard output, standard error)."""
+
+    def run(name, *arguments):
+        code = runpy.run_path(str(PROJECT / "scripts" / f"{name}.py"))["main"](list(arguments))
+        return code, *capsys.readouterr()
+
+    return run
 
 
 @pytest.fixture

@@ -2,11 +2,8 @@
 
 import csv
 import os
-import runpy
 import subprocess
 import sys
-
-import pytest
 
 from ltkd.results.collect import collect
 from ltkd.results.summary import summary_rows
@@ -25,17 +22,6 @@ rows: {method: {CE: method=ce, LTKD: method=ltkd}}
 seeds: [0, 1]
 baselines: [CE]
 """
-
-
-@pytest.fixture
-def script(capsys):
-    """Runs scripts/NAME.py in this process, which has torch already: (exit code, standard output, standard error)."""
-
-    def run(name, *arguments):
-        code = runpy.run_path(str(PROJECT / "scripts" / f"{name}.py"))["main"](list(arguments))
-        return code, *capsys.readouterr()
-
-    return run
 
 
 def test_a_report_of_trained_runs_names_what_is_missing_and_agrees_with_the_quick_table(script, tmp_path):

@@ -7,6 +7,7 @@ import torch
 
 from ltkd.config.identity import student_run
 from ltkd.loop.step import Step, StepInput
+from ltkd.methods import Method, method_class
 from ltkd.runs.build import TrainedTeacher, new_method, new_model
 from ltkd.runs.run import run_experiment
 from ltkd.runs.train import make_training
@@ -30,26 +31,33 @@ def test_a_run_on_digits_ends_and_resumes_to_the_same_bit(make_config, teachers,
     def config(study):
         return make_config(f"method={name}", f"study={study}", f"output_root={teachers}", "recipe.batch_size=100")
 
-    result = run_experiment(config("whole"))
-    lines = metrics_of(student_run(config("whole")).directory)
+    whole, halved = config("whole"), config("halved")
+    result = run_experiment(whole)
+    lines = metrics_of(student_run(whole).directory)
     assert len(lines) == 3
     assert all(value == value for line in lines for value in line.values())  # no NaN
     terms = [key for key in lines[-1] if key.startswith("train/loss/")]
-    assert len(terms) > 1 or not config("whole").needs_teacher
+    assert len(terms) > 1 or not whole.needs_teacher
     assert result["parameters"] > 0
 
     with killed_after(2):
-        run_experiment(config("halved"))
-    directory = student_run(config("halved")).directory
-    assert student_run(config("halved")).files.checkpoint.exists()
+        run_experiment(halved)
+    directory = student_run(halved).directory
+    assert student_run(halved).files.checkpoint.exists()
     torch.manual_seed(98765)  # whatever happened in between
-    resumed = run_experiment(config("halved"))
+    resumed = run_experiment(halved)
     assert numbers(resumed) == numbers(result)
     assert metrics_of(directory) == lines
     assert json.loads((directory / "status.json").read_text())["status"] == "finished"
 
 
 PAIRS = {"homogeneous": ("resnet20", "resnet8"), "heterogeneous": ("wrn_16_2", "shufflenetv1")}
+
+
+def reads_features(name):
+    """True where networks of other shapes make a difference: logits look alike."""
+    needs = method_class(name).needs
+    return needs.stages or needs.embedding or method_class(name).adapt_student is not Method.adapt_student
 
 
 def one_batch(setup):
@@ -92,8 +100,10 @@ def knowing_teacher(setup, pair, knowing_teachers):
     return TrainedTeacher(knowing_teachers[pair], None)
 
 
-@pytest.mark.parametrize("pair", PAIRS)
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize(
+    ("name", "pair"),
+    [*((name, "homogeneous") for name in KINDS), *((name, "heterogeneous") for name in KINDS if reads_features(name))],
+)
 def test_one_batch_is_learned_by_heart(make_config, knowing_teachers, name, pair):
     teacher_name, student_name = PAIRS[pair]
     config = make_config(f"method={name}", f"teacher={teacher_name}", f"student={student_name}", "recipe.batch_size=48")

@@ -1,9 +1,6 @@
 """The plan of a table: what is done, what is left and how long it takes; reproduce.py from plan to table."""
 
 import json
-import runpy
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -15,8 +12,6 @@ from ltkd.results.read import SCHEMA_VERSION
 from ltkd.tables.file import load_table
 from ltkd.tables.plan import Plan, Speeds, job_of, wandb_sweep
 from ltkd.tables.table import compose_runs
-
-from ..conftest import PROJECT
 
 TABLE = """
 name: mine
@@ -64,11 +59,11 @@ def test_jobs_by_seed_are_all_cells_of_a_seed_and_then_the_next(table_file, runs
     assert [job.label for job in by_seed[:3]] == [job.label for job in plan.jobs()[::2]]
 
 
-def test_a_table_that_the_time_was_not_enough_for_has_an_exit_code_of_its_own(table_file, tmp_path, capsys):
-    reproduce = runpy.run_path(str(PROJECT / "scripts" / "reproduce.py"))["main"]
+def test_a_table_that_the_time_was_not_enough_for_has_an_exit_code_of_its_own(script, table_file, tmp_path):
     arguments = [f"table={table_file}", f"output_root={tmp_path}/out", "device=cpu", "order=seed", "minutes=0"]
-    assert reproduce(arguments) == 124
-    assert "6 out of time" in capsys.readouterr().out
+    code, output, _ = script("reproduce", *arguments)
+    assert code == 124
+    assert "6 out of time" in output
 
 
 def test_what_is_done_and_what_is_left(table_file, runs_of, tmp_path):
@@ -140,13 +135,12 @@ def test_a_job_carries_the_tables_name_row_and_column_to_wandb(table_file, tmp_p
     assert compose_values(*job.overrides)["wandb"]["tags"] == ["own", "table mine", "KD", "20"]
 
 
-def test_a_sweep_of_wandb_runs_every_cell_and_seed(table_file, tmp_path):
+def test_a_sweep_of_wandb_runs_every_cell_and_seed(script, table_file, tmp_path):
     from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
     target = tmp_path / "sweep.yaml"
-    script = [sys.executable, "scripts/wandb_sweep.py", f"table={table_file}", f"output={target}", "device=cpu"]
-    done = subprocess.run(script, capture_output=True, text=True, cwd=PROJECT, timeout=600)
-    assert done.returncode == 0, done.stderr
+    code, _, errors = script("wandb_sweep", f"table={table_file}", f"output={target}", "device=cpu")
+    assert (code, errors) == (0, "")
     definition = yaml.safe_load(target.read_text())
     table = load_table(str(table_file))
     assert definition["parameters"]["cell"]["values"] == ["CE | 20", "KD | 20", "broken | 20"]
@@ -163,57 +157,51 @@ def test_a_sweep_of_wandb_runs_every_cell_and_seed(table_file, tmp_path):
     ]  # fmt: skip
 
 
-def test_from_plan_to_table_with_a_cell_that_fails(table_file, tmp_path):
-    command = [
-        sys.executable, "scripts/reproduce.py", f"table={table_file}", f"output_root={tmp_path}/out", "device=cpu",
-        "wandb.mode=disabled", "run.threads=1",
-    ]  # fmt: skip
+def test_from_plan_to_table_with_a_cell_that_fails(script, table_file, tmp_path):
+    settings = [f"output_root={tmp_path}/out", "device=cpu", "wandb.mode=disabled", "run.threads=1"]
 
-    def execute(*more):
-        return subprocess.run([*command, *more], capture_output=True, text=True, cwd=PROJECT, timeout=600)
+    def reproduce(*more):
+        return script("reproduce", f"table={table_file}", *settings, *more)
 
-    planned = execute("--dry-run")
-    assert planned.returncode == 0, planned.stderr
-    assert "(table mine): 3 cells, 6 runs" in planned.stdout
+    code, planned, _ = reproduce("--dry-run")
+    assert code == 0
+    assert "(table mine): 3 cells, 6 runs" in planned
     assert not (tmp_path / "out").exists()
 
-    first = execute("jobs=2", "cell=[Cb]*", "seed=0")
-    assert first.returncode == 1, first.stdout + first.stderr
-    assert "1 done, 1 failed" in first.stdout
-    assert "failed: broken | 20 seed 0: student resnet8: loss term" in first.stdout
+    code, first, _ = reproduce("jobs=2", "cell=[Cb]*", "seed=0")
+    assert code == 1, first
+    assert "1 done, 1 failed" in first
+    assert "failed: broken | 20 seed 0: student resnet8: loss term" in first
     [result] = [json.loads(path.read_text()) for path in (tmp_path / "out" / "tables").rglob("result.json")]
-    rows = [line for line in first.stdout.split("\n") if line.startswith("| CE ")]
+    rows = [line for line in first.split("\n") if line.startswith("| CE ")]
     assert any(f"{result['accuracy']['last']['all']:.2f}" in row for row in rows)
 
-    again = execute("cell=CE | 20", "seed=0")
-    assert again.returncode == 0, again.stdout + again.stderr
-    assert "started:" not in again.stdout
+    code, again, _ = reproduce("cell=CE | 20", "seed=0")
+    assert code == 0, again
+    assert "started:" not in again
 
     # the table at the end has what had finished before, also where an override is not for its cell
-    other = execute("cell=KD*", "seed=0", "method.temperature=4")
-    assert other.returncode == 0, other.stdout + other.stderr
-    assert "| KD " in other.stdout
-    shown = execute("cell=KD*", "seed=0")
-    assert any(
-        f"{result['accuracy']['last']['all']:.2f}" in line for line in shown.stdout.split("\n") if "| CE " in line
-    )
-    assert "CE | 20 seed 1" not in shown.stdout  # not asked for, so not missing
+    code, other, _ = reproduce("cell=KD*", "seed=0", "method.temperature=4")
+    assert code == 0, other
+    assert "| KD " in other
+    _, shown, _ = reproduce("cell=KD*", "seed=0")
+    assert any(f"{result['accuracy']['last']['all']:.2f}" in line for line in shown.split("\n") if "| CE " in line)
+    assert "CE | 20 seed 1" not in shown  # not asked for, so not missing
 
 
-def test_a_cell_or_seed_that_the_table_has_not_is_refused_with_those_that_it_has(table_file):
-    command = [sys.executable, "scripts/reproduce.py", f"table={table_file}", "--dry-run"]
+def test_a_cell_or_seed_that_the_table_has_not_is_refused_with_those_that_it_has(script, table_file):
     for argument, message in {
         "cell=nothing": "its cells: CE | 20; KD | 20; broken | 20",
         "seed=7": "seed: the table has no 7; its seeds: 0, 1",
         "seed=0,9": "seed: the table has no 9; its seeds: 0, 1",
         "split_seed=3": "split_seed: the table has no 3; its split_seeds: 0",
     }.items():
-        refused = subprocess.run([*command, argument], capture_output=True, text=True, cwd=PROJECT, timeout=600)
-        assert refused.returncode == 2
-        assert message in refused.stderr
+        code, _, errors = script("reproduce", f"table={table_file}", "--dry-run", argument)
+        assert code == 2
+        assert message in errors
 
 
-def test_a_table_whose_data_set_is_not_there_yet_can_be_planned(tmp_path):
+def test_a_table_whose_data_set_is_not_there_yet_can_be_planned(script, tmp_path):
     path = tmp_path / "later.yaml"
     path.write_text(TABLE.replace("name: mine", "name: later").replace("base: [", "base: [dataset=tiny_imagenet_lt, "))
     table = load_table(str(path))
@@ -222,7 +210,6 @@ def test_a_table_whose_data_set_is_not_there_yet_can_be_planned(tmp_path):
     assert plan.jobs() == []
     assert f"data set tiny_imagenet_lt: {tmp_path}/tiny-imagenet-200 is not there" in plan.text(Speeds(tmp_path, "cpu"))
     places = [f"output_root={tmp_path}/out", f"data_root={tmp_path}"]
-    command = [sys.executable, "scripts/reproduce.py", f"table={path}", *places]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, timeout=600)
-    assert done.returncode == 1, done.stderr
-    assert "started:" not in done.stdout
+    code, output, _ = script("reproduce", f"table={path}", *places)
+    assert code == 1
+    assert "started:" not in output
