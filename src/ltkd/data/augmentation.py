@@ -127,9 +127,9 @@ class Augmentation:
             drawn["cutout"] = self.cutout.draw(number, size, random)
         if self.mixing:
             kinds = [kind.draw(number, size, random) for kind in self.mixing]
-            which, each = random.randint(len(kinds), size=number), np.arange(number)
+            kind_of_image, image = random.randint(len(kinds), size=number), np.arange(number)
             weight, box, share = (
-                torch.from_numpy(np.stack(values)[which, each]) for values in zip(*kinds, strict=True)
+                torch.from_numpy(np.stack(values)[kind_of_image, image]) for values in zip(*kinds, strict=True)
             )
             drawn |= {"mix_weight": weight, "mix_box": box, "mix_share": share}
         return drawn

@@ -32,10 +32,11 @@ class Batch:
         if not self.shares:
             parts = even_parts(len(self.labels), number)
             return [self._part(rows, rows) for rows in parts] if len(parts) > 1 else [self]
-        own = consecutive(share.rows.stop - share.rows.start for share in self.shares)
-        whole = consecutive(share.total for share in self.shares)
+        own_slices = consecutive(share.rows.stop - share.rows.start for share in self.shares)
+        whole_slices = consecutive(share.total for share in self.shares)
         return [
-            self._part(own_rows, rows, (share,)) for own_rows, rows, share in zip(own, whole, self.shares, strict=True)
+            self._part(own_rows, rows, (share,))
+            for own_rows, rows, share in zip(own_slices, whole_slices, self.shares, strict=True)
         ]
 
     def _part(self, rows: slice, whole: slice, shares: tuple[Share, ...] = ()) -> "Batch":
@@ -52,8 +53,8 @@ class Batch:
 
     def accuracy(self, predicted: Tensor) -> Tensor:
         """Percentage of the predicted classes [B] that are right; a mixed image has two, by their shares."""
-        own = (predicted == self.labels).float().mean()
+        own_accuracy = (predicted == self.labels).float().mean()
         if self.partner_labels is None:
-            return 100 * own
-        partner = (predicted == self.partner_labels).float().mean()
-        return 100 * (self.own_share * own + (1 - self.own_share) * partner)
+            return 100 * own_accuracy
+        partner_accuracy = (predicted == self.partner_labels).float().mean()
+        return 100 * (self.own_share * own_accuracy + (1 - self.own_share) * partner_accuracy)

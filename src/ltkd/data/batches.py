@@ -168,8 +168,8 @@ class DeviceData:
             return part
         first = steps.batch(step).start
         mixture = {name: plan.drawn[name][first].expand_as(part.drawn[name]) for name in MIXTURE}
-        own = consecutive(one.stop - one.start for one in slices)[1::2]
-        return replace(part, drawn={**part.drawn, **mixture}, own=tuple(own))
+        own_rows = consecutive(positions.stop - positions.start for positions in slices)[1::2]
+        return replace(part, drawn={**part.drawn, **mixture}, own=tuple(own_rows))
 
     def _with_pixels(self, part: EpochPlan, crops: Tensor) -> EpochPlan:
         """The choices that are left for the step when the crops [B, H, W, C] have had their operations."""
@@ -194,10 +194,10 @@ class DeviceData:
             plan.ahead.clear()  # their memory, before more is taken
             epoch = self.steps(batch_size)
             steps = range(step, min(step + self.steps_ahead(batch_size), len(epoch)))
-            slices = [epoch.fetched(one) for one in steps]
-            part = plan.take_all([one for some in slices for one in some])
+            slices = [epoch.fetched(number) for number in steps]
+            part = plan.take_all([positions for step_slices in slices for positions in step_slices])
             crops = self._changed(self._cut_out(part), part).split(list(map(_num_positions, slices)))
-            plan.ahead.update(zip([(self, one, batch_size) for one in steps], crops, strict=True))
+            plan.ahead.update(zip([(self, number, batch_size) for number in steps], crops, strict=True))
         return plan.ahead.pop((self, step, batch_size))
 
     def steps_ahead(self, batch_size: int) -> int:
@@ -234,9 +234,9 @@ class DeviceData:
 
     def _mix(self, batch: Batch, weight: Tensor, box: Tensor, share: Tensor) -> None:
         """Mixes each image with its neighbour in the batch, as torchvision does: the order is random as it is."""
-        images, others = batch.images, batch.images.roll(1, 0)
-        blended = others * (1 - weight) + images * weight
-        mixed = torch.where(is_inside(box, self.size)[:, None], others, blended)
+        images, partners = batch.images, batch.images.roll(1, 0)
+        blended = partners * (1 - weight) + images * weight
+        mixed = torch.where(is_inside(box, self.size)[:, None], partners, blended)
         batch.images = mixed.contiguous(memory_format=self._memory_format)
         batch.partner_labels, batch.own_share = batch.labels.roll(1), share
 
@@ -313,7 +313,7 @@ class DeviceData:
 
 
 def _num_positions(slices: Sequence[slice]) -> int:
-    return sum(one.stop - one.start for one in slices)
+    return sum(positions.stop - positions.start for positions in slices)
 
 
 def flipped(crops: Tensor, flips: Tensor) -> Tensor:

@@ -93,10 +93,10 @@ def read_batch_file(path: Path, md5: str) -> dict[str, Any]:
             f"{path}: cannot be read ({error.strerror}); set dataset.download=true, or point the data root at "
             f"the folder that holds {path.parent.name}/"
         ) from error
-    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    if found != md5:
+    file_md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if file_md5 != md5:
         raise UserError(
-            f"{path}: damaged or altered (MD5 {found}, published {md5}); "
+            f"{path}: damaged or altered (MD5 {file_md5}, published {md5}); "
             f"delete {path.parent} and set dataset.download=true"
         )
     try:

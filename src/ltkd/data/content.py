@@ -23,14 +23,14 @@ def with_content(dataset: DatasetConfig, data_root: Path) -> DatasetConfig:
     if dataset.content is not None and dataset.path is not None and not Path(dataset.path).exists():
         return dataset
     if dataset.source == PACK:
-        found = _digest(pack_content(Path(dataset.path)))
+        digest = _digest(pack_content(Path(dataset.path)))
     elif reader(dataset.source).own_images:
-        found = _digest(_own_images(load_source(dataset.source, data_root, **vars(dataset)), dataset))
+        digest = _digest(_own_images(load_source(dataset.source, data_root, **vars(dataset)), dataset))
     else:
         return dataset
-    if dataset.content not in (None, found):
-        raise UserError(f"dataset.content: {dataset.content} is asked for, but {dataset.path} holds {found}")
-    return replace(dataset, content=found)
+    if dataset.content not in (None, digest):
+        raise UserError(f"dataset.content: {dataset.content} is asked for, but {dataset.path} holds {digest}")
+    return replace(dataset, content=digest)
 
 
 def _digest(value: object) -> str:

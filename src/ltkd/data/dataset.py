@@ -92,7 +92,7 @@ class DatasetConfig:
 
     def settings(self) -> dict[str, Any]:
         """Everything but where the files come from, as plain values for the manifest."""
-        default = {one.name: one.default for one in fields(self) if one.name in _NEW}
+        default = {setting.name: setting.default for setting in fields(self) if setting.name in _NEW}
         values = asdict(self).items()
         return {key: value for key, value in values if key not in _WHEREABOUTS and value != default.get(key, MISSING)}
 

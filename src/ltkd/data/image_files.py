@@ -85,9 +85,9 @@ class ImageFiles:
         Of many files it is kept beside the decoded images, and read from there while sizes and times stay.
         """
         stats = self._stats()
-        kept = self._decoded_file(stats).with_suffix(".sha256")
+        digest_file = self._decoded_file(stats).with_suffix(".sha256")
         with contextlib.suppress(OSError):
-            if len(text := kept.read_text(errors="replace")) == hashlib.sha256().digest_size * 2:
+            if len(text := digest_file.read_text(errors="replace")) == hashlib.sha256().digest_size * 2:
                 return text
         with ThreadPoolExecutor(num_cores()) as pool:
             hashes = list(pool.map(file_sha256, (self.root / path for path in self.paths)))
@@ -96,7 +96,7 @@ class ImageFiles:
             digest.update(os.fsencode(path) + f"\n{sha256}\n".encode())
         if len(self) >= _MANY:
             with contextlib.suppress(UserError):  # where nothing can be written it is computed again
-                write_text(kept, digest.hexdigest())
+                write_text(digest_file, digest.hexdigest())
         return digest.hexdigest()
 
     def read(self, rows: Iterable[int], crops: Iterable[tuple[int, float] | None]) -> np.ndarray:
@@ -129,10 +129,10 @@ class ImageFiles:
             pixels = np.zeros(self.shape, np.uint8)
             bad = self._decode_all(pixels)
         else:
-            kept = self._decoded_file(stats)
-            pixels, bad = self._mapped(kept)
+            decoded_file = self._decoded_file(stats)
+            pixels, bad = self._mapped(decoded_file)
             if pixels is None:
-                pixels, bad = self._decode_and_keep(kept)
+                pixels, bad = self._decode_and_keep(decoded_file)
         self._refuse(bad, skip_bad)
         return pixels, bad
 
@@ -141,15 +141,15 @@ class ImageFiles:
 
         At most 64 MB of pixels are in memory at a time. UserError as of `load`.
         """
-        kept = self._decoded_file(self._stats(), labels).with_suffix(".survey.npz")
-        survey = _read_survey(kept, len(self))
+        survey_file = self._decoded_file(self._stats(), labels).with_suffix(".survey.npz")
+        survey = _read_survey(survey_file, len(self))
         if survey is None:
             survey = self._survey(labels)
             try:
-                kept.parent.mkdir(exist_ok=True)
-                _write_survey(kept, survey)
+                survey_file.parent.mkdir(exist_ok=True)
+                _write_survey(survey_file, survey)
             except OSError as error:
-                _log.warning("%s: digests are not kept (%s)", kept.parent, error.strerror or error)
+                _log.warning("%s: digests are not kept (%s)", survey_file.parent, error.strerror or error)
         self._refuse(survey.bad, skip_bad)
         return survey
 
@@ -177,12 +177,12 @@ class ImageFiles:
         stats, missing = [], {}
         for row, path in enumerate(self.paths):
             try:
-                found = os.stat(self.root / path)
+                file_stat = os.stat(self.root / path)
             except OSError as error:
                 missing[row] = error.strerror or type(error).__name__
                 continue
-            stats.append((found.st_size, found.st_mtime_ns))
-            if not stat.S_ISREG(found.st_mode):  # a pipe or a device would be read for ever
+            stats.append((file_stat.st_size, file_stat.st_mtime_ns))
+            if not stat.S_ISREG(file_stat.st_mode):  # a pipe or a device would be read for ever
                 missing[row] = "no regular file"
         if missing:
             raise UserError(f"{self._named(missing)} cannot be read; check dataset.path ({self.root}) and the lists")
@@ -250,11 +250,11 @@ class ImageFiles:
             pixels = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=self.shape)
             bad = self._decode_all(pixels)
             pixels.flush()
-            told = {"sha256": hashlib.sha256(pixels).hexdigest(), "bad": bad}
+            record = {"sha256": hashlib.sha256(pixels).hexdigest(), "bad": bad}
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
-        write_json(path.with_suffix(".json"), told)
+        write_json(path.with_suffix(".json"), record)
         _log.info("%d images decoded and kept in %s (%.2f GB)", len(self), path, self.nbytes / 1e9)
 
     def _decoded_file(self, stats: Sequence[tuple[int, int]], labels: np.ndarray | None = None) -> Path:
@@ -273,12 +273,12 @@ class ImageFiles:
         """The decoded images of an earlier run; None where there are none, or their checksum is wrong."""
         about = path.with_suffix(".json")
         try:
-            told = json.loads(about.read_text())
+            record = json.loads(about.read_text())
             # Copy on write: torch wants writable arrays; nothing reaches the file.
             pixels = np.load(path, mmap_mode="c", allow_pickle=False)
-            if pixels.shape != self.shape or hashlib.sha256(pixels).hexdigest() != told["sha256"]:
+            if pixels.shape != self.shape or hashlib.sha256(pixels).hexdigest() != record["sha256"]:
                 raise ValueError("checksum")
-            return pixels, {int(row): reason for row, reason in told["bad"].items()}
+            return pixels, {int(row): reason for row, reason in record["bad"].items()}
         except FileNotFoundError:
             return None, {}
         except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -294,9 +294,9 @@ def image_digests(pixels: np.ndarray) -> np.ndarray:
 
 def _write_survey(path: Path, survey: Survey) -> None:
     """Atomic: the file appears whole or not at all."""
-    told = {"sha256": survey.sha256, "bad": survey.bad, "digests": hashlib.sha256(survey.digests).hexdigest()}
+    record = {"sha256": survey.sha256, "bad": survey.bad, "digests": hashlib.sha256(survey.digests).hexdigest()}
     buffer = io.BytesIO()
-    np.savez(buffer, digests=survey.digests, about=np.array(json.dumps(told)))
+    np.savez(buffer, digests=survey.digests, about=np.array(json.dumps(record)))
     write_bytes(path, buffer.getvalue())
 
 
@@ -304,10 +304,10 @@ def _read_survey(path: Path, number: int) -> Survey | None:
     """None where there is none, or it is damaged."""
     try:
         with np.load(path, allow_pickle=False) as stored:
-            digests, told = stored["digests"], json.loads(str(stored["about"]))
-        if digests.shape != (number, 32) or hashlib.sha256(digests).hexdigest() != told["digests"]:
+            digests, record = stored["digests"], json.loads(str(stored["about"]))
+        if digests.shape != (number, 32) or hashlib.sha256(digests).hexdigest() != record["digests"]:
             raise ValueError("checksum")
-        return Survey(told["sha256"], digests, {int(row): reason for row, reason in told["bad"].items()})
+        return Survey(record["sha256"], digests, {int(row): reason for row, reason in record["bad"].items()})
     except FileNotFoundError:
         return None
     except Exception as error:  # noqa: BLE001  a damaged zip file raises errors of many kinds

@@ -52,8 +52,8 @@ def read_image_folder(
     if test is not None and test_share is not None:
         raise UserError(f"dataset.test_share: {test} is there already; leave test_share out, or move that folder away")
     classes = class_folders(train, notes)
-    for same in _look_alikes(classes):
-        message = f"{train}: classes whose names differ in case or Unicode form alone: {_named(same)}"
+    for spellings in _look_alikes(classes):
+        message = f"{train}: classes whose names differ in case or Unicode form alone: {_named(spellings)}"
         notes.append((logging.WARNING, message))
     images, labels = read_class_folders(root, train, classes, notes, channels=channels, size=image_size)
     if test is not None:
@@ -99,7 +99,7 @@ def _look_alikes(names: Iterable[str]) -> list[list[str]]:
     alike = defaultdict(list)
     for name in names:
         alike[unicodedata.normalize("NFC", name).casefold()].append(name)
-    return [same for same in alike.values() if len(same) > 1]
+    return [spellings for spellings in alike.values() if len(spellings) > 1]
 
 
 def read_class_folders(
@@ -113,13 +113,13 @@ def read_class_folders(
     start = part.relative_to(root).as_posix()
     for label, name in enumerate(classes):
         folder = part / name / below
-        found = sorted(_images_below(folder, passed_over, frozenset({_place(folder)})))
-        if not found:
+        files = sorted(_images_below(folder, passed_over, frozenset({_place(folder)})))
+        if not files:
             empty.append(name)
         inside = "/".join(filter(None, [start.strip("."), name, below]))
-        paths += [f"{inside}/{file}" for file in found]
-        names += [f"{name}/{file}" for file in found]
-        labels += [label] * len(found)
+        paths += [f"{inside}/{file}" for file in files]
+        names += [f"{name}/{file}" for file in files]
+        labels += [label] * len(files)
     if empty:
         endings = ", ".join(ENDINGS)
         raise UserError(
@@ -166,17 +166,17 @@ def _train_folder(root: Path) -> Path:
 def _test_folder(root: Path, notes: Notes) -> Path | None:
     if not (root / "train").is_dir():
         return None
-    there = [root / name for name in ("test", "val") if (root / name).is_dir()]
-    if len(there) == 2:
-        notes.append((logging.INFO, f"{there[0]} is the test part, {there[1]} is not used"))
-    return there[0] if there else None
+    folders = [root / name for name in ("test", "val") if (root / name).is_dir()]
+    if len(folders) == 2:
+        notes.append((logging.INFO, f"{folders[0]} is the test part, {folders[1]} is not used"))
+    return folders[0] if folders else None
 
 
 def _check_same_classes(train: list[str], test: list[str], folder: Path) -> None:
     lacking, unknown = sorted(set(train) - set(test)), sorted(set(test) - set(train))
     if lacking:
-        same = _look_alikes([*lacking, *unknown])
-        hint = f"; it has {same[0][1]!a} for {same[0][0]!a}" if same else ""
+        look_alikes = _look_alikes([*lacking, *unknown])
+        hint = f"; it has {look_alikes[0][1]!a} for {look_alikes[0][0]!a}" if look_alikes else ""
         raise UserError(
             f"{folder}: lacks {len(lacking)} of the {len(train)} classes of train/: {_named(lacking)}{hint}"
         )

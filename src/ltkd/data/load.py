@@ -76,7 +76,7 @@ def file_names(data: LongTailData, data_root: Path) -> dict[str, list[str]]:
     source, split = _cut(data.config, data_root)
     names = {"train": source.train_images.take(split.indices).names, "test": source.test_images.names}
     skipped = {part: set(files) for part, files in data.files.get("skipped", {}).items()}
-    return {part: [name for name in there if name not in skipped.get(part, ())] for part, there in names.items()}
+    return {part: [name for name in files if name not in skipped.get(part, ())] for part, files in names.items()}
 
 
 def identifying_hashes(dataset: DatasetConfig, data_root: Path) -> dict[str, Any]:

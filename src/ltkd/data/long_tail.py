@@ -156,10 +156,10 @@ def make_split(
     for label in range(num_classes):
         rows = np.flatnonzero(labels == label)
         generator.shuffle(rows)
-        kept = counts[label] - from_training[label]
+        num_kept = counts[label] - from_training[label]
         left_out = rows[counts[label] :][: held_out[label] - from_training[label]]
-        selected.append(rows[:kept])
-        validation.append(np.concatenate([left_out, rows[kept : counts[label]]]))
+        selected.append(rows[:num_kept])
+        validation.append(np.concatenate([left_out, rows[num_kept : counts[label]]]))
     group_of_class, group_names = make_groups(groups, counts)
     return LongTailSplit(
         indices=np.concatenate(selected).astype(np.int64),

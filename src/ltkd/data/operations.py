@@ -128,7 +128,11 @@ class _AnyOperation(OperationChoice):
     def operations_at(self, size: int) -> list[list[Operation]]:
         """[name][level and sign]"""
         return [
-            [one for level in self.levels for one in _both_signs(name, _magnitude(name, level, BINS, size, self.wide))]
+            [
+                operation
+                for level in self.levels
+                for operation in _both_signs(name, _magnitude(name, level, BINS, size, self.wide))
+            ]
             for name in CHOICES
         ]
 
@@ -171,7 +175,7 @@ def _places(numbers: dict[Operation, int], operations: list | Operation) -> np.n
     """The operations, nested lists of them, as numbers; one that has none yet gets the next."""
     if isinstance(operations, tuple):
         return np.array(numbers.setdefault(operations, len(numbers)))
-    return np.stack([_places(numbers, some) for some in operations])
+    return np.stack([_places(numbers, nested) for nested in operations])
 
 
 def _magnitude(name: str, level: int | None, bins: int, size: int, wide: bool = False) -> float:

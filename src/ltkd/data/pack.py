@@ -113,8 +113,8 @@ def pack_content(path: Path) -> dict[str, Any]:
         manifest = _read_manifest(archive)
         data = manifest["data"]
         hashes = {key: data[key] for key in (f"{part}_data_sha256" for part in _PARTS)}
-        taken = data["validation_from_training"]
-        return hashes | {"class_names": manifest["class_names"], "validation_from_training": taken}
+        from_training = data["validation_from_training"]
+        return hashes | {"class_names": manifest["class_names"], "validation_from_training": from_training}
 
 
 def _dataset_config(manifest: dict[str, Any], path: Path) -> dict[str, Any]:

@@ -37,9 +37,9 @@ class EpochPlan:
         """The choices at several parts of the epoch, one after the other."""
         if len(parts) == 1:
             return self.take(parts[0])
-        taken = [self.take(part) for part in parts]
-        choices = zip(*((one.permutation, one.offsets_y, one.offsets_x, one.flips) for one in taken), strict=True)
-        drawn = {name: torch.cat([one.drawn[name] for one in taken]) for name in self.drawn}
+        plans = [self.take(part) for part in parts]
+        choices = zip(*((plan.permutation, plan.offsets_y, plan.offsets_x, plan.flips) for plan in plans), strict=True)
+        drawn = {name: torch.cat([plan.drawn[name] for plan in plans]) for name in self.drawn}
         return EpochPlan(*map(torch.cat, choices), drawn=drawn)
 
     def tensors(self) -> list[Tensor]:

@@ -57,9 +57,9 @@ class Sampler(Settings):
         order [N]: of the epoch; groups [C]: id of each class.
         """
         of_class = torch.as_tensor(groups)[: len(self.class_counts)]
-        there = of_class.bincount(weights=self.class_counts)
+        images = of_class.bincount(weights=self.class_counts)
         shown = of_class.bincount(weights=self.labels[order].bincount(minlength=len(of_class)))
-        return {group: (shown[group] / there[group]).item() for group in there.nonzero().flatten().tolist()}
+        return {group: (shown[group] / images[group]).item() for group in images.nonzero().flatten().tolist()}
 
     def _fill(self, classes: Tensor, generator: torch.Generator) -> Tensor:
         """An image of each of the classes [N]."""

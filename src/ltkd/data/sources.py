@@ -79,5 +79,5 @@ def reader(name: str) -> Reader:
 
 def load_source(name: str, data_root: Path, /, **settings: Any) -> Source:
     """The whole data set of that name, its files under `data_root`; of `settings` the source takes those it uses."""
-    found = reader(name)
-    return found.read(Path(data_root), **{key: settings[key] for key in found.settings if key in settings})
+    source = reader(name)
+    return source.read(Path(data_root), **{key: settings[key] for key in source.settings if key in settings})

@@ -69,17 +69,21 @@ class EpochSteps:
 
         Where `has_partners`, each slice comes behind one of the position that its first image is mixed with.
         """
-        own = self.own(step)
+        own_slices = self.own(step)
         if not self.has_partners:
-            return own
+            return own_slices
         batch = self.batch(step)
-        before = [(batch.stop if part.start == batch.start else part.start) - 1 for part in own]
-        return [one for part, partner in zip(own, before, strict=True) for one in (slice(partner, partner + 1), part)]
+        before = [(batch.stop if part.start == batch.start else part.start) - 1 for part in own_slices]
+        return [
+            positions
+            for part, partner in zip(own_slices, before, strict=True)
+            for positions in (slice(partner, partner + 1), part)
+        ]
 
     def own_in_epoch(self) -> np.ndarray:
         """The positions that this process uses in any step: bool [N]."""
-        own = np.zeros(self.images, dtype=bool)
+        is_own = np.zeros(self.images, dtype=bool)
         for step in range(len(self)):
             for part in self.own(step):
-                own[part] = True
-        return own
+                is_own[part] = True
+        return is_own

@@ -145,7 +145,7 @@ class StreamedFiles(StreamedData):
                 pixels = self.raw(torch.from_numpy(positions[part])).to(self.device)
             else:
                 if rest is None:
-                    rest = self._new_loader().batches([(positions[other], None) for other in parts[1:]])
+                    rest = self._new_loader().batches([(positions[later_part], None) for later_part in parts[1:]])
                 pixels = next(rest).to(self.device, non_blocking=True)
             index = torch.arange(part.start, part.stop, device=self.device)
             yield Batch(self._normalise(pixels.permute(0, 2, 3, 1).contiguous()), self.labels[part], index)
