@@ -64,10 +64,10 @@ def predict_logits(model: nn.Module, data: DeviceData, autocast: Callable[[], Ab
     Counting is done there: one transfer, and the same code, hence the same digits, for every device. Of several
     processes each takes some of the batches, whole ones, and all get all logits. UserError where one is not finite.
     """
-    ranks, own = data.ranks, data.ranks.block(len(data), data.forward_batch)
+    ranks, own_rows = data.ranks, data.ranks.block(len(data), data.forward_batch)
     logits = []
     with evaluating(model), torch.inference_mode():
-        for batch in data.evaluation_batches(rows=own):
+        for batch in data.evaluation_batches(rows=own_rows):
             with autocast():
                 logits.append(model(batch.images).logits.float())
             turns().pass_on()

@@ -74,12 +74,12 @@ class GraphedStep(Step):
         self._draws = False  # random numbers on the device, whose state all graphs of the process have in common
 
     def run(self, number: int) -> int:
-        given = self.input(number)
-        size = len(given.choices.permutation)
+        step_input = self.input(number)
+        size = len(step_input.choices.permutation)
         if size not in self._graphs:
-            self._graphs[size] = self._capture(given)
+            self._graphs[size] = self._capture(step_input)
         buffers, graph = self._graphs[size]
-        for buffer, value in zip(buffers.tensors(), given.tensors(), strict=True):
+        for buffer, value in zip(buffers.tensors(), step_input.tensors(), strict=True):
             buffer.copy_(value, non_blocking=True)
         needs_device_alone = self._draws and len(turns()) > 1
         if needs_device_alone:
@@ -97,9 +97,9 @@ class GraphedStep(Step):
         self.optimizer.zero_grad(set_to_none=True)  # gradients live in the graphs' memory
         super().close()
 
-    def _capture(self, given: StepInput) -> tuple[StepInput, torch.cuda.CUDAGraph]:
+    def _capture(self, step_input: StepInput) -> tuple[StepInput, torch.cuda.CUDAGraph]:
         """Capture a step and return its input buffers and graph. Nothing else is changed."""
-        device, buffers = self.training.device, given.clone()
+        device, buffers = self.training.device, step_input.clone()
         make_state(self.optimizer)  # it must exist before a capture
         changing = self._changing_tensors()
         before, totals = [tensor.detach().clone() for tensor in changing], copy.deepcopy(self.totals.state_dict())

@@ -60,10 +60,10 @@ class Progress:
         is_due = epoch % -(-self.num_epochs // MAX_LINES) == 0 or epoch == self.num_epochs
         if is_due or now - self.last_line >= MAX_SILENCE:
             self.last_line = now
-            left = (now - self.start) / (epoch - self.first_epoch) * (self.num_epochs - epoch)
+            time_left = (now - self.start) / (epoch - self.first_epoch) * (self.num_epochs - epoch)
             logger.log(
                 self.level, "%s: epoch %d/%d  loss %.3f%s  (%s left)",
-                self.label, epoch, self.num_epochs, loss, self._accuracies(), tqdm.format_interval(left),
+                self.label, epoch, self.num_epochs, loss, self._accuracies(), tqdm.format_interval(time_left),
             )  # fmt: skip
 
     def _accuracies(self) -> str:

@@ -38,12 +38,12 @@ _in_memory: "weakref.WeakValueDictionary[tuple[Path, torch.device], ResidentLogi
 def resident_logits(cache: TeacherCache, device: torch.device) -> ResidentLogits | None:
     """Load the cache to the device; None where it is not complete, or one entry damaged, or too large for it."""
     key = (cache.folder.resolve(), device)
-    there = _in_memory.get(key)
-    if there is None and cache.is_complete and fits(cache, device):
+    resident = _in_memory.get(key)
+    if resident is None and cache.is_complete and fits(cache, device):
         table = _load(cache, device)
         if table is not None:
-            there = _in_memory[key] = ResidentLogits(table)
-    return there
+            resident = _in_memory[key] = ResidentLogits(table)
+    return resident
 
 
 def fits(cache: TeacherCache, device: torch.device) -> bool:
@@ -54,8 +54,8 @@ def fits(cache: TeacherCache, device: torch.device) -> bool:
 def _load(cache: TeacherCache, device: torch.device) -> Tensor | None:
     table = None
     for first in range(0, cache.num_entries, BLOCK):
-        logits, there = cache.read(np.arange(first, min(first + BLOCK, cache.num_entries)))
-        if not there.all():
+        logits, is_stored = cache.read(np.arange(first, min(first + BLOCK, cache.num_entries)))
+        if not is_stored.all():
             return None
         rows = torch.from_numpy(np.ascontiguousarray(logits))
         if table is None:

@@ -83,16 +83,16 @@ class Step:
         self._plan, self._moment = plan, (t.seed, epoch)
         if self._second_views is not None:
             self._second_views.start_epoch(plan, (t.seed, epoch))
-        own = None if self.ranks.alone else self.data.steps(t.recipe.batch_size).own_in_epoch()
+        own_positions = None if self.ranks.alone else self.data.steps(t.recipe.batch_size).own_in_epoch()
         for logits in t.precomputed_logits:
-            logits.start_epoch(plan, own)
+            logits.start_epoch(plan, own_positions)
         self._set_learning_rate(learning_rate)
 
     def run(self, number: int) -> int:
         """Carry out step `number`, from 0, of the epoch. Returns the number of images that it saw."""
-        given = self.input(number)
+        step_input = self.input(number)
         self._moment = (*self._moment[:2], number)
-        self.update(given)
+        self.update(step_input)
         images = self.data.steps(self.training.recipe.batch_size).batch(number)
         return images.stop - images.start
 
@@ -110,14 +110,14 @@ class Step:
             () if self.ranks.alone else steps.shares(number),
         )
 
-    def update(self, given: StepInput) -> dict[str, Tensor]:
+    def update(self, step_input: StepInput) -> dict[str, Tensor]:
         """Carry out one whole step.
 
         Returns the metrics of its batch, on the device and already in `totals`, each a mean over the images:
         loss/<term>, accuracy [%], group_mass/<student or teacher> [groups, in %] and what the method records.
         """
         t = self.training
-        batch = given.batch(self.data)
+        batch = step_input.batch(self.data)
 
         self.optimizer.zero_grad(set_to_none=True)
         if t.recipe.sam:
@@ -152,7 +152,9 @@ class Step:
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         if self._moving is None:  # once: a parameter without a gradient is one for which the optimizer does nothing
             moving = self.ranks.gather_objects([parameter.grad is not None for parameter in parameters])
-            self._moving = [one for one, flags in zip(parameters, zip(*moving, strict=True), strict=True) if any(flags)]
+            self._moving = [
+                parameter for parameter, flags in zip(parameters, zip(*moving, strict=True), strict=True) if any(flags)
+            ]
         for parameter in self._moving:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
@@ -241,7 +243,7 @@ def _rows(logits: TeacherLogits, parts: list[slice], choices: EpochPlan) -> Tens
     if len(parts) == 1:
         return logits.rows(parts[0], choices)
     places = consecutive(part.stop - part.start for part in parts)
-    return torch.cat([logits.rows(part, choices.take(own)) for part, own in zip(parts, places, strict=True)])
+    return torch.cat([logits.rows(part, choices.take(place)) for part, place in zip(parts, places, strict=True)])
 
 
 def make_optimizer(training: Training) -> torch.optim.Optimizer:

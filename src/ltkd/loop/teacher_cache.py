@@ -76,9 +76,9 @@ class TeacherCache:
         records["checksum"] = self._checksum(entries, records["logits"])
         neighbours = np.split(np.arange(len(entries)), np.flatnonzero(np.diff(entries) != 1) + 1)
         for positions in neighbours if len(entries) else ():  # those that stand together in the file in one write
-            some = records[positions[0] : positions[-1] + 1]
+            block = records[positions[0] : positions[-1] + 1]
             self._file.seek(int(entries[positions[0]]) * self._record.itemsize)  # not pwrite, which Windows lacks
-            self._file.write(some.tobytes())
+            self._file.write(block.tobytes())
 
     def _checksum(self, entries: np.ndarray, logits: np.ndarray) -> np.ndarray:
         """Hash each row and its place to a uint64 [K], multilinear, vectorised; never 0, so that a hole is no entry."""

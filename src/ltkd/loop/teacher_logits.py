@@ -97,11 +97,11 @@ class TeacherLogits:
         entries, device = self._entries[self._window], self._data.device
         if self.cache is None:
             self._table = torch.empty(len(entries), self.num_classes, device=device)
-            there = np.zeros(len(entries), dtype=bool)
+            is_cached = np.zeros(len(entries), dtype=bool)
         else:
-            logits, there = self.cache.read(entries)
+            logits, is_cached = self.cache.read(entries)
             self._table = to_device(torch.from_numpy(logits.astype(np.float32)), device)
-        wanted = ~there & self._own[self._window]
+        wanted = ~is_cached & self._own[self._window]
         self._missing = self._window.start + np.flatnonzero(wanted)  # positions of the epoch
         self._next = 0
 
@@ -146,10 +146,10 @@ class TeacherLogits:
         """
         size, total = self.batch_size, self.num_entries
         entries = torch.arange(size) * total // size  # spread over images and, as they divide, over views
-        others = (entries + total // 2) % total
+        other_entries = (entries + total // 2) % total
         first = self._forward(self._data.plan_of_views(entries))
         # the second half of the batch, now at the front and in reverse, beside other images
-        mixed = torch.cat((entries[size // 2 :].flip(0), others[: size // 2]))
+        mixed = torch.cat((entries[size // 2 :].flip(0), other_entries[: size // 2]))
         second = self._forward(self._data.plan_of_views(mixed))
         same = torch.equal(first[size // 2 :].flip(0), second[: size - size // 2])
         return hashlib.sha256(first.cpu().numpy().tobytes()).hexdigest(), same
@@ -188,11 +188,11 @@ class TeacherLogits:
             for entries in blocks:
                 missing = entries[~self.cache.read(entries)[1]]
                 for begin in range(0, len(missing), self.batch_size):
-                    some = missing[begin : begin + self.batch_size]
-                    self._write(some, self._forward(self._data.plan_of_views(torch.from_numpy(some))).cpu().numpy())
+                    batch = missing[begin : begin + self.batch_size]
+                    self._write(batch, self._forward(self._data.plan_of_views(torch.from_numpy(batch))).cpu().numpy())
                     if self.cache is None:
                         break
-                    bar.update(len(some))
+                    bar.update(len(batch))
                 if self.cache is None:
                     break
                 bar.update(len(entries) - len(missing))

@@ -90,8 +90,10 @@ class Turns:
 
     def own_messages(self) -> Callable[[logging.LogRecord], bool]:
         """Make a filter for a log of this thread's training: it has no messages of the others."""
-        own = threading.get_ident()
-        return lambda record: record.thread == own or record.thread not in {seat.thread for seat in list(self._seats)}
+        own_thread = threading.get_ident()
+        return lambda record: (
+            record.thread == own_thread or record.thread not in {seat.thread for seat in list(self._seats)}
+        )
 
 
 class _Seat:

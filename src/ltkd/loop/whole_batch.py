@@ -29,7 +29,9 @@ class _Gather(torch.autograd.Function):
         ctx.ranks, ctx.share, ctx.sizes = ranks, share, [len(tensor) for tensor in tensors]
         ctx.set_materialize_grads(False)
         columns = [_as_bytes(tensor[: share.counted]) for tensor in tensors]
-        everything = ranks.gather_bytes(torch.cat(columns, dim=1), [one.counted for one in ranks.shares(share.total)])
+        everything = ranks.gather_bytes(
+            torch.cat(columns, dim=1), [rank_share.counted for rank_share in ranks.shares(share.total)]
+        )
         parts = everything.split([column.shape[1] for column in columns], dim=1)
         whole = tuple(
             part.clone(memory_format=torch.contiguous_format).view(tensor.dtype).view(share.total, *tensor.shape[1:])
@@ -63,8 +65,8 @@ def _as_bytes(tensor: Tensor) -> Tensor:
 
 def gather(ranks: Ranks, share: Share, tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
     """Gather each tensor [own rows, ...] to that of all rows; None stays None. Gradients flow back to the own rows."""
-    there = [tensor for tensor in tensors if tensor is not None]
-    whole = iter(_Gather.apply(ranks, share, *there))
+    present = [tensor for tensor in tensors if tensor is not None]
+    whole = iter(_Gather.apply(ranks, share, *present))
     return [None if tensor is None else next(whole) for tensor in tensors]
 
 
@@ -113,12 +115,12 @@ def _maps(output: ModelOutput, wanted: bool) -> list[Tensor]:
     return [*(output.stages or []), *(output.preact_stages or [])] if wanted else []
 
 
-def _output(own: ModelOutput, whole: Any, with_maps: bool) -> ModelOutput:
+def _output(own_output: ModelOutput, whole: Any, with_maps: bool) -> ModelOutput:
     """Take the whole tensors of an output, as `gather_step` lists them."""
     logits, embedding = next(whole), next(whole)
     stages, before = (
         [next(whole) for _ in maps] if with_maps and maps is not None else None
-        for maps in (own.stages, own.preact_stages)
+        for maps in (own_output.stages, own_output.preact_stages)
     )
     return ModelOutput(logits, stages, before, embedding)
 
