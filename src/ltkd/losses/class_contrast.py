@@ -68,10 +68,10 @@ def balanced_contrastive(
     labels = torch.cat((target, target, torch.arange(len(centers), device=target.device)))
     anchors = 2 * len(target)
     scores = z[:anchors] @ z.T / temperature
-    own = torch.arange(len(z), device=z.device) == torch.arange(anchors, device=z.device).unsqueeze(1)
-    same = labels[:anchors].unsqueeze(1) == labels
-    positive = (same & ~own).to(z.dtype)
+    is_anchor = torch.arange(len(z), device=z.device) == torch.arange(anchors, device=z.device).unsqueeze(1)
+    same_class = labels[:anchors].unsqueeze(1) == labels
+    positive = (same_class & ~is_anchor).to(z.dtype)
     members = (labels.unsqueeze(1) == labels).sum(dim=1).to(z.dtype) - positive
-    others = (scores - members.log()).masked_fill(own, -torch.inf).logsumexp(dim=1)
+    log_denominator = (scores - members.log()).masked_fill(is_anchor, -torch.inf).logsumexp(dim=1)
     towards = (positive * scores).sum(dim=1) / positive.sum(dim=1)
-    return (others - towards).mean()
+    return (log_denominator - towards).mean()

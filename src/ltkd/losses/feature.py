@@ -16,7 +16,8 @@ def to_common_size(student_map: Tensor, teacher_map: Tensor) -> tuple[Tensor, Te
     """Both maps at the size of the smaller one: the larger is adaptive-average-pooled."""
     size = (min(student_map.shape[2], teacher_map.shape[2]), min(student_map.shape[3], teacher_map.shape[3]))
     student_map, teacher_map = (
-        one if one.shape[2:] == size else average_pool(one, size) for one in (student_map, teacher_map)
+        feature_map if feature_map.shape[2:] == size else average_pool(feature_map, size)
+        for feature_map in (student_map, teacher_map)
     )
     return student_map, teacher_map
 
@@ -47,7 +48,8 @@ def attention_transfer(student_map: Tensor, teacher_map: Tensor, *, p: float = 2
     """
     student_map, teacher_map = to_common_size(student_map, teacher_map.detach())
     student, teacher = (
-        unit_vectors(one.abs().pow(p).mean(dim=1).flatten(1), dim=1) for one in (student_map, teacher_map)
+        unit_vectors(feature_map.abs().pow(p).mean(dim=1).flatten(1), dim=1)
+        for feature_map in (student_map, teacher_map)
     )
     return F.mse_loss(student, teacher)
 
@@ -60,7 +62,7 @@ def nst(student_map: Tensor, teacher_map: Tensor) -> Tensor:
     channels. Channels may differ. Huang, Wang: Like What You Like, arXiv:1707.01219.
     """
     student_map, teacher_map = to_common_size(student_map, teacher_map.detach())
-    s, t = (unit_vectors(one.flatten(2)) for one in (student_map, teacher_map))
+    s, t = (unit_vectors(feature_map.flatten(2)) for feature_map in (student_map, teacher_map))
     positions, channels = s.shape[2], max(s.shape[1], t.shape[1])
     if positions < channels:
         # Sum over channel pairs of (a . b)^2 = <A^T A, B^T B>: the same with Gram matrices [HW, HW], the smaller ones

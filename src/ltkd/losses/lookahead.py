@@ -60,8 +60,8 @@ def lookahead_loss(
     with torch.enable_grad():
         student_logits = images @ student_weight.T
         if weights is None:
-            given = [F.cross_entropy(z, target, reduction="none") for z in (student_logits, teacher_logits)]
-            hidden = F.linear(torch.stack(given, dim=1).detach(), net_weight1, net_bias1).tanh()
+            label_losses = [F.cross_entropy(z, target, reduction="none") for z in (student_logits, teacher_logits)]
+            hidden = F.linear(torch.stack(label_losses, dim=1).detach(), net_weight1, net_bias1).tanh()
             weights = F.linear(hidden, net_weight2, net_bias2).sigmoid()
         loss = weighted_hard_soft(student_logits, teacher_logits, target, weights, temperature=temperature)
         (gradient,) = torch.autograd.grad(loss, student_weight, create_graph=True)

@@ -16,9 +16,9 @@ def mixup_cross_entropy(logits: Tensor, target: Tensor, partner_target: Tensor, 
 
     Zhang et al.: mixup: Beyond Empirical Risk Minimization, arXiv:1710.09412.
     """
-    own = F.cross_entropy(logits, target, reduction="none")
-    partner = F.cross_entropy(logits, partner_target, reduction="none")
-    return (lam * own + (1 - lam) * partner).mean()
+    own_loss = F.cross_entropy(logits, target, reduction="none")
+    partner_loss = F.cross_entropy(logits, partner_target, reduction="none")
+    return (lam * own_loss + (1 - lam) * partner_loss).mean()
 
 
 @full_precision

@@ -23,7 +23,7 @@ def hcl(student_map: Tensor, teacher_map: Tensor) -> Tensor:
         if size < student_map.shape[2]:
             weight /= 2
             weights += weight
-            pooled = (average_pool(one, size) for one in (student_map, teacher_map))
+            pooled = (average_pool(feature_map, size) for feature_map in (student_map, teacher_map))
             total = total + weight * F.mse_loss(*pooled)
     return total / weights
 

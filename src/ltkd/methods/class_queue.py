@@ -76,13 +76,13 @@ class GML(Method):
         query = self.student_projection(self.run_student(batch.second_view).embedding)
         keys = self.teacher_projection(self.queue.vectors)
         pairs = (query, keys, batch.labels, self.queue.labels, self.class_counts)
-        others = self.queue.index != batch.index.unsqueeze(1)
+        of_other_images = self.queue.index != batch.index.unsqueeze(1)
         contrasts = {
             "contrast": losses.queue_contrast(*pairs, temperature=self.log_temperature.detach().exp()),
-            "temperature": losses.queue_contrast(*pairs, others, self.log_temperature),
+            "temperature": losses.queue_contrast(*pairs, of_other_images, self.log_temperature),
         }
         kd = losses.kd(student.logits, teacher.logits, temperature=self.kd_temperature)
-        return {"kd": self.kd_weight * kd} | {name: self.contrast_weight * x for name, x in contrasts.items()}
+        return {"kd": self.kd_weight * kd} | {name: self.contrast_weight * term for name, term in contrasts.items()}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         projections = [*self.student_projection.parameters(), *self.teacher_projection.parameters()]

@@ -41,8 +41,8 @@ class ComparativeKD(Method):
 
     def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         partners = draw_partners(batch.labels, self.group_size - 1, self.partner)
-        own = torch.arange(len(partners), device=partners.device).unsqueeze(1)
-        positive, negative = torch.cat((own, partners), dim=1).tensor_split(2, dim=1)  # the first half is the larger
+        rows = torch.arange(len(partners), device=partners.device).unsqueeze(1)
+        positive, negative = torch.cat((rows, partners), dim=1).tensor_split(2, dim=1)  # the first half is the larger
         compared = [logits[part] for logits in (student.logits, teacher.logits) for part in (positive, negative)]
         terms = {"comparison": self.weight * losses.comparative_kd(*compared)}
         if self.label_weight:

@@ -124,7 +124,7 @@ class VID(Method):
                 f"method.init_variance: should be greater than method.eps ({self.eps}), got {self.init_variance}"
             )
         channels = [(s.shape[1], t.shape[1]) for s, t in pair_stages(context.student.stages, context.teacher.stages)]
-        self.regressors = nn.ModuleList(_mean_regressor(*one) for one in channels)
+        self.regressors = nn.ModuleList(_mean_regressor(*pair) for pair in channels)
         start = losses.vid_initial_log_scale(self.init_variance, self.eps)
         self.log_scales = nn.ParameterList(torch.full((outputs,), start) for _, outputs in channels)
 

@@ -68,9 +68,13 @@ class OKD(Method):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         module = list(self.module.parameters())
-        others = [p for p in self.parameters() if p.requires_grad and all(p is not one for one in module)]
+        other_parameters = [
+            parameter
+            for parameter in self.parameters()
+            if parameter.requires_grad and all(parameter is not module_parameter for module_parameter in module)
+        ]
         options = {"learning_rate_factor": self.module_learning_rate_factor, "weight_decay": self.module_weight_decay}
-        return [{"params": others}, {"params": module, **options}]
+        return [{"params": other_parameters}, {"params": module, **options}]
 
     def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         logits = teacher.logits.detach() + self.module(teacher.embedding.detach())

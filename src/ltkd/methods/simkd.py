@@ -93,9 +93,9 @@ class ReusedClassifier(nn.Module):
         self.projector = projector
         self.classifier = classifier
         self.largest_map = largest_map
-        own = getattr(backbone, "classifier", None)
-        if own is not None:
-            name = next(name for name, module in backbone.named_modules() if module is own)
+        own_classifier = getattr(backbone, "classifier", None)
+        if own_classifier is not None:
+            name = next(name for name, module in backbone.named_modules() if module is own_classifier)
             backbone.set_submodule(name, nn.Identity())
 
     def forward(self, images: Tensor, *, features: bool = False) -> ModelOutput:

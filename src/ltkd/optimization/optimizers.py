@@ -74,5 +74,7 @@ def make_state(optimizer: Optimizer) -> None:
 def load_state(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
     """Load a state, and keep how this device wants the steps, not the one that wrote the state."""
     pairs = zip(saved["param_groups"], optimizer.param_groups, strict=True)
-    own = [{**theirs, **{key: mine[key] for key in ("fused", "capturable") if key in mine}} for theirs, mine in pairs]
-    optimizer.load_state_dict({**saved, "param_groups": own})
+    groups = [
+        {**theirs, **{key: mine[key] for key in ("fused", "capturable") if key in mine}} for theirs, mine in pairs
+    ]
+    optimizer.load_state_dict({**saved, "param_groups": groups})

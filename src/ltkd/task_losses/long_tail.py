@@ -107,9 +107,9 @@ class ClassBalancedFocal(ReweightedLoss):
     def network_parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
         (group,) = super().network_parameter_groups(model)
         bias = getattr(getattr(model, "classifier", None), "bias", None)
-        others = [parameter for parameter in group["params"] if parameter is not bias]
+        decayed = [parameter for parameter in group["params"] if parameter is not bias]
         undecayed = [parameter for parameter in group["params"] if parameter is bias]
-        return [{"params": others}, {"params": undecayed, "weight_decay": 0.0}]
+        return [{"params": decayed}, {"params": undecayed, "weight_decay": 0.0}]
 
 
 @register_task_loss("ldam")
