@@ -189,7 +189,7 @@ def without_seeds(identity: dict[str, Any]) -> dict[str, Any]:
     if teacher is not None:
         identity = identity | {"teacher": without_seeds(teacher)}
     if "further_teachers" in identity:
-        identity = identity | {"further_teachers": [without_seeds(one) for one in identity["further_teachers"]]}
+        identity = identity | {"further_teachers": [without_seeds(extra) for extra in identity["further_teachers"]]}
     return {key: value for key, value in identity.items() if key != "seed"}
 
 

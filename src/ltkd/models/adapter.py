@@ -104,7 +104,7 @@ class AdaptedModel(nn.Module):
 
 def _stages_of(maps: list[Tensor]) -> list[Tensor]:
     """The last map at each resolution; of a single resolution the maps at even depths, the last one included."""
-    by_resolution = {tuple(one.shape[2:]): one for one in maps}
+    by_resolution = {tuple(feature_map.shape[2:]): feature_map for feature_map in maps}
     if len(by_resolution) > 1:
         return list(by_resolution.values())
     count = min(NUM_DEPTHS, len(maps))

@@ -68,9 +68,9 @@ def linear_classifier(model: nn.Module, purpose: str) -> nn.Linear:
     classifier = getattr(model, "classifier", None)
     if not isinstance(classifier, nn.Linear):
         network = model.network if isinstance(model, AdaptedModel) else model
-        found = f"its last layer is {type(classifier).__name__}" if classifier is not None else "it has no single one"
+        layer = f"its last layer is {type(classifier).__name__}" if classifier is not None else "it has no single one"
         raise UserError(
-            f"{purpose} needs a network whose logits come from one linear layer; {type(network).__name__}: {found}"
+            f"{purpose} needs a network whose logits come from one linear layer; {type(network).__name__}: {layer}"
         )
     return classifier
 

@@ -27,8 +27,8 @@ class OwnInput:
         self.size = size
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        images, *others = inputs
-        return (self._converted(images), *others)
+        images, *other_inputs = inputs
+        return (self._converted(images), *other_inputs)
 
     def _converted(self, images: Tensor) -> Tensor:
         images = images * self.scale + self.shift

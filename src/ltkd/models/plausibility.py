@@ -34,17 +34,17 @@ def check_predictions(logits: Tensor, labels: Tensor, class_names: Sequence[str]
     at_chance = chance + 2 * np.sqrt((chance * (1 - chance) / images).sum()) / num_classes
     _, column = linear_sum_assignment(-rates)
     best = rates[np.arange(num_classes), column].mean()
-    told = f"{what}: is right on {100 * accuracy:.1f} % of the training images (mean over the classes)"
+    report = f"{what}: is right on {100 * accuracy:.1f} % of the training images (mean over the classes)"
     if best >= max(EXPLAINED * accuracy, 2 * at_chance):
         first = int(np.flatnonzero(column != np.arange(num_classes))[0])
         raise UserError(
-            f"{told}, but on {100 * best:.1f} % with its outputs in another order: it was trained with another order "
+            f"{report}, but on {100 * best:.1f} % with its outputs in another order: it was trained with another order "
             f"of classes (class {first}, {class_names[first]!r}, is its output {column[first]}); teacher.class_names "
             "says the names in its order"
         )
     if accuracy <= at_chance:
         raise UserError(
-            f"{told}, no more than chance ({100 * chance:.1f} %): it knows other classes, other images, or images of "
+            f"{report}, no more than chance ({100 * chance:.1f} %): it knows other classes, other images, or images of "
             "another normalisation (dataset.mean, dataset.std; teacher.mean, teacher.std, teacher.image_size)"
         )
     elsewhere = {c for c in range(num_classes) if rates[c, column[c]] > MOSTLY and rates[c, c] < 1 - MOSTLY}
@@ -53,5 +53,5 @@ def check_predictions(logits: Tensor, labels: Tensor, class_names: Sequence[str]
         pairs = ", ".join(f"{class_names[c]!r} for {class_names[column[c]]!r}" for c in exchanged[:3])
         logger.warning(
             "%s, and takes classes for one another (%s); teacher.class_names says an order of its outputs",
-            told, pairs,
+            report, pairs,
         )  # fmt: skip

@@ -176,8 +176,8 @@ def _read_pickled(path: Path) -> dict[str, dict[str, Tensor]]:
         with open(path, "rb") as file, ignored:
             content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        _, found, rest = str(error).partition("GLOBAL ")
-        held = f"{rest.split()[0]}, which is no tensor" if found and rest.split() else "more than tensors"
+        _, marker, rest = str(error).partition("GLOBAL ")
+        held = f"{rest.split()[0]}, which is no tensor" if marker and rest.split() else "more than tensors"
         raise UserError(
             f"{path}: refused, for it is damaged or holds {held} (such code is never run); "
             "a file that holds only network.state_dict() can be read"
@@ -185,10 +185,10 @@ def _read_pickled(path: Path) -> dict[str, dict[str, Tensor]]:
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AssertionError) as error:
         why = "it is cut off: get it again" if _is_cut_off(path) else str(error) or "it is cut off: get it again"
         raise UserError(f"{path}: not a complete file of weights ({why})") from error
-    found = dict(_dictionaries(content, ""))
-    if not found:
+    dictionaries = dict(_dictionaries(content, ""))
+    if not dictionaries:
         raise UserError(f"{path}: holds no state dict (a dictionary from names to tensors)")
-    return found
+    return dictionaries
 
 
 def _is_cut_off(path: Path) -> bool:

@@ -51,18 +51,22 @@ def load_weights(model: nn.Module, path: str | os.PathLike, *, key: str | None =
     path = Path(path)
     dictionaries, metadata = read_tensors(path)
     network = _network(model)
-    candidates = [found for name, tensors in dictionaries.items() for found in _weight_sets(network, name, tensors)]
+    candidates = [
+        weight_set for name, tensors in dictionaries.items() for weight_set in _weight_sets(network, name, tensors)
+    ]
     if key is not None:
-        asked = [found for found in candidates if found.label == key or found.label.startswith(f"{key}.")]
-        if not asked:
+        matching = [
+            weight_set for weight_set in candidates if weight_set.label == key or weight_set.label.startswith(f"{key}.")
+        ]
+        if not matching:
             raise UserError(f"{path}: has no weights under {key!r}; it has: {_labels(_fitting(network, candidates))}")
-        candidates = asked
+        candidates = matching
     fitting = _fitting(network, candidates)
     if not fitting:
-        _explain_misfit(model, max(candidates, key=lambda found: found.score(network)), path)
+        _explain_misfit(model, max(candidates, key=lambda weight_set: weight_set.score(network)), path)
     chosen = fitting[0] if len(fitting) == 1 else _choose(fitting, path)
-    own = network.state_dict()
-    network.load_state_dict({name: chosen.tensors.get(name, own[name]) for name in own})
+    current = network.state_dict()
+    network.load_state_dict({name: chosen.tensors.get(name, current[name]) for name in current})
     return metadata
 
 
@@ -103,12 +107,12 @@ def _weight_sets(network: nn.Module, label: str, tensors: dict[str, Tensor]) -> 
 
 def _fitting(network: nn.Module, candidates: list[WeightSet]) -> list[WeightSet]:
     expected = network.state_dict()
-    return [found for found in candidates if found.fits(expected)]
+    return [weight_set for weight_set in candidates if weight_set.fits(expected)]
 
 
 def _choose(fitting: list[WeightSet], path: Path) -> WeightSet:
     """The one set that is no average of others, with a warning; UserError where there are several."""
-    plain = [found for found in fitting if not AVERAGED.search(found.label)]
+    plain = [weight_set for weight_set in fitting if not AVERAGED.search(weight_set.label)]
     labels = _labels(fitting)
     if len(plain) != 1:
         raise UserError(f"{path}: has several sets of weights that fit: {labels}; choose with teacher.checkpoint_key")
@@ -120,7 +124,7 @@ def _choose(fitting: list[WeightSet], path: Path) -> WeightSet:
 
 
 def _labels(sets: list[WeightSet]) -> str:
-    return ", ".join(found.label or "those at its top" for found in sets) or "none that fit the model"
+    return ", ".join(weight_set.label or "those at its top" for weight_set in sets) or "none that fit the model"
 
 
 def _explain_misfit(model: nn.Module, closest: WeightSet, path: Path) -> None:
