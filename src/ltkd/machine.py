@@ -62,8 +62,8 @@ def git_state() -> dict[str, Any] | None:
             "modified": bool(git("status", "--porcelain", "--", *CODE)),
         }
     except (OSError, subprocess.CalledProcessError):
-        given = os.environ.get("LTKD_COMMIT", "")
-        return {"commit": given.removesuffix("-dirty"), "modified": given.endswith("-dirty")} if given else None
+        commit = os.environ.get("LTKD_COMMIT", "")
+        return {"commit": commit.removesuffix("-dirty"), "modified": commit.endswith("-dirty")} if commit else None
 
 
 def num_cores() -> int:

@@ -279,8 +279,8 @@ class Ranks:
         if self.alone:
             return True
         try:
-            told = f"rank {self.rank}: {message}"
-            return self._store().compare_set(FAILURE, "", told).decode() == told
+            report = f"rank {self.rank}: {message}"
+            return self._store().compare_set(FAILURE, "", report).decode() == report
         except (RuntimeError, ValueError, AttributeError):  # the store went with its process, or was never there
             return self.is_first
 

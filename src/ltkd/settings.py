@@ -33,9 +33,9 @@ class Settings:
                     cls.settings[name] = inspect.Parameter(
                         name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
                     )
-        given = list(inspect.signature(cls.__init__).parameters.values())[1:]  # what the program passes itself
-        given = [parameter for parameter in given if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
-        cls.__signature__ = inspect.Signature([*given, *cls.settings.values()])
+        parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]  # what the program passes itself
+        parameters = [parameter for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
+        cls.__signature__ = inspect.Signature([*parameters, *cls.settings.values()])
 
     def __init__(self, **values: Any) -> None:
         """Sets every setting to its value or default. TypeError where one is missing or unknown."""

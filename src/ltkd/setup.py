@@ -133,10 +133,12 @@ def describe(setup: Setup) -> str:
     images = (f"{name} {counts[groups == group].sum()}" for group, name in enumerate(setup.data.split.group_names))
     held_out = f", {len(setup.validation)} for validation" if setup.validation else ""
     unbalanced = [name for name in ("test", "validation") if not _is_balanced(getattr(setup, name))]
-    told = f"; not balanced: {' and '.join(unbalanced)}, where accuracy counts images alike" if unbalanced else ""
+    balance_note = (
+        f"; not balanced: {' and '.join(unbalanced)}, where accuracy counts images alike" if unbalanced else ""
+    )
     return (
         f"{setup.data.name}: {len(setup.train)} training images ({', '.join(images)}){held_out}, "
-        f"{len(setup.test)} test images, {len(counts)} classes{told}; device {setup.device}"
+        f"{len(setup.test)} test images, {len(counts)} classes{balance_note}; device {setup.device}"
     )
 
 

@@ -68,8 +68,8 @@ def _let_have_own_input(setup: Setup, teacher: Teacher, model: nn.Module) -> Non
     dataset = setup.config.dataset
     if teacher.mean is teacher.std is teacher.image_size is None:
         return
-    own = teacher.mean or dataset.mean, teacher.std or dataset.std, teacher.image_size
-    model.register_forward_pre_hook(OwnInput(dataset.mean, dataset.std, *own, setup.device))
+    input_settings = teacher.mean or dataset.mean, teacher.std or dataset.std, teacher.image_size
+    model.register_forward_pre_hook(OwnInput(dataset.mean, dataset.std, *input_settings, setup.device))
 
 
 def new_method(setup: Setup, model: nn.Module, teacher: TrainedTeacher | None, num_extra_teachers: int = 0) -> Method:

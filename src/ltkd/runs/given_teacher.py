@@ -55,8 +55,8 @@ def check_given(setup: Setup, model: nn.Module, teacher: Teacher) -> None:
 def _warn_of_other_input(setup: Setup, manifest: dict[str, Any], teacher: Teacher) -> None:
     dataset, trained_with = setup.config.dataset, manifest["settings"]
     for key in INPUT:
-        given = getattr(teacher, key)
-        if given is None and trained_with[key] != getattr(dataset, key):
+        setting = getattr(teacher, key)
+        if setting is None and trained_with[key] != getattr(dataset, key):
             logger.warning(
                 "teacher.checkpoint: %s was trained with dataset.%s=%s; teacher.%s=%s lets it have that",
                 teacher.checkpoint, key, trained_with[key], key, trained_with[key],
@@ -65,8 +65,8 @@ def _warn_of_other_input(setup: Setup, manifest: dict[str, Any], teacher: Teache
 
 def _validation_images_seen(setup: Setup, manifest: dict[str, Any]) -> int | None:
     """Counts this run's validation images among the images that the manifest's training used; None: not known."""
-    own = setup.data.manifest()
-    if all(manifest.get(key) == own[key] for key in ("train_data_sha256", "validation_data_sha256")):
+    own_manifest = setup.data.manifest()
+    if all(manifest.get(key) == own_manifest[key] for key in ("train_data_sha256", "validation_data_sha256")):
         return 0
     dataset, then = setup.config.dataset, manifest["settings"]
     redrawn = dataset.test_share is not None and then["split_seed"] != dataset.split_seed  # rows of other images

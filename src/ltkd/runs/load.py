@@ -48,11 +48,13 @@ def load_run(directory: Path) -> FinishedRun:
         hint = "the run has not finished; repeat its command" if unfinished else "a run's folder has one"
         raise UserError(f"{directory}: has no {files.result.name}; {hint}")
     result, settings = read_result(files.result), read_json(files.config)
-    own = [key for key in OWN_INPUT if result["role"] == "teacher" and settings["teacher"].get(key) is not None]
-    if own:
+    own_input_keys = [
+        key for key in OWN_INPUT if result["role"] == "teacher" and settings["teacher"].get(key) is not None
+    ]
+    if own_input_keys:
         raise UserError(
-            f"{directory}: the teacher was given images of its own {' and '.join(own)}, which weights do not tell; "
-            "its students can be loaded"
+            f"{directory}: the teacher was given images of its own {' and '.join(own_input_keys)}, "
+            "which weights do not tell; its students can be loaded"
         )
     if file_sha256(files.weights) != result["weights_sha256"]:
         raise UserError(

@@ -83,5 +83,8 @@ def _tau_normalisation(model: nn.Module) -> Correction | None:
     if not isinstance(classifier, nn.Linear):
         logger.info("tau-normalisation left out: it needs a linear classifier, and this network has none")
         return None
-    weight, bias = (None if one is None else one.detach().float().cpu() for one in (classifier.weight, classifier.bias))
+    weight, bias = (
+        None if parameter is None else parameter.detach().float().cpu()
+        for parameter in (classifier.weight, classifier.bias)
+    )
     return lambda logits, tau: tau_normalised_logits(logits, weight, bias, tau=tau)

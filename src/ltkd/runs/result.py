@@ -90,9 +90,9 @@ def made_by(result: Result, config: Config) -> str:
     "commit 0ab8356909 with 1 thread; here 3c65991f02 with 2 threads". On either the last digits may depend.
     """
     code = commit_label(result["git"]), commit_label(git_state())
-    here = {num_threads(config.run.threads, config.dataset.image_size)}
+    threads_here = {num_threads(config.run.threads, config.dataset.image_size)}
     threads = threads_of(result)
-    if threads in (set(), here):
+    if threads in (set(), threads_here):
         return f"commit {code[0]}" if code[0] == code[1] else f"commit {code[0]}; here {code[1]}"
-    then, now = (f"{commit} with {threads_label(of)}" for commit, of in zip(code, (threads, here), strict=True))
+    then, now = (f"{commit} with {threads_label(of)}" for commit, of in zip(code, (threads, threads_here), strict=True))
     return f"commit {then}; here {now}"

@@ -55,9 +55,9 @@ def make_training(
         )  # fmt: skip
     return Training(
         label=f"{run.role} {run.network.name}", identity=run.hash, model=model, method=method,
-        teacher=teacher.model if teacher else None, extra_teachers=[one.model for one in extra_teachers],
+        teacher=teacher.model if teacher else None, extra_teachers=[extra.model for extra in extra_teachers],
         teacher_logits=_precomputed_logits(setup, teacher, recipe.epochs) if only_logits and few_views else None,
-        extra_logits=[_precomputed_logits(setup, one, recipe.epochs) for one in extra_teachers if few_views],
+        extra_logits=[_precomputed_logits(setup, extra, recipe.epochs) for extra in extra_teachers if few_views],
         train=setup.train.augmented(recipe.augmentation), test=setup.test, validation=setup.validation,
         split=split, groups=groups, recipe=recipe, seed=run.seed, device=setup.device,
         sampler=build_sampler(recipe.sampling, torch.as_tensor(setup.data.train_labels)),
