@@ -17,10 +17,10 @@ def comma_separated(report: Report) -> str:
             line["runs"] = " ".join(f"{entry.split_seed}/{entry.seed}" for entry in row.entries)  # split seed / seed
             if row.corrected:
                 line["second correction after"] = next(iter(row.corrected.values())).after
-            for name, one in row.values.items():
-                line |= {f"{name}{key}": value for key, value in _numbers(one).items()}
+            for name, cell_value in row.values.items():
+                line |= {f"{name}{key}": value for key, value in _numbers(cell_value).items()}
                 corrected = {kind: row.corrected[kind].summaries[name] for kind in row.corrected}
-                line |= {f"{name} {kind}": one and one.mean for kind, one in corrected.items()}
+                line |= {f"{name} {kind}": summary and summary.mean for kind, summary in corrected.items()}
             lines.append(line)
     fields = list(dict.fromkeys(key for line in lines for key in line)) or ["n"]
     file = io.StringIO()
@@ -30,17 +30,17 @@ def comma_separated(report: Report) -> str:
     return file.getvalue()
 
 
-def _numbers(one: CellValue) -> dict[str, object]:
+def _numbers(cell_value: CellValue) -> dict[str, object]:
     """Differences to the best baseline and to each: one that is chosen before the runs has honest intervals."""
-    chosen = one.difference
+    chosen = cell_value.difference
     numbers = {
-        "": one.summary.mean if one.summary else None,
-        " std": one.summary.deviation if one.summary else None,
+        "": cell_value.summary.mean if cell_value.summary else None,
+        " std": cell_value.summary.deviation if cell_value.summary else None,
         " against": chosen and chosen.against,
         **_of_difference(chosen and chosen.paired),
-        " published": " ".join(str(value) for value, _ in one.published) or None,
+        " published": " ".join(str(value) for value, _ in cell_value.published) or None,
     }
-    for baseline, paired in one.to_each.items():
+    for baseline, paired in cell_value.to_each.items():
         numbers |= {f"{key} to {baseline}": value for key, value in _of_difference(paired).items()}
     return numbers
 

@@ -112,9 +112,9 @@ class Column:
     @property
     def left_out(self) -> list[Row]:
         """Baselines that were to be run, but have too few pairs for the best one to be chosen from them."""
-        some = {name: names for name, names in self.candidates.items() if names}
+        chosen_from = {name: names for name, names in self.candidates.items() if names}
         rows = [row for row in self.rows if row.role == "baseline" and row.is_run]
-        return [row for row in rows if any(row.label not in names for names in some.values())]
+        return [row for row in rows if any(row.label not in names for names in chosen_from.values())]
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def _in_short(table: Table, absent: list[Entry]) -> list[str]:
     seeds: dict[tuple[str, str], list[str]] = {}
     for entry in absent:
         seeds.setdefault((entry.cell.label, entry.ended), []).append(_seed(table, entry))
-    return [f"{label} seed {', '.join(those)}: {ended}" for (label, ended), those in seeds.items()]
+    return [f"{label} seed {', '.join(missing_seeds)}: {ended}" for (label, ended), missing_seeds in seeds.items()]
 
 
 def _seed(table: Table, entry: Entry) -> str:
@@ -170,8 +170,8 @@ def _column(table: Table, names: dict[str, str], cells: list[Cell], entries: lis
         group
         for role in (None, TEACHER)
         for cell in cells
-        for one in table.published_at(cell.row | cell.column, role)
-        for group in one.values
+        for published in table.published_at(cell.row | cell.column, role)
+        for group in published.values
         if group != ALL
     ]
     known_groups = list(dict.fromkeys(group for entry in finished for group in entry.result["group_names"]))
@@ -185,9 +185,13 @@ def _column(table: Table, names: dict[str, str], cells: list[Cell], entries: lis
     def row(row_names: dict[str, str], role: str, of_the_row: list[Entry], known: list[Published], is_run: bool) -> Row:
         cells = {}
         for name in value_names:
-            found = _by_pair(of_the_row, table.accuracy, name)
-            numbered = [(one.values[name], sources.index(one.source) + 1) for one in known if name in one.values]
-            cells[name] = CellValue(summarize(independent(found, table)), found, numbered)
+            by_pair = _by_pair(of_the_row, table.accuracy, name)
+            numbered = [
+                (published.values[name], sources.index(published.source) + 1)
+                for published in known
+                if name in published.values
+            ]
+            cells[name] = CellValue(summarize(independent(by_pair, table)), by_pair, numbered)
         return Row(row_names, role, of_the_row, cells, _corrected(of_the_row, value_names, table), is_run)
 
     rows = [
@@ -199,7 +203,7 @@ def _column(table: Table, names: dict[str, str], cells: list[Cell], entries: lis
         role = "baseline" if cell.is_baseline else "method"
         rows.append(row(cell.row, role, of_the_cell, known, cell.overrides is not None))
     candidates = {name: _candidates(rows, name, table) for name in value_names}
-    labels = {name: [row.label for row in found] for name, found in candidates.items()}
+    labels = {name: [row.label for row in contenders] for name, contenders in candidates.items()}
     return Column(names, groups, is_balanced, _with_differences(rows, candidates, table), labels)
 
 
@@ -221,10 +225,10 @@ def _corrected(entries: list[Entry], value_names: list[str], table: Table) -> di
     """Summarises the corrections that all runs of a row have: a mean over fewer seeds would not compare."""
     corrected = {}
     for kind in POST_HOC:
-        found = [correction(entry.result, kind) for entry in entries]
-        if found and all(found):
+        corrections = [correction(entry.result, kind) for entry in entries]
+        if corrections and all(corrections):
             corrected[kind] = Corrected(
-                sorted({(one["tau"], one["chosen_by"]) for one in found}),
+                sorted({(record["tau"], record["chosen_by"]) for record in corrections}),
                 _summaries(entries, "last", value_names, table),
                 _summaries(entries, kind, value_names, table),
                 evened_out_by(entries[0].result["identity"]),
@@ -234,8 +238,8 @@ def _corrected(entries: list[Entry], value_names: list[str], table: Table) -> di
 
 def _by_pair(entries: list[Entry], kind: str, name: str) -> dict[tuple[int, int], float]:
     """The accuracies of a kind, over all classes or in a group, of the runs that have one."""
-    found = {entry.pair: accuracy(entry.result, kind, None if name == ALL else name) for entry in entries}
-    return {pair: value for pair, value in found.items() if value is not None}
+    accuracies = {entry.pair: accuracy(entry.result, kind, None if name == ALL else name) for entry in entries}
+    return {pair: value for pair, value in accuracies.items() if value is not None}
 
 
 def _summaries(entries: list[Entry], kind: str, value_names: list[str], table: Table) -> dict[str, Summary | None]:
@@ -296,7 +300,7 @@ def _candidates(rows: list[Row], name: str, table: Table) -> list[Row]:
     pairs = {}
     for row in (row for row in rows if row.role == "baseline"):
         differences = [_paired(method, row.values[name], table) for method in methods]
-        pairs[row.label] = max((one.n for one in differences if one is not None), default=0)
+        pairs[row.label] = max((difference.n for difference in differences if difference is not None), default=0)
     enough = min(2, max(pairs.values(), default=0)) or 1
     return [row for row in rows if row.role == "baseline" and pairs[row.label] >= enough]
 
@@ -304,18 +308,20 @@ def _candidates(rows: list[Row], name: str, table: Table) -> list[Row]:
 def _with_differences(rows: list[Row], candidates: dict[str, list[Row]], table: Table) -> list[Row]:
     """Compares each method's rows, value by value, with every baseline and with the best of the candidates."""
     best = {
-        name: max(found, key=lambda row: row.values[name].summary.mean) for name, found in candidates.items() if found
+        name: max(contenders, key=lambda row: row.values[name].summary.mean)
+        for name, contenders in candidates.items()
+        if contenders
     }
     baselines = [row for row in rows if row.role == "baseline"]
     compared = []
     for row in rows:
         values = dict(row.values)
-        for name, one in row.values.items() if row.role == "method" else ():
-            found = {baseline.label: _paired(one, baseline.values[name], table) for baseline in baselines}
-            to_each = {label: paired for label, paired in found.items() if paired is not None}
+        for name, value in row.values.items() if row.role == "method" else ():
+            differences = {baseline.label: _paired(value, baseline.values[name], table) for baseline in baselines}
+            to_each = {label: paired for label, paired in differences.items() if paired is not None}
             against = best[name].label if name in best else None
             difference = Difference(against, to_each[against]) if against in to_each else None
-            values[name] = replace(one, difference=difference, to_each=to_each)
+            values[name] = replace(value, difference=difference, to_each=to_each)
         compared.append(replace(row, values=values))
     return compared
 
@@ -323,5 +329,7 @@ def _with_differences(rows: list[Row], candidates: dict[str, list[Row]], table: 
 def _paired(value: CellValue, baseline: CellValue, table: Table) -> PairedDifference | None:
     """Compares runs of the same split seed and seed; with several splits a pair is a split, its seeds averaged."""
     pairs = value.by_pair.keys() & baseline.by_pair.keys()
-    first, second = (independent({pair: one.by_pair[pair] for pair in pairs}, table) for one in (value, baseline))
+    first, second = (
+        independent({pair: cell_value.by_pair[pair] for pair in pairs}, table) for cell_value in (value, baseline)
+    )
     return paired_difference(first, second)

@@ -41,8 +41,10 @@ def read_metrics(directory: Path | None, groups: list[int] | None = None) -> lis
         if not all(isinstance(line, dict) and "epoch" in line for line in lines):
             raise ValueError("a line has no epoch")
         manifest = read_json(files.manifest) if files.manifest.exists() else {}
-        others = manifest.get("group_names", []) if groups not in (None, manifest.get("groups", groups)) else []
-        return [{key: value for key, value in line.items() if key.rpartition("/")[2] not in others} for line in lines]
+        other_groups = manifest.get("group_names", []) if groups not in (None, manifest.get("groups", groups)) else []
+        return [
+            {key: value for key, value in line.items() if key.rpartition("/")[2] not in other_groups} for line in lines
+        ]
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}); delete its run's folder to run it again") from error
 
@@ -56,4 +58,9 @@ def curve(histories: Iterable[list[dict[str, Any]]], metric: str) -> Curve | Non
     if not epochs:
         return None
     values = [[run[epoch] for run in by_run] for epoch in epochs]
-    return Curve(epochs, [mean(one) for one in values], [min(one) for one in values], [max(one) for one in values])
+    return Curve(
+        epochs,
+        [mean(at_epoch) for at_epoch in values],
+        [min(at_epoch) for at_epoch in values],
+        [max(at_epoch) for at_epoch in values],
+    )

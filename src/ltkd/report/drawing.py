@@ -97,7 +97,7 @@ def _histories(row: Row) -> list[list[dict[str, Any]]]:
 def about_choice(column: Column, series: list[Series]) -> str:
     """Says for captions which rows are drawn, where not all are."""
     students = sum(row.n > 0 and row.role != TEACHER for row in column.rows)
-    drawn = sum(not one.is_teacher for one in series)
+    drawn = sum(not line.is_teacher for line in series)
     if drawn == students:
         return ""
     return f" {drawn} of {students} rows are drawn: methods before baselines, by accuracy over all classes."

@@ -83,16 +83,16 @@ def refuse_mixture(cell: Cell, entries: list[Entry], table: Table) -> None:
     """Raises UserError when runs of a cell differ in more than seeds; it names both and every difference."""
     if not entries:
         return
-    first, *others = entries
+    first, *other_entries = entries
     expected = _comparable(first.result, table)
-    for other in others:
-        found = _comparable(other.result, table)
-        apart = {"split_sha256"} if other.split_seed != first.split_seed else set()
-        keys = [key for key in sorted(expected.keys() | found.keys()) if expected.get(key) != found.get(key)]
-        differences = [f"{key}: {_short(expected, key)} and {_short(found, key)}" for key in keys if key not in apart]
+    for entry in other_entries:
+        actual = _comparable(entry.result, table)
+        apart = {"split_sha256"} if entry.split_seed != first.split_seed else set()
+        keys = [key for key in sorted(expected.keys() | actual.keys()) if expected.get(key) != actual.get(key)]
+        differences = [f"{key}: {_short(expected, key)} and {_short(actual, key)}" for key in keys if key not in apart]
         if differences:
             raise UserError(
-                f"table {table.name}, {cell.label}: {first.result['directory']} and {other.result['directory']} "
+                f"table {table.name}, {cell.label}: {first.result['directory']} and {entry.result['directory']} "
                 f"differ in more than the seed and are not put into one cell ({'; '.join(differences)})"
             )
 
@@ -117,12 +117,12 @@ def _tau_of(result: dict[str, Any], table: Table) -> str | None:
 
 def refuse_different_taus(table: Table, entries: list[Entry]) -> None:
     """Raises UserError when rows of a table of corrected accuracies were corrected in different ways."""
-    found = {}
+    labels = {}
     for entry in entries:
         if entry.result and (tau := _tau_of(entry.result, table)):
-            found.setdefault(tau, entry.cell.label)
-    if len(found) > 1:
-        rows = " and ".join(f"{label} with tau {tau}" for tau, label in found.items())
+            labels.setdefault(tau, entry.cell.label)
+    if len(labels) > 1:
+        rows = " and ".join(f"{label} with tau {tau}" for tau, label in labels.items())
         raise UserError(
             f"table {table.name}: {table.accuracy} of its rows does not compare: {rows}; a finished run keeps its tau, "
             "so run the table in a study of its own"

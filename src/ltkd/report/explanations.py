@@ -16,13 +16,13 @@ def legend(report: Report) -> list[str]:
     """Says what the numbers are and what the marks beside them mean."""
     kind = sentence(KINDS[report.table.accuracy]).removesuffix(".")
     lines = [f"{kind}; mean ± sample standard deviation {averaged_over(report)}."]
-    if any(one.summary is None for column in report.columns for row in column.rows for one in row.values.values()):
+    if any(value.summary is None for column in report.columns for row in column.rows for value in row.values.values()):
         lines.append(f"{NOT_AVAILABLE}: no run has that value.")
     rows = [row for column in report.columns for row in column.rows]
     if learned := ", ".join(dict.fromkeys(row.label for row in rows if row.learned_from_validation)):
         lines.append(f"Trained on the images of the validation split too, unlike the other rows: {learned}.")
-    found = {row.fidelity for row in rows}
-    lines += [f"{mark} {kind}: {FIDELITY[kind]}." for kind, mark in FIDELITY_MARKS.items() if kind in found]
+    fidelities = {row.fidelity for row in rows}
+    lines += [f"{mark} {kind}: {FIDELITY[kind]}." for kind, mark in FIDELITY_MARKS.items() if kind in fidelities]
     return lines
 
 
@@ -56,7 +56,7 @@ def about_differences(report: Report) -> list[str]:
     """Explains what is compared and how sure it is; empty where nothing is compared."""
     columns = [column for column in report.columns if difference_table(report, column)]
     rows = [row for column in columns for row in column.rows]
-    differences = [one.difference for row in rows for one in row.values.values() if one.difference]
+    differences = [value.difference for row in rows for value in row.values.values() if value.difference]
     if not differences:
         return []
     several = len(report.table.split_seeds) > 1
@@ -66,7 +66,7 @@ def about_differences(report: Report) -> list[str]:
         "brackets is Student's 95 % interval of their mean, which holds if differences are normal.",
         *(
             [f"With a single pair there is no interval ({NOT_AVAILABLE})."]
-            * any(one.paired.n < 2 for one in differences)
+            * any(difference.paired.n < 2 for difference in differences)
         ),
         *_about_choice(columns),
         *_about_teachers(report, columns),
@@ -91,7 +91,7 @@ def _about_choice(columns: list[Column]) -> list[str]:
         )
     with_interval = [
         row for column in columns for row in column.rows
-        if any(one.difference and one.difference.paired.interval for one in row.values.values())
+        if any(value.difference and value.difference.paired.interval for value in row.values.values())
     ]  # fmt: skip
     if len(with_interval) > 1:
         lines.append("Each interval is for itself: among many, some miss by chance.")

@@ -50,12 +50,12 @@ def draw_column(report: Report, column: Column) -> list[Picture]:
             learning_curves(report, column, series),
             group_masses(column, series),
         ]
-    return [one for one in drawn if one is not None]
+    return [drawing for drawing in drawn if drawing is not None]
 
 
 def group_bars(report: Report, column: Column) -> Picture | None:
     """Draws a panel for each value, a bar for each row; deviations are lines, runs dots, published values diamonds."""
-    rows = [row for row in column.rows if any(one.summary or one.published for one in row.values.values())]
+    rows = [row for row in column.rows if any(value.summary or value.published for value in row.values.values())]
     if not rows:
         return None
     names = column.value_names[: MAX_GROUPS + 1]
@@ -76,24 +76,24 @@ def group_bars(report: Report, column: Column) -> Picture | None:
         "Who pays at the head for a gain at the tail. Blue: the methods that are compared; grey: baselines; hatched: "
         f"the teacher. Lines are standard deviations{between}, dots are single runs; the numbers are means."
     )
-    if any(one.published for row in rows for one in row.values.values()):
+    if any(value.published for row in rows for value in row.values.values()):
         caption += " A diamond is the published value."
     return picture(drawing, "groups", "Accuracy by group", caption)
 
 
 def _bar(panel: "Axes", position: int, row: Row, name: str) -> float:
     """Draws a row's value and returns how far to the right it reaches."""
-    one, end = row.values[name], 0.0
-    for value, _ in one.published:
+    cell_value, end = row.values[name], 0.0
+    for value, _ in cell_value.published:
         panel.plot(value, position, **PUBLISHED_LOOK)
         end = max(end, value)
-    if one.summary is None:
+    if cell_value.summary is None:
         return end
-    mean, deviation = one.summary.mean, one.summary.deviation or 0.0
+    mean, deviation = cell_value.summary.mean, cell_value.summary.deviation or 0.0
     panel.barh(position, mean, height=0.68, linewidth=0.8, **BAR_LOOKS[row.role])
-    if one.summary.n > 1:
+    if cell_value.summary.n > 1:
         panel.errorbar(mean, position, xerr=deviation, color="black", linewidth=1, capsize=2)
-        panel.plot(list(one.by_pair.values()), [position] * len(one.by_pair), "o", **RUN_LOOK)
+        panel.plot(list(cell_value.by_pair.values()), [position] * len(cell_value.by_pair), "o", **RUN_LOOK)
     # in a column at the right and not at the bar's end, where it would look like the published value's
     panel.text(1.0, position, f"{mean:.1f}", transform=panel.get_yaxis_transform(), ha="right", va="center", fontsize=8)
     return max(end, mean + deviation)
@@ -101,8 +101,8 @@ def _bar(panel: "Axes", position: int, row: Row, name: str) -> float:
 
 def class_accuracy(report: Report, column: Column, series: list[Series]) -> Picture | None:
     """Draws the accuracy of the classes from frequent to rare, as means over neighbours where there are many."""
-    per_class = [(one, _mean_per_class(one.row, report.table.accuracy)) for one in series]
-    per_class = [(one, values) for one, values in per_class if values is not None]
+    per_class = [(line, _mean_per_class(line.row, report.table.accuracy)) for line in series]
+    per_class = [(line, values) for line, values in per_class if values is not None]
     if not per_class:
         return None
     result = series[0].row.entries[0].result
@@ -112,12 +112,12 @@ def class_accuracy(report: Report, column: Column, series: list[Series]) -> Pict
     drawing = new_figure(3.2)
     panel = drawing.subplots()
     ranks, ends = np.arange(len(order)), []
-    for one, values in per_class:
+    for line, values in per_class:
         smooth = _means_of_neighbours(values[order], window)
         panel.plot(
-            _means_of_neighbours(ranks, window), smooth, markevery=max(1, len(smooth) // 10), **one.look
+            _means_of_neighbours(ranks, window), smooth, markevery=max(1, len(smooth) // 10), **line.look
         )  # fmt: skip
-        ends.append(End(smooth[-1], one.row.label, one.look))
+        ends.append(End(smooth[-1], line.row.label, line.look))
     caption = "Where along the tail accuracy is won or lost; means over the runs of a row."
     if window > 1:
         first, values = per_class[0]
@@ -140,8 +140,8 @@ def class_accuracy(report: Report, column: Column, series: list[Series]) -> Pict
 def _mean_per_class(row: Row, kind: str) -> np.ndarray | None:
     """[C] over the runs, NaN for a class without images; None where no run has any, as those of the ledger."""
     records = [accuracy_record(entry.result, kind) or {} for entry in row.entries]
-    found = [record["per_class"] for record in records if "per_class" in record]
-    values = [[np.nan if value is None else value for value in per_class] for per_class in found]
+    accuracies = [record["per_class"] for record in records if "per_class" in record]
+    values = [[np.nan if value is None else value for value in per_class] for per_class in accuracies]
     return np.mean(values, axis=0) if values else None
 
 
@@ -196,19 +196,19 @@ def group_masses(column: Column, series: list[Series]) -> Picture | None:
     """Draws the mean probability that networks give to each group, on training batches and on the test part."""
     groups = column.groups[:MAX_GROUPS]
     parts = {"training images": "train/group_mass/student", "test images": "test/group_mass"}
-    students = [one for one in series if not one.is_teacher]
+    students = [line for line in series if not line.is_teacher]
     metrics = [f"{metric}/{group}" for metric in parts.values() for group in groups]
     if not _curves(students, metrics):
         return None
     curves = _curves(series, metrics)  # to itself a teacher is a student
-    teachers_learn = any((one.row.label, metric) in curves for one in series if one.is_teacher for metric in metrics)
+    teachers_learn = any((line.row.label, metric) in curves for line in series if line.is_teacher for metric in metrics)
     shares = _shares(students[0].row)
     drawing = new_figure(4.6)
     axes = drawing.subplots(2, len(groups), squeeze=False, sharex=True)
     for index, (part, metric) in enumerate(parts.items()):
         for axis, group in zip(axes[index], groups, strict=True):
             ends = _plot_curves(axis, students, curves, f"{metric}/{group}")
-            teachers = [one for one in series if one.is_teacher]
+            teachers = [line for line in series if line.is_teacher]
             learning = _plot_curves(axis, teachers, curves, f"{metric}/{group}")
             ends += [replace(end, label=f"{end.label}, in training") for end in learning]
             ends += _plot_trained_teachers(axis, series, part, group)
@@ -229,7 +229,7 @@ def group_masses(column: Column, series: list[Series]) -> Picture | None:
         "on the batches it is trained on, below on the test part. Dotted is what is there: the group's share of the "
         "images. A line below the dotted one at the tail, on the test part, is a network biased against it."
     )
-    if any(one.is_teacher for one in series):
+    if any(line.is_teacher for line in series):
         caption += (
             " The thin line is the teacher after its own training: above on the students' batches, below on the test "
             "part."
@@ -243,15 +243,15 @@ def group_masses(column: Column, series: list[Series]) -> Picture | None:
 def _plot_trained_teachers(axis: "Axes", series: list[Series], part: str, group: str) -> list[End]:
     """Draws a trained teacher: on training images by its students' metrics, on the test part as a level."""
     ends = []
-    for teacher in (one for one in series if one.is_teacher):
+    for teacher in (line for line in series if line.is_teacher):
         if part == "training images":
             metric = f"train/group_mass/teacher/{group}"
-            taught = [h for one in series if not one.is_teacher for h in one.histories if metric in h[-1]]
-            given = curve(taught, metric)
-            if given is None:
+            taught = [h for line in series if not line.is_teacher for h in line.histories if metric in h[-1]]
+            taught_curve = curve(taught, metric)
+            if taught_curve is None:
                 continue
-            axis.plot(given.epochs, given.means, **TRAINED_LOOK)
-            end = given.means[-1]
+            axis.plot(taught_curve.epochs, taught_curve.means, **TRAINED_LOOK)
+            end = taught_curve.means[-1]
         else:
             masses = [entry.result["accuracy"]["last"]["group_mass"][group] for entry in teacher.row.entries]
             if None in masses:  # a group without a class
@@ -274,8 +274,8 @@ def _shares(row: Row) -> dict[str, dict[str, float]]:
 
 def _curves(series: list[Series], metrics: Iterable[str]) -> dict[tuple[str, str], Curve]:
     """Maps (row label, metric) to its curve, where there is one."""
-    found = {(one.row.label, metric): curve(one.histories, metric) for metric in metrics for one in series}
-    return {key: one.thinned(MAX_POINTS) for key, one in found.items() if one is not None}
+    curves = {(line.row.label, metric): curve(line.histories, metric) for metric in metrics for line in series}
+    return {key: points.thinned(MAX_POINTS) for key, points in curves.items() if points is not None}
 
 
 def _plot_curves(
@@ -283,12 +283,12 @@ def _plot_curves(
 ) -> list[End]:  # fmt: skip
     """Draws the series that have the metric."""
     ends = []
-    for one in series:
-        drawn = curves.get((one.row.label, metric))
+    for line in series:
+        drawn = curves.get((line.row.label, metric))
         if drawn is not None:
-            axis.plot(drawn.epochs, drawn.means, markevery=_every(drawn), **one.look)
-            axis.fill_between(drawn.epochs, drawn.lows, drawn.highs, color=one.look["color"], alpha=0.15, linewidth=0)
-            ends.append(End(drawn.means[-1], one.row.label, one.look))
+            axis.plot(drawn.epochs, drawn.means, markevery=_every(drawn), **line.look)
+            axis.fill_between(drawn.epochs, drawn.lows, drawn.highs, color=line.look["color"], alpha=0.15, linewidth=0)
+            ends.append(End(drawn.means[-1], line.row.label, line.look))
     return ends
 
 

@@ -70,12 +70,12 @@ def _latex_table(table: TextTable, caption: str, notes: list[str], bold: Contain
 
 def _latex_cell(lines: list[str]) -> str:
     """Sets lines above each other, in smaller print what belongs to the number."""
-    first, *others = map(_latex, lines)
+    first, *further_lines = map(_latex, lines)
     first = SPREAD.sub(lambda spread: rf"{{\scriptsize {spread[0]}}}", first)
-    if not others:
+    if not further_lines:
         return first
     # braces: the bracket of an interval would be an argument of the line break before it
-    below = "".join(rf"\\ {{\scriptsize {line}}}" for line in others)
+    below = "".join(rf"\\ {{\scriptsize {line}}}" for line in further_lines)
     return rf"\begin{{tabular}}[t]{{@{{}}r@{{}}}}{first}{below}\end{{tabular}}"
 
 

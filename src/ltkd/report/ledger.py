@@ -75,10 +75,10 @@ def trained_or_kept(table: Table, runs: list[TableRun], ledger: Path = LEDGER) -
     entries = entries_of(runs)
     if any(entry.result for entry in entries):
         return entries, ""
-    kept = ledger_entries(table, runs, ledger)
-    if not any(entry.result for entry in kept):
+    recorded = ledger_entries(table, runs, ledger)
+    if not any(entry.result for entry in recorded):
         return entries, ""
-    return kept, (
+    return recorded, (
         f"kept in outputs/{ledger.name}, since none of the table's has finished in {runs[0].config.output_root}/; "
         "the ledger has no curves and no accuracies of single classes"
     )
@@ -101,17 +101,17 @@ def ledger_entries(table: Table, runs: Iterable[TableRun] | None = None, ledger:
 
     UserError where a run that was recorded for the table is not what the table's file says now.
     """
-    kept = read_ledger(ledger)
+    recorded = read_ledger(ledger)
     if runs is None:
         runs = compose_runs(table)
-        gone = {place for place, result in kept.items() if table.name in result["tables"]} - {
+        gone = {place for place, result in recorded.items() if table.name in result["tables"]} - {
             _place(run) for run in runs
         }
         if gone:
             raise UserError(
                 f"{ledger}: {min(gone)} is a run of another configuration than table {table.name} has now; run it again"
             )
-    return [_kept_entry(run, kept.get(_place(run))) for run in runs]
+    return [_kept_entry(run, recorded.get(_place(run))) for run in runs]
 
 
 def _kept_entry(run: TableRun, result: dict[str, Any] | None) -> Entry:

@@ -47,14 +47,14 @@ def main_table(report: Report, column: Column) -> TextTable:
 def _names(row: Row, accuracy: str = "") -> list[str]:
     """The row's labels; the first has the mark of its method's fidelity, and says of a corrected `accuracy` what
     corrected it, or where that is the second correction."""
-    first, *others = row.names.values()
+    first, *other_labels = row.names.values()
     first += FIDELITY_MARKS.get(row.fidelity, "")
     if accuracy in row.corrected and (after := row.corrected[accuracy].after):
         first += f" (second correction, after {after})"
     if accuracy == "corrected_once" and row.entries:
         by = evened_out_by(row.entries[0].result["identity"])
         first += f" ({'by ' + by if by else 'logits adjusted'})"
-    return [name or NOTHING for name in (first, *others)]
+    return [name or NOTHING for name in (first, *other_labels)]
 
 
 def _counts(report: Report, row: Row | None = None) -> list[str]:
@@ -90,7 +90,7 @@ def corrected_tables(report: Report, column: Column) -> dict[str, TextTable]:
 
 def _raw_and_corrected(corrected: Corrected, column: Column) -> list[str]:
     pairs = ((corrected.raw[name], corrected.summaries[name]) for name in column.value_names)
-    return [_mean(one) for pair in pairs for one in pair]
+    return [_mean(summary) for pair in pairs for summary in pair]
 
 
 def _tau(corrected: Corrected) -> str:
@@ -101,14 +101,14 @@ def _tau(corrected: Corrected) -> str:
 
 def difference_table(report: Report, column: Column) -> TextTable | None:
     """Differences to the best baseline with their intervals; None where nothing is compared."""
-    rows = [row for row in column.rows if any(one.difference for one in row.values.values())]
+    rows = [row for row in column.rows if any(value.difference for value in row.values.values())]
     if not rows:
         return None
     axes = list(report.table.rows)
     headers = [*axes, "pairs", *(f"{name}{_against(rows, name)}" for name in column.value_names)]
     body = []
     for row in rows:
-        pairs = max(one.difference.paired.n for one in row.values.values() if one.difference)
+        pairs = max(value.difference.paired.n for value in row.values.values() if value.difference)
         differences = [difference_text(row.values[name], pairs) for name in column.value_names]
         body.append([*_names(row), str(pairs), *differences])
     return TextTable(headers, body, [row.role for row in rows], len(axes), in_lines=True)
@@ -123,24 +123,26 @@ def overview_table(report: Report) -> TextTable | None:
     keys = dict.fromkeys(tuple(row.names.items()) for row in rows)
     body, roles = [], []
     for key in keys:
-        found = [next((r for r in column.rows if tuple(r.names.items()) == key), None) for column in report.columns]
+        matching_rows = [
+            next((r for r in column.rows if tuple(r.names.items()) == key), None) for column in report.columns
+        ]
         cells = [
             NOTHING if row is None else _overview(row, column)
-            for row, column in zip(found, report.columns, strict=True)
+            for row, column in zip(matching_rows, report.columns, strict=True)
         ]
         body.append([*(dict(key)[axis] or NOTHING for axis in axes), *cells])
-        roles.append(next(row.role for row in found if row is not None))
+        roles.append(next(row.role for row in matching_rows if row is not None))
     return TextTable([*axes, *(column.label for column in report.columns)], body, roles, len(axes))
 
 
-def difference_text(one: CellValue, pairs: int) -> str:
+def difference_text(value: CellValue, pairs: int) -> str:
     """Writes +2.31; [+1.20, +3.40] with Student's interval; a single pair has none: +2.31; n/a.
 
     Where there are other than `pairs` pairs, that is said too: +2.31; n/a; n = 1.
     """
-    if one.difference is None:
+    if value.difference is None:
         return NOTHING
-    paired = one.difference.paired
+    paired = value.difference.paired
     interval = f"[{', '.join(map(signed, paired.interval))}]" if paired.interval else NOT_AVAILABLE
     number = [] if paired.n == pairs else [f"n = {paired.n}"]
     return INTERVAL_SEPARATOR.join([signed(paired.mean), interval, *number])
@@ -155,8 +157,8 @@ def _mean(summary: Summary | None) -> str:
     return cell_text(summary.mean, summary.deviation) if summary else NOT_AVAILABLE
 
 
-def _published(one: CellValue) -> str:
-    return ", ".join(f"{value:.2f} [{source}]" for value, source in one.published) or NOTHING
+def _published(cell_value: CellValue) -> str:
+    return ", ".join(f"{value:.2f} [{source}]" for value, source in cell_value.published) or NOTHING
 
 
 def _against(rows: list[Row], name: str) -> str:
@@ -166,4 +168,6 @@ def _against(rows: list[Row], name: str) -> str:
 
 def _overview(row: Row, column: Column) -> str:
     names = [ALL, *column.groups[-1:]]
-    return " / ".join(f"{one.mean:.2f}" if (one := row.values[name].summary) else NOT_AVAILABLE for name in names)
+    return " / ".join(
+        f"{summary.mean:.2f}" if (summary := row.values[name].summary) else NOT_AVAILABLE for name in names
+    )

@@ -53,8 +53,8 @@ def circumstance_notes(cells: Iterable[Cell]) -> list[str]:
 
 def threads_of(run: Run) -> set[int]:
     """The numbers of threads that a run was trained with on a CPU; empty where it was on a GPU, or is not known."""
-    on_cpu = (one for one in _trainings(run) if (one.get("device") or "").startswith("cpu"))
-    return {threads for one in on_cpu if (threads := one.get("threads"))}
+    on_cpu = (training for training in _trainings(run) if (training.get("device") or "").startswith("cpu"))
+    return {threads for training in on_cpu if (threads := training.get("threads"))}
 
 
 def _trainings(run: Run) -> list[Mapping[str, Any]]:
@@ -63,7 +63,7 @@ def _trainings(run: Run) -> list[Mapping[str, Any]]:
 
 
 def _values(run: Run, key: str) -> list[str | None]:
-    return [one.get(key) for one in _trainings(run)]
+    return [training.get(key) for training in _trainings(run)]
 
 
 def _by_seeds(runs: Iterable[Run], values_of: Callable[[Run], Iterable[str | None]]) -> list[str]:

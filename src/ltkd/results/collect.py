@@ -85,8 +85,8 @@ def collect(
     """
     runs: dict[tuple, _Found] = {}
     unfinished, notes = [], []
-    found = {files.folder.resolve(): files for folder in folders for files in RunFiles.below(folder)}
-    for _, files in sorted(found.items()):
+    by_folder = {files.folder.resolve(): files for folder in folders for files in RunFiles.below(folder)}
+    for _, files in sorted(by_folder.items()):
         if not files.result.exists():
             unfinished.append(how_it_ended(files.status))
             continue
@@ -98,21 +98,21 @@ def collect(
             unfinished.append(f"unreadable: {error}")
         else:
             _keep(runs, _Found(run, images, _groups(run)), notes)
-    conflicts = conflicting_teachers(one.run for one in runs.values())
+    conflicts = conflicting_teachers(finished.run for finished in runs.values())
     notes += conflicts.values()
-    for one in list(runs.values()):
-        if one.run.get("teacher_result"):
-            _keep(runs, replace(one, run=teacher_of(one.run)), notes)
+    for finished in list(runs.values()):
+        if finished.run.get("teacher_result"):
+            _keep(runs, replace(finished, run=teacher_of(finished.run)), notes)
 
     repeated = _cells_with_a_repeated_seed(runs.values())
     cells: dict[tuple, SeedGroup] = {}
-    for one in runs.values():
-        run = one.run
+    for finished in runs.values():
+        run = finished.run
         names = {key: run[key] for key in ("dataset", "teacher", "student", "method")}
-        teacher = _teacher_seed(run) if one.cell in repeated else {}
+        teacher = _teacher_seed(run) if finished.cell in repeated else {}
         teacher |= _weights_of_teachers(run, conflicts)
-        new = SeedGroup(names, _identity(run), run["group_names"], one.images, one.groups, teacher=teacher)
-        cells.setdefault((*one.cell, *teacher.items()), new).runs.append(run)
+        new = SeedGroup(names, _identity(run), run["group_names"], finished.images, finished.groups, teacher=teacher)
+        cells.setdefault((*finished.cell, *teacher.items()), new).runs.append(run)
     _tell_groups_apart(list(cells.values()))
     notes += _name_settings(list(cells.values()))
     ordered = sorted(cells.values(), key=_order)
@@ -143,24 +143,25 @@ def _groups(run: dict[str, Any]) -> str:
     return f"{shown(policy_of(run))} {'/'.join(str(counts[group]) for group in sorted(counts))}".strip()
 
 
-def _keep(runs: dict[tuple, _Found], one: _Found, notes: list[str]) -> None:
+def _keep(runs: dict[tuple, _Found], finished: _Found, notes: list[str]) -> None:
     """Counts a run once. Two results of one hash that differ are noted; the one found first, by its path, counts."""
-    known = runs.setdefault((*one.cell, one.run["hash"]), one).run
-    told = [key for key in ("all", "per_group") if _last(known, key) != _last(one.run, key)]
-    hashes = [run.get("weights_sha256") for run in (known, one.run)]
-    told += ["weights_sha256"] * (None not in hashes and hashes[0] != hashes[1])
-    if told:
-        first, second = (_told(run, threads_of(known) != threads_of(one.run)) for run in (known, one.run))
+    known = runs.setdefault((*finished.cell, finished.run["hash"]), finished).run
+    differing = [key for key in ("all", "per_group") if _last(known, key) != _last(finished.run, key)]
+    hashes = [run.get("weights_sha256") for run in (known, finished.run)]
+    differing += ["weights_sha256"] * (None not in hashes and hashes[0] != hashes[1])
+    if differing:
+        first, second = (_told(run, threads_of(known) != threads_of(finished.run)) for run in (known, finished.run))
         notes.append(
-            f"two results of {one.run['hash']} differ in {', '.join(told)}: {first}, which counts, and {second}"
+            f"two results of {finished.run['hash']} differ in {', '.join(differing)}: {first}, which counts, "
+            f"and {second}"
         )
 
 
 def _told(run: dict[str, Any], with_threads: bool) -> str:
     """A result as notes call it: its folder, accuracy and, where two differ in it, the threads of its training."""
     threads = [threads_label(counts)] if with_threads and (counts := threads_of(run)) else []
-    told = [f"{_last(run, 'all'):.2f}", *threads]
-    return f"{run.get('directory')} ({', '.join(told)})"
+    details = [f"{_last(run, 'all'):.2f}", *threads]
+    return f"{run.get('directory')} ({', '.join(details)})"
 
 
 def _last(run: dict[str, Any], key: str) -> Any:
@@ -174,12 +175,14 @@ def _teacher_seed(run: dict[str, Any]) -> dict[str, str]:
 
 def _weights_of_teachers(run: dict[str, Any], conflicts: Container[str]) -> dict[str, str]:
     """The weights of those of a student's teachers that were trained several times; empty where there is none."""
-    found = [one.get("weights_sha256") or "unknown" for one in teachers_of(run) if one["hash"] in conflicts]
-    return {"teacher.weights": ",".join(weights[:8] for weights in found)} if found else {}
+    hashes = [
+        teacher.get("weights_sha256") or "unknown" for teacher in teachers_of(run) if teacher["hash"] in conflicts
+    ]
+    return {"teacher.weights": ",".join(weights[:8] for weights in hashes)} if hashes else {}
 
 
 def _cells_with_a_repeated_seed(runs: Iterable[_Found]) -> set[tuple]:
-    seeds = Counter((one.cell, one.run["seed"]) for one in runs)
+    seeds = Counter((finished.cell, finished.run["seed"]) for finished in runs)
     return {cell for (cell, _), count in seeds.items() if count > 1}
 
 
@@ -195,7 +198,7 @@ def _tell_groups_apart(cells: list[SeedGroup]) -> None:
         if len(policies[cell.names["dataset"], _policy(cell)]) == 1:
             cell.groups = _policy(cell)
     for cell in cells:
-        cell.groups_in_doubt = len({other.groups for other in cells}) > 1
+        cell.groups_in_doubt = len({peer.groups for peer in cells}) > 1
 
 
 def _configuration(cell: SeedGroup) -> tuple:
@@ -239,31 +242,31 @@ def _name_settings(cells: list[SeedGroup]) -> list[str]:
     for cell in cells:
         alike[tuple(cell.names.values())].append(cell)
         of_data[cell.names["dataset"], cell.names["student"] is None].append(cell)
-    for same in alike.values():
-        named, _ = differences([of_method(cell.identity) | cell.teacher for cell in same])
-        for cell, settings in zip(same, named, strict=True):
+    for peers in alike.values():
+        named, _ = differences([of_method(cell.identity) | cell.teacher for cell in peers])
+        for cell, settings in zip(peers, named, strict=True):
             cell.settings = " ".join(settings)
-    for (dataset, is_teacher), same in sorted(of_data.items()):
-        named, common = differences([_compared(cell, same) for cell in same], absent=DEFAULT)
-        for cell, settings in zip(same, named, strict=True):
+    for (dataset, is_teacher), peers in sorted(of_data.items()):
+        named, common = differences([_compared(cell, peers) for cell in peers], absent=DEFAULT)
+        for cell, settings in zip(peers, named, strict=True):
             cell.settings = " ".join(filter(None, [cell.settings, *settings]))
         notes += common_note(f"{dataset}, {'teachers' if is_teacher else 'students'}", common)
     return notes
 
 
-def _compared(cell: SeedGroup, same: list[SeedGroup]) -> dict[str, str]:
+def _compared(cell: SeedGroup, peers: list[SeedGroup]) -> dict[str, str]:
     """All settings outside of the method; images and groups too, where they differ between cells of the same settings.
 
     The groups of the setting are those that it was trained with, whatever it is reported for.
     """
 
-    def data(one: SeedGroup) -> str:
-        return json.dumps(one.identity.get("dataset"), sort_keys=True)
+    def data(peer: SeedGroup) -> str:
+        return json.dumps(peer.identity.get("dataset"), sort_keys=True)
 
-    variants = {data(one): set() for one in same}
-    for one in same:
-        variants[data(one)].add(one.images)
-    images = {"images": cell.images} if any(len(found) > 1 for found in variants.values()) else {}
+    variants = {data(peer): set() for peer in peers}
+    for peer in peers:
+        variants[data(peer)].add(peer.images)
+    images = {"images": cell.images} if any(len(variant) > 1 for variant in variants.values()) else {}
     groups = {"dataset.groups": cell.groups} if cell.groups != _policy(cell) else {}
     return outside_of_method(cell.identity) | images | groups
 
@@ -280,11 +283,11 @@ def _missing_seeds(cells: list[SeedGroup]) -> list[str]:
     for cell in students:
         seeds[question(cell)] |= {run["seed"] for run in cell.runs}
     lines = []
-    found = defaultdict(set)
+    finished = defaultdict(set)
     for cell in students:
-        found[_configuration(cell)] |= {run["seed"] for run in cell.runs}
+        finished[_configuration(cell)] |= {run["seed"] for run in cell.runs}
     for cell in students:
-        absent = sorted(seeds[question(cell)] - found[_configuration(cell)])
+        absent = sorted(seeds[question(cell)] - finished[_configuration(cell)])
         if absent:
             lines.append(f"missing: {cell.label} seed {', '.join(map(str, absent))}")
     return lines

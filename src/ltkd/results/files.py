@@ -32,6 +32,6 @@ class RunFiles:
     def below(cls, folder: Path) -> list["RunFiles"]:
         """Find the runs below a folder, begun or finished, sorted; not in hidden folders, where trial runs are."""
         names = cls(folder)
-        found = {path.parent for name in (names.status, names.result) for path in Path(folder).rglob(name.name)}
-        visible = (path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+        folders = {path.parent for name in (names.status, names.result) for path in Path(folder).rglob(name.name)}
+        visible = (path for path in folders if not any(part.startswith(".") for part in path.relative_to(folder).parts))
         return [cls(path) for path in sorted(visible)]

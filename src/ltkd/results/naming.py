@@ -42,7 +42,9 @@ def shown(value: Any) -> str:
     if value is None:
         return "null"
     if isinstance(value, Mapping) and "name" in value:
-        settings = ", ".join(f"{key}={shown(one)}" for key, one in value.items() if key not in ("name", "classes"))
+        settings = ", ".join(
+            f"{key}={shown(setting)}" for key, setting in value.items() if key not in ("name", "classes")
+        )
         classes = f"classes {_digest(value['classes'])}" if "classes" in value else ""
         inside = ", ".join(filter(None, [settings, classes]))
         return f"{value['name']}({inside})" if inside else str(value["name"])
@@ -71,8 +73,8 @@ def differences(rows: Sequence[Mapping[str, str]], *, absent: str | None = None)
         shared = key.removeprefix("teacher.")
         if shared != key and all(rows[index].get(key) == rows[index].get(shared) for index in concerned):
             continue  # what student and teacher share (data, recipe) is said once
-        (common, count), *others = Counter(values.values()).most_common()
-        if not others:
+        (common, count), *rarer = Counter(values.values()).most_common()
+        if not rarer:
             continue
         is_common = count > len(concerned) / 2
         if is_common and common is not None:
@@ -86,7 +88,7 @@ def differences(rows: Sequence[Mapping[str, str]], *, absent: str | None = None)
 def _concerns(row: Mapping[str, str], key: str) -> bool:
     if key == GROUPS:
         return key in row
-    return not key.startswith("teacher.") or any(other.startswith("teacher.") for other in row)
+    return not key.startswith("teacher.") or any(other_key.startswith("teacher.") for other_key in row)
 
 
 def common_note(label: str, common: Iterable[str]) -> list[str]:

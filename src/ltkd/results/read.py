@@ -114,7 +114,9 @@ def run_table(result: Result) -> str:
     networks = {"teacher": result["teacher_result"], "student": result}
     identities = {"teacher": result["identity"]["teacher"], "student": result["identity"]}
     records = {
-        role: _records(one, identities[role], attacked.get(role)) for role, one in networks.items() if one is not None
+        role: _records(network, identities[role], attacked.get(role))
+        for role, network in networks.items()
+        if network is not None
     }
     mean = [MEAN] * any(is_unbalanced(record) for of_one in records.values() for record in of_one.values())
     rows = []

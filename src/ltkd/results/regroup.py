@@ -47,14 +47,14 @@ def in_groups(run: dict[str, Any], files: RunFiles, policy: Policy) -> dict[str,
 
     counts = run["class_counts"]
     if files.manifest.exists():
-        taken = read_json(files.manifest).get("validation_from_training", [0] * len(counts))
-        counts = [count + more for count, more in zip(counts, taken, strict=True)]
+        from_training = read_json(files.manifest).get("validation_from_training", [0] * len(counts))
+        counts = [count + held_out for count, held_out in zip(counts, from_training, strict=True)]
     groups, names = make_groups(policy, counts)
-    groups, told = groups.tolist(), {"group_policy": policy}
+    groups, with_policy = groups.tolist(), {"group_policy": policy}
     if (groups, names) == (run["groups"], run["group_names"]):
-        return run | told
+        return run | with_policy
     images = {"test": run.get("test_counts"), "validation": run.get("validation_counts")}
-    return _Regrouping(groups, names, images).of(run) | told | {"groups": groups, "group_names": names}
+    return _Regrouping(groups, names, images).of(run) | with_policy | {"groups": groups, "group_names": names}
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,10 @@ class _Regrouping:
     def of(self, value: Any, part: str = "test") -> Any:
         """Replaces what there is by group, wherever it stands."""
         if isinstance(value, list):
-            return [self.of(one, part) for one in value]
+            return [self.of(entry, part) for entry in value]
         if not isinstance(value, Mapping):
             return value
-        changed = {key: self.of(one, key if key in self.images else part) for key, one in value.items()}
+        changed = {key: self.of(entry, key if key in self.images else part) for key, entry in value.items()}
         if "per_group" in value:
             changed["per_group"] = self._accuracies(value, self.images[part])
         if "group_mass" in value:
@@ -83,18 +83,20 @@ class _Regrouping:
         if per_class is None:
             return dict.fromkeys(self.names)
         members: list[list[int]] = [[] for _ in self.names]
-        for label, (group, one) in enumerate(zip(self.groups, per_class, strict=True)):
-            if one is not None and (images is None or images[label]):
+        for label, (group, accuracy) in enumerate(zip(self.groups, per_class, strict=True)):
+            if accuracy is not None and (images is None or images[label]):
                 members[group].append(label)
         if images is not None:
-            right = [round((one or 0) * count / 100) for one, count in zip(per_class, images, strict=True)]
+            right = [round((accuracy or 0) * count / 100) for accuracy, count in zip(per_class, images, strict=True)]
             shares = [
-                100 * sum(right[label] for label in own) / sum(images[label] for label in own) if own else None
-                for own in members
+                100 * sum(right[label] for label in labels) / sum(images[label] for label in labels) if labels else None
+                for labels in members
             ]
-        elif math.isclose(mean(one for one in per_class if one is not None), record["all"], abs_tol=1e-6):
+        elif math.isclose(
+            mean(accuracy for accuracy in per_class if accuracy is not None), record["all"], abs_tol=1e-6
+        ):
             # each class has as many images
-            shares = [mean(per_class[label] for label in own) if own else None for own in members]
+            shares = [mean(per_class[label] for label in labels) if labels else None for labels in members]
         else:
             shares = [None] * len(members)
         return dict(zip(self.names, shares, strict=True))

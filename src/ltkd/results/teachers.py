@@ -23,8 +23,8 @@ def conflicting_teachers(results: Iterable[Result]) -> dict[str, str]:
                 known[network["hash"]][weights].append(result["directory"])
     return {
         teacher: f"teacher {teacher} was trained several times, with different weights: "
-        + "; ".join(f"{weights[:8]} is of {_listed(who)}" for weights, who in found.items())
-        for teacher, found in known.items() if len(found) > 1
+        + "; ".join(f"{weights[:8]} is of {_listed(students)}" for weights, students in by_weights.items())
+        for teacher, by_weights in known.items() if len(by_weights) > 1
     }  # fmt: skip
 
 
