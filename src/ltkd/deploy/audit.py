@@ -57,9 +57,9 @@ def audited_weights(file: Path, overrides: Sequence[str], device: torch.device) 
     """
     if not file.is_file():
         raise UserError(f"{file}: not there; name a run's folder or a file of weights")
-    if not any(one.startswith("dataset=") for one in overrides):
+    if not any(override.startswith("dataset=") for override in overrides):
         raise UserError("dataset: a file of weights does not say what to test it with; add dataset=...")
-    foreign = any(one.startswith("student=") for one in overrides)
+    foreign = any(override.startswith("student=") for override in overrides)
     if not foreign and file.suffix not in EXPORTED:
         raise UserError(f"student: {file} does not say what network it is of; add student=NAME")
     values = compose_values("method=ce", *overrides)

@@ -23,7 +23,7 @@ def draw(findings: Findings, data: LongTailData) -> dict[str, Picture]:
     with mpl.rc_context(STYLE):
         drawn = [group_bias(findings, data), class_frequency(findings, data), calibration(findings)]
         drawn += [correction(findings, data)] if findings.corrected else []
-    return {one.name: one for one in drawn}
+    return {drawing.name: drawing for drawing in drawn}
 
 
 def group_bias(findings: Findings, data: LongTailData) -> Picture:
@@ -50,13 +50,13 @@ def group_bias(findings: Findings, data: LongTailData) -> Picture:
 
 def class_frequency(findings: Findings, data: LongTailData) -> Picture:
     """Accuracy and confidence of each class over its number of training images."""
-    known = [one for one in findings.classes if one is not None]
-    counts = np.array([data.split.class_counts[one.label] for one in known])
+    findings_shown = [finding for finding in findings.classes if finding is not None]
+    counts = np.array([data.split.class_counts[finding.label] for finding in findings_shown])
     figure = new_figure(2.9)
     axis = figure.subplots()
     for values, name, colour, marker in (
-        ([one.accuracy for one in known], "accuracy", COLOURS[1], "o"),
-        ([100 * one.confidence for one in known], "mean confidence", COLOURS[0], "^"),
+        ([finding.accuracy for finding in findings_shown], "accuracy", COLOURS[1], "o"),
+        ([100 * finding.confidence for finding in findings_shown], "mean confidence", COLOURS[0], "^"),
     ):
         axis.plot(counts, values, linestyle="none", marker=marker, color=colour, alpha=0.75, label=name)
     axis.set_xscale("log")
@@ -89,7 +89,7 @@ def calibration(findings: Findings) -> Picture:
 
 
 def _reliability(panel: "Axes", confidence: list[float], accuracy: list[float], bins: list) -> None:
-    shares = np.array([one.count for one in bins]) / sum(one.count for one in bins)
+    shares = np.array([bin_.count for bin_ in bins]) / sum(bin_.count for bin_ in bins)
     panel.plot([0, 100], [0, 100], **REFERENCE_LOOK)
     panel.plot(confidence, accuracy, color=COLOURS[1], linewidth=1)
     panel.scatter(confidence, accuracy, s=15 + 200 * shares, color=COLOURS[1], edgecolor="white", zorder=3)
@@ -102,9 +102,9 @@ def correction(findings: Findings, data: LongTailData) -> Picture:
     figure = new_figure(2.7)
     panels = figure.subplots(1, len(findings.corrected), sharey=True, squeeze=False)[0]
     for panel, (kind, by_tau) in zip(panels, findings.corrected.items(), strict=True):
-        lines = {"all": [one.all for one in by_tau.values()]}
+        lines = {"all": [evaluation.all for evaluation in by_tau.values()]}
         for name in data.split.group_names:
-            lines[name] = [one.per_group[name] for one in by_tau.values()]
+            lines[name] = [evaluation.per_group[name] for evaluation in by_tau.values()]
         for index, (name, values) in enumerate(lines.items()):
             look = {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
             if None not in values:

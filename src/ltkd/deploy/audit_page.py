@@ -94,7 +94,7 @@ def _worst_classes(about: Description, findings: Findings, data: LongTailData, n
 
 def _headline(about: Description, finding: ClassFinding, data: LongTailData) -> str:
     label = finding.label
-    mistakes = ", ".join(f"{about.class_names[other]} ({count})" for other, count in finding.taken_for[:3])
+    mistakes = ", ".join(f"{about.class_names[predicted]} ({count})" for predicted, count in finding.taken_for[:3])
     return (
         f"{about.class_names[label]}: {finding.accuracy:.0f} % right, {about.group_of(label)}, "
         f"{data.split.class_counts[label]} training images; taken for {mistakes}"
@@ -117,8 +117,8 @@ def _correction(about: Description, findings: Findings, drawn: Mapping[str, Pict
     for kind, by_tau in findings.corrected.items():
         chosen = default_tau(about, kind)[0]
         rows = [
-            [f"{tau:g}", f"{one.all:.2f}", *(cell_text(one.per_group[name], None) for name in groups)]
-            for tau, one in by_tau.items()
+            [f"{tau:g}", f"{evaluation.all:.2f}", *(cell_text(evaluation.per_group[name], None) for name in groups)]
+            for tau, evaluation in by_tau.items()
         ]
         roles = ["method" if tau == chosen else "baseline" for tau in by_tau]
         parts.append(f"<h3>{NAMES[kind].capitalize()}</h3>")
@@ -154,11 +154,11 @@ def _pairs(about: Description, findings: Findings, data: LongTailData, names: Na
     for pair in findings.pairs:
         both = [_picture(data.test_images[pair.test_row]), _picture(data.train_images[pair.train_row])]
         labels = [data.test_labels[pair.test_row], data.train_labels[pair.train_row]]
-        same = about.class_names[labels[0]] if labels[0] == labels[1] else (
+        class_text = about.class_names[labels[0]] if labels[0] == labels[1] else (
             f"{about.class_names[labels[0]]} and {about.class_names[labels[1]]}: labels differ"
         )  # fmt: skip
         called = f"{_called(names, 'test', pair.test_row)} and {_called(names, 'train', pair.train_row)}"
-        caption = f"{_breakable(same)}<br>{pair.correlation:.3f}<br>{_breakable(called)}"
+        caption = f"{_breakable(class_text)}<br>{pair.correlation:.3f}<br>{_breakable(called)}"
         images.append(f'<div class="image" style="width:13rem"><div class="pair">{"".join(both)}</div>{caption}</div>')
     return [*parts, _gallery(images)]
 
@@ -181,13 +181,13 @@ def _suspects(about: Description, findings: Findings, data: LongTailData, names:
         note += " It disagrees with most of them: it has not learned these classes, and is no judge of their labels."
     parts.append(note_html(note))
     images = []
-    for one in findings.suspects:
-        label = about.class_names[data.train_labels[one.row]]
+    for suspect in findings.suspects:
+        label = about.class_names[data.train_labels[suspect.row]]
         caption = (
-            f"labelled {label} ({100 * one.of_label:.1f} %), taken for {about.class_names[one.predicted]} "
-            f"({100 * one.probability:.0f} %)"
+            f"labelled {label} ({100 * suspect.of_label:.1f} %), taken for {about.class_names[suspect.predicted]} "
+            f"({100 * suspect.probability:.0f} %)"
         )
-        images.append(_image(data.train_images[one.row], caption, _called(names, "train", one.row)))
+        images.append(_image(data.train_images[suspect.row], caption, _called(names, "train", suspect.row)))
     return [*parts, _gallery(images)] if images else parts
 
 

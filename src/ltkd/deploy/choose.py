@@ -163,7 +163,7 @@ class Chooser:
             self.tell(
                 f"round {number + 1}: {', '.join(c.name for c in staying)}; {epochs} epochs, {len(seeds)} seed(s)"
             )
-            scores = [score for one in staying for score in self._scores(one, epochs, seeds, plan)]
+            scores = [score for candidate in staying for score in self._scores(candidate, epochs, seeds, plan)]
             scores.sort(key=lambda score: -score.value)
             rounds.append(scores)
             staying = list(dict.fromkeys(score.candidate for score in scores))
@@ -181,7 +181,7 @@ class Chooser:
         path, key = self.folder / "plan.json", shlex.join(settings)
         plans = read_json(path) if path.exists() else {}
         if key not in plans:
-            num_taught = sum(one.taught for one in SHORT_LIST)
+            num_taught = sum(candidate.taught for candidate in SHORT_LIST)
             arguments = (self.full_recipe.epochs, cost, len(SHORT_LIST) - num_taught, num_taught)
             plan = make_plan(seconds, *arguments)
             if plan is None:
@@ -244,7 +244,7 @@ class Chooser:
 
     def command(self, choice: Choice) -> str:
         """The full run with the winner's settings, on all training images."""
-        kept = [one for one in self.overrides if not one.startswith("dataset.validation_per_class")]
+        kept = [override for override in self.overrides if not override.startswith("dataset.validation_per_class")]
         checkout = (CONFIGURATION.parent / "src" / "train.py").is_file()
         program = "python src/train.py" if checkout else "ltkd-train"
         return f"{program} {shlex.join([*kept, *choice.best.candidate.settings])}"
@@ -252,8 +252,11 @@ class Chooser:
     def write(self, choice: Choice) -> Path:
         """choice.md and choice.json beside the runs."""
         write_text(self.folder / "choice.md", "\n".join([*lines_of(choice, self.data), "", self.command(choice), ""]))
-        told = dataclasses.asdict(choice) | {"more_than_noise": choice.more_than_noise, "command": self.command(choice)}
-        write_json(self.folder / "choice.json", told)
+        record = dataclasses.asdict(choice) | {
+            "more_than_noise": choice.more_than_noise,
+            "command": self.command(choice),
+        }
+        write_json(self.folder / "choice.json", record)
         return self.folder / "choice.md"
 
 

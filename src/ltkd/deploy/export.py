@@ -79,12 +79,13 @@ def export(
         timing = measure(path, threads=threads, seconds=seconds) if seconds else None
         checked.append(compare(name, path, logits, reference, data, timing))
     table = table_of(checked, data, about, threads)
-    write_json(folder / "export.json", [_plain(one) for one in checked])
+    write_json(folder / "export.json", [_plain(file) for file in checked])
     write_text(folder / "table.md", table + "\n")
-    for one in checked:
-        if one.name != INT8 and one.largest_difference > TOLERANCE * max(1.0, float(np.abs(reference).max())):
+    for file in checked:
+        if file.name != INT8 and file.largest_difference > TOLERANCE * max(1.0, float(np.abs(reference).max())):
             raise UserError(
-                f"{one.path}: gives other logits than the network, by up to {one.largest_difference:.3g}; do not use it"
+                f"{file.path}: gives other logits than the network, by up to {file.largest_difference:.3g}; "
+                "do not use it"
             )
     return checked
 
@@ -148,12 +149,12 @@ def table_of(checked: Sequence[Checked], data: LongTailData, about: Description,
     if timed:
         headers += [f"batch {batch} {what}, ms" for batch in BATCHES for what in ("p50", "p99")] + ["memory, MB"]
     rows = []
-    for one in checked:
-        row = [one.name, f"{one.largest_difference:.1e}", f"{one.same_class:.2f}", f"{one.evaluation.all:.2f}"]
-        row += [cell_text(one.evaluation.per_group[group], None) for group in groups] + [f"{one.size / 1e6:.2f}"]
-        if one.timing is not None:
-            times = [f"{t[batch]:.2f}" for batch in BATCHES for t in (one.timing.p50, one.timing.p99)]
-            row += [*times, f"{one.timing.peak_memory / 1e6:.0f}"]
+    for file in checked:
+        row = [file.name, f"{file.largest_difference:.1e}", f"{file.same_class:.2f}", f"{file.evaluation.all:.2f}"]
+        row += [cell_text(file.evaluation.per_group[group], None) for group in groups] + [f"{file.size / 1e6:.2f}"]
+        if file.timing is not None:
+            times = [f"{t[batch]:.2f}" for batch in BATCHES for t in (file.timing.p50, file.timing.p99)]
+            row += [*times, f"{file.timing.peak_memory / 1e6:.0f}"]
         rows.append(row)
     notes = (
         f"{about.architecture['name']}, {about.dataset}, run {about.hash}: logits and accuracy on the "
@@ -164,11 +165,11 @@ def table_of(checked: Sequence[Checked], data: LongTailData, about: Description,
             f" Times of uint8 images of {about.image_size} pixels a side on {threads} CPU thread(s), beside whatever "
             "else the machine does; memory is the peak of a process that loads library and file and runs both batches."
         )
-        fewest = min(min(one.timing.calls.values()) for one in checked if one.timing is not None)
+        fewest = min(min(file.timing.calls.values()) for file in checked if file.timing is not None)
         if fewest < 100:
             notes += f" p99 of as few as {fewest} calls is about the slowest of them; seconds=60 gives more."
     return f"{tabulate(rows, headers=headers, tablefmt='github', disable_numparse=True)}\n\n{notes}"
 
 
-def _plain(one: Checked) -> dict[str, Any]:
-    return asdict(one) | {"path": str(one.path)}
+def _plain(file: Checked) -> dict[str, Any]:
+    return asdict(file) | {"path": str(file.path)}

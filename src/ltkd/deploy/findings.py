@@ -84,8 +84,8 @@ class Findings:
     @property
     def worst(self) -> list[ClassFinding]:
         """The classes with the lowest accuracy; of equal ones the most confident first."""
-        known = [one for one in self.classes if one is not None and one.accuracy < 100]
-        return sorted(known, key=lambda one: (one.accuracy, -one.confidence))[:NUM_WORST]
+        imperfect = [finding for finding in self.classes if finding is not None and finding.accuracy < 100]
+        return sorted(imperfect, key=lambda finding: (finding.accuracy, -finding.confidence))[:NUM_WORST]
 
 
 def find(
@@ -116,13 +116,13 @@ def find(
 def _corrected(
     about: Description, data: LongTailData, logits: torch.Tensor, labels: torch.Tensor
 ) -> dict[str, dict[float, Evaluation]]:
-    found = {}
+    corrected = {}
     for kind in POST_HOC:
         with contextlib.suppress(UserError):  # where the classes or the classifier do not allow it
             correct = build_correction(about, kind)
             taus = sorted({*TAUS, default_tau(about, kind)[0]})
-            found[kind] = {tau: summarize(correct(logits, tau), labels, data.split) for tau in taus}
-    return found
+            corrected[kind] = {tau: summarize(correct(logits, tau), labels, data.split) for tau in taus}
+    return corrected
 
 
 def _calibration(
@@ -131,13 +131,13 @@ def _calibration(
     confidence, predicted = logits.softmax(1).max(1)
     correct = predicted == labels
     of_group = torch.as_tensor(groups)[labels]
-    found = {}
+    by_group = {}
     for group, name in enumerate(names):
-        here = of_group == group
-        if here.any():
-            error = 100 * calibration_error(confidence[here], correct[here])
-            found[name] = error, _bins(confidence[here].numpy(), correct[here].numpy())
-    return found
+        in_group = of_group == group
+        if in_group.any():
+            error = 100 * calibration_error(confidence[in_group], correct[in_group])
+            by_group[name] = error, _bins(confidence[in_group].numpy(), correct[in_group].numpy())
+    return by_group
 
 
 def _bins(confidence: np.ndarray, correct: np.ndarray) -> list[Bin]:
@@ -153,12 +153,12 @@ def _class_finding(label: int, logits: np.ndarray, labels: np.ndarray) -> ClassF
     probabilities = _softmax(logits[rows])
     predicted, confidence = probabilities.argmax(1), probabilities.max(1)
     wrong = np.flatnonzero(predicted != label)
-    others, counts = np.unique(predicted[wrong], return_counts=True)
+    mistakes, counts = np.unique(predicted[wrong], return_counts=True)
     by_count = np.argsort(-counts, kind="stable")
     most_confident = wrong[np.argsort(-confidence[wrong], kind="stable")][:NUM_EXAMPLES]
     return ClassFinding(
         label, 100 * float((predicted == label).mean()), float(confidence.mean()),
-        taken_for=[(int(others[i]), int(counts[i])) for i in by_count],
+        taken_for=[(int(mistakes[i]), int(counts[i])) for i in by_count],
         examples=[(int(rows[i]), int(predicted[i]), float(confidence[i])) for i in most_confident],
     )  # fmt: skip
 
@@ -205,13 +205,13 @@ def find_pairs(train: np.ndarray, test: np.ndarray) -> tuple[int, list[Pair]]:
 
 def _thumbnails(images: np.ndarray) -> np.ndarray:
     """Grey thumbnails [N, P] of images uint8 [N, C, H, W], each of mean 0 and length 1 (less for an even one)."""
-    found = np.empty((len(images), min(THUMBNAIL, images.shape[2]) ** 2), np.float32)
+    thumbnails = np.empty((len(images), min(THUMBNAIL, images.shape[2]) ** 2), np.float32)
     for start in range(0, len(images), ROWS_AT_A_TIME):
         part = torch.from_numpy(np.ascontiguousarray(images[start : start + ROWS_AT_A_TIME])).float().mean(1, True)
         small = torch.nn.functional.adaptive_avg_pool2d(part, min(THUMBNAIL, images.shape[2])).flatten(1).numpy()
         small -= small.mean(1, keepdims=True)
-        found[start : start + ROWS_AT_A_TIME] = small / np.maximum(np.linalg.norm(small, axis=1, keepdims=True), 1)
-    return found
+        thumbnails[start : start + ROWS_AT_A_TIME] = small / np.maximum(np.linalg.norm(small, axis=1, keepdims=True), 1)
+    return thumbnails
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

@@ -44,13 +44,14 @@ def judge_of_run(run: FinishedRun, audited: DeployedNetwork, device: torch.devic
     return Judge(network, name, from_file=teacher.network.get("checkpoint") is not None)
 
 
-def _load(run: FinishedRun, told: TeacherResult) -> FinishedRun:
+def _load(run: FinishedRun, teacher_result: TeacherResult) -> FinishedRun:
     """UserError where its folder is not there, is damaged, or has other weights than the run learned from."""
-    folder = next((one for one in _places(run, Path(told["directory"])) if RunFiles(one).weights.is_file()), None)
+    candidates = _places(run, Path(teacher_result["directory"]))
+    folder = next((candidate for candidate in candidates if RunFiles(candidate).weights.is_file()), None)
     if folder is None:
-        raise UserError(f"{told['directory']} has no weights")
+        raise UserError(f"{teacher_result['directory']} has no weights")
     teacher = load_run(folder)
-    if told.get("weights_sha256") not in (None, teacher.result["weights_sha256"]):
+    if teacher_result.get("weights_sha256") not in (None, teacher.result["weights_sha256"]):
         raise UserError(f"{folder} has other weights than the run learned from")
     return teacher
 

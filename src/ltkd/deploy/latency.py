@@ -37,14 +37,14 @@ def measure(path: Path, *, threads: int, seconds: float = 3.0) -> Timing:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise UserError(f"{path}: could not be timed ({done.stderr.strip().splitlines()[-1:] or done.returncode})")
-    told = json.loads(done.stdout.splitlines()[-1])
-    by_batch = {key: {int(batch): value for batch, value in told[key].items()} for key in ("p50", "p99", "calls")}
-    return Timing(**by_batch, peak_memory=told["peak_memory"])
+    measured = json.loads(done.stdout.splitlines()[-1])
+    by_batch = {key: {int(batch): value for batch, value in measured[key].items()} for key in ("p50", "p99", "calls")}
+    return Timing(**by_batch, peak_memory=measured["peak_memory"])
 
 
 def time_calls(classify, shape: tuple[int, int, int], seconds: float) -> dict[str, dict[int, float]]:
     """p50, p99 (milliseconds) and calls, each by batch size."""
-    random, told = np.random.default_rng(0), {"p50": {}, "p99": {}, "calls": {}}
+    random, measured = np.random.default_rng(0), {"p50": {}, "p99": {}, "calls": {}}
     for batch in BATCHES:
         images = random.integers(0, 256, (batch, *shape), np.uint8)
         for _ in range(WARM_UP):
@@ -54,9 +54,9 @@ def time_calls(classify, shape: tuple[int, int, int], seconds: float) -> dict[st
             start = time.perf_counter()
             classify(images)
             took.append(1000 * (time.perf_counter() - start))
-        told["p50"][batch], told["p99"][batch] = np.percentile(took, [50, 99]).tolist()
-        told["calls"][batch] = len(took)
-    return told
+        measured["p50"][batch], measured["p99"][batch] = np.percentile(took, [50, 99]).tolist()
+        measured["calls"][batch] = len(took)
+    return measured
 
 
 def _classifier(path: Path, threads: int):
@@ -82,8 +82,8 @@ def _classifier(path: Path, threads: int):
 
 def _main(path: str, threads: str, seconds: str) -> None:
     classify, channels, size = _classifier(Path(path), int(threads))
-    told = time_calls(classify, (channels, size, size), float(seconds))
-    sys.stdout.write(json.dumps(told | {"peak_memory": peak_memory()}) + "\n")
+    measured = time_calls(classify, (channels, size, size), float(seconds))
+    sys.stdout.write(json.dumps(measured | {"peak_memory": peak_memory()}) + "\n")
 
 
 def peak_memory() -> int:

@@ -38,26 +38,26 @@ def find_images(places: Iterable[str]) -> list[Path]:
     A relative path in a list is taken from the list's folder. UserError for a place that is not there or a folder
     without images; a named file that cannot be read is left for `predict` to say.
     """
-    found: list[Path] = []
+    files: list[Path] = []
     for place in map(Path, places):
         if place.is_dir():
             below = sorted(p for p in place.rglob("*") if p.suffix.lower() in ENDINGS and not _hidden(p, place))
             if not below:
                 raise UserError(f"{place}: no images in it (files that end in {', '.join(ENDINGS)})")
-            found += below
+            files += below
         elif place.suffix == ".txt" and place.is_file():
             try:
                 lines = place.read_text(encoding="utf-8-sig").split("\n")
             except (OSError, UnicodeDecodeError) as error:
                 raise UserError(f"{place}: cannot be read as a list of paths in UTF-8 ({error})") from error
-            found += [place.parent / line.strip() for line in lines if line.strip()]
+            files += [place.parent / line.strip() for line in lines if line.strip()]
         elif place.is_file():
-            found.append(place)
+            files.append(place)
         else:
             raise UserError(f"{place}: no such file or folder")
-    if not found:
+    if not files:
         raise UserError("images: none; name files, folders or a .txt file with a path in each line")
-    return found
+    return files
 
 
 def _hidden(path: Path, folder: Path) -> bool:
@@ -82,8 +82,8 @@ def predict(
             part = files[start : start + batch_size]
             images = list(pool.map(read, part))
             good = [image for image in images if isinstance(image, np.ndarray)]
-            found = network.classify(np.stack(good)) if good else np.empty((0, about.num_classes), np.float32)
-            logits = iter(found if correct is None else correct(torch.from_numpy(found)).numpy())
+            raw_logits = network.classify(np.stack(good)) if good else np.empty((0, about.num_classes), np.float32)
+            logits = iter(raw_logits if correct is None else correct(torch.from_numpy(raw_logits)).numpy())
             for path, image in zip(part, images, strict=True):
                 if isinstance(image, BadImage):
                     yield Prediction(str(path), [], problem=str(image))
@@ -105,19 +105,19 @@ def write_csv(predictions: Iterable[Prediction], file: TextIO, num_classes: int)
     rest = [column for rank in range(2, top + 1) for column in (f"class_{rank}", f"probability_{rank}")]
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["file", "class", "probability", "group", *rest])
-    for one in predictions:
-        if one.problem is None:
-            (first, probability), *others = one.classes
-            later = [value for name, p in others for value in (name, f"{p:.6f}")]
-            writer.writerow([one.file, first, f"{probability:.6f}", one.group, *later])
+    for prediction in predictions:
+        if prediction.problem is None:
+            (first, probability), *runners_up = prediction.classes
+            later = [value for name, p in runners_up for value in (name, f"{p:.6f}")]
+            writer.writerow([prediction.file, first, f"{probability:.6f}", prediction.group, *later])
 
 
 def write_json_lines(predictions: Iterable[Prediction], file: TextIO, num_classes: int) -> None:
     """A JSON object in a line for each image: file, class, probability, group, top (name and probability of each)."""
-    for one in predictions:
-        if one.problem is None:
-            top: list[dict[str, Any]] = [{"class": name, "probability": round(p, 6)} for name, p in one.classes]
-            line = {"file": one.file, **top[0], "group": one.group, "top": top}
+    for prediction in predictions:
+        if prediction.problem is None:
+            top: list[dict[str, Any]] = [{"class": name, "probability": round(p, 6)} for name, p in prediction.classes]
+            line = {"file": prediction.file, **top[0], "group": prediction.group, "top": top}
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
@@ -128,7 +128,7 @@ def collecting(predictions: Iterable[Prediction], total: int, unreadable: list[P
     """The same predictions with a progress bar (on a terminal); those without a class are added to `unreadable`."""
     from tqdm import tqdm
 
-    for one in tqdm(predictions, total=total, unit="image", leave=False, disable=None, file=sys.stderr):
-        if one.problem is not None:
-            unreadable.append(one)
-        yield one
+    for prediction in tqdm(predictions, total=total, unit="image", leave=False, disable=None, file=sys.stderr):
+        if prediction.problem is not None:
+            unreadable.append(prediction)
+        yield prediction

@@ -47,7 +47,7 @@ def on_one_grid(folder: Path, epochs: int, report: Report) -> None:
         ended = [running.finish() for running in started]
         again = Running(command).finish()
         # 1: another process worked on some job
-        wrong = [str(one) for one in ended if one.code not in (0, 1) or "Traceback" in one.errors]
+        wrong = [str(process) for process in ended if process.code not in (0, 1) or "Traceback" in process.errors]
         wrong += [f"afterwards: {again}"] if again.code != 0 else []
         wrong += [f"trained {count} times: {run}" for run, count in _trainings(outputs, epochs).items() if count != 1]
         expected = expected or contents(outputs)

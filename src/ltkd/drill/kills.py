@@ -50,7 +50,7 @@ class Killer:
         self.kills: Counter[str] = Counter()
         self.signals: dict[str, Counter[str]] = {phase: Counter() for phase in subject.phases}
 
-    def run(self, each: int) -> None:
+    def run(self, per_phase: int) -> None:
         for phase in self.subject.phases:
             self.report.row(f"killed in the {phase}")
         outputs = self.folder / "undisturbed"
@@ -59,8 +59,8 @@ class Killer:
         if ended.code != 0:
             self.report.count(f"killed in the {self.subject.phases[0]}", f"undisturbed: {ended}")
             return
-        for life in range(3 * each):  # enough, unless what should be hit is over too fast
-            if lacking := [phase for phase in self.subject.phases if self.kills[phase] < each]:
+        for life in range(3 * per_phase):  # enough, unless what should be hit is over too fast
+            if lacking := [phase for phase in self.subject.phases if self.kills[phase] < per_phase]:
                 self._live(self.folder / f"life {life}", lacking, durations)
         for phase in self.subject.phases:
             row = self.report.row(f"killed in the {phase}")
@@ -125,5 +125,5 @@ class Killer:
         phase = self.subject.phase(outputs)  # now, not before: the last file may be written in between
         return Kill(phase, number, after, running.finish())
 
-    def _is_before(self, phase: str, other: str) -> bool:
-        return self.subject.phases.index(phase) < self.subject.phases.index(other)
+    def _is_before(self, phase: str, other_phase: str) -> bool:
+        return self.subject.phases.index(phase) < self.subject.phases.index(other_phase)

@@ -54,7 +54,7 @@ class Report:
 
     def text(self, about: dict[str, Any]) -> str:
         """The table in Markdown, what the drill was run on, and what failed."""
-        failures = [f"- {name}: {one}" for name, row in self.rows.items() for one in row.failures]
+        failures = [f"- {name}: {failure}" for name, row in self.rows.items() for failure in row.failures]
         circumstances = "; ".join(f"{key} {value}" for key, value in about.items())
         return "\n".join([self.table(), "", circumstances, *(["", FAILURES, "", *failures] if failures else [])])
 

@@ -19,21 +19,21 @@ def contents(root: Path) -> dict[str, str]:
     A cache of logits counts when it is complete: one that is filled on the way lacks what an epoch that was stopped had
     not stored yet, which is computed when it is needed again.
     """
-    found = {}
+    fingerprints = {}
     for files in RunFiles.below(root):
         caches = [about.with_name("logits.bin") for about in files.logits.glob("*/about.json") if is_complete(about)]
         for path in (files.weights, files.selected, *caches):
             if path.exists():
-                found[path] = file_sha256(path)
+                fingerprints[path] = file_sha256(path)
         for path in (files.metrics, files.retraining.metrics):
             if path.exists():
-                found[path] = _hash([json.loads(line) for line in path.read_text().splitlines()])
+                fingerprints[path] = _hash([json.loads(line) for line in path.read_text().splitlines()])
         if files.result.exists():
-            found[files.result] = _hash(json.loads(files.result.read_text()))
-        found[files.status] = json.loads(files.status.read_text())["status"]
-        left = [files.checkpoint, files.retraining.checkpoint, files.sessions, *files.folder.rglob(f"*{PARTIAL}")]
-        found |= {path: "left behind" for path in left if path.exists()}
-    return {str(path.relative_to(root)): value for path, value in found.items()}
+            fingerprints[files.result] = _hash(json.loads(files.result.read_text()))
+        fingerprints[files.status] = json.loads(files.status.read_text())["status"]
+        leftovers = [files.checkpoint, files.retraining.checkpoint, files.sessions, *files.folder.rglob(f"*{PARTIAL}")]
+        fingerprints |= {path: "left behind" for path in leftovers if path.exists()}
+    return {str(path.relative_to(root)): value for path, value in fingerprints.items()}
 
 
 def is_complete(about: Path) -> bool:
@@ -52,5 +52,5 @@ def _hash(value: Any) -> str:
 
 def _without_times(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_times(one) for key, one in value.items() if key not in LEFT_OUT}
-    return [_without_times(one) for one in value] if isinstance(value, list) else value
+        return {key: _without_times(entry) for key, entry in value.items() if key not in LEFT_OUT}
+    return [_without_times(entry) for entry in value] if isinstance(value, list) else value

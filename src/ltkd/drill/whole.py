@@ -44,8 +44,8 @@ def drill(
     run, in_a_table = training(EPOCHS), table(folder, EPOCHS)
 
     def kill(subject: Subject, fifths: int) -> Callable[[Path, Report], None]:
-        each = -(-kills * fifths // (5 * len(subject.phases)))
-        return lambda place, report: Killer(subject, place, Random(f"{seed} {subject.name}"), report).run(each)
+        per_phase = -(-kills * fifths // (5 * len(subject.phases)))
+        return lambda place, report: Killer(subject, place, Random(f"{seed} {subject.name}"), report).run(per_phase)
 
     parts: dict[str, Callable[[Path, Report], None]] = {
         "trainings": kill(run, 4),
