@@ -43,8 +43,8 @@ class Crew:
         """Have the process take on a job. BrokenPipeError where it has just died."""
         key = str(job.run.directory)
         self.codes.pop(key, None)
-        told = {"overrides": list(overrides), "console": str(job.console), "run": key}
-        self.process.stdin.write(json.dumps(told) + "\n")
+        request = {"overrides": list(overrides), "console": str(job.console), "run": key}
+        self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
         return Member(self, key)
 

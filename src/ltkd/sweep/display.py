@@ -118,10 +118,10 @@ class Pace:
         if self.since is None or self.since[0] != run.directory:
             self.since = (run.directory, epoch, now)
         _, first_epoch, first_time = self.since
-        left = ""
+        time_left = ""
         if epoch > first_epoch:
-            left = f"  ({_clock((now - first_time) / (epoch - first_epoch) * (epochs - epoch))} left)"
-        return f"{name} epoch {epoch}/{epochs}  loss {metrics['train/loss']:.3f}{_accuracies(metrics)}{left}"
+            time_left = f"  ({_clock((now - first_time) / (epoch - first_epoch) * (epochs - epoch))} left)"
+        return f"{name} epoch {epoch}/{epochs}  loss {metrics['train/loss']:.3f}{_accuracies(metrics)}{time_left}"
 
     def _under_way(self) -> tuple[NetworkRun, int]:
         trained = (teacher for teacher in self.job.teachers if not teacher.files.result.exists())

@@ -33,7 +33,9 @@ class Job:
     def of(cls, overrides: list[str], label: str, config: Config) -> "Job":
         """The job of overrides that `config` was made of."""
         teachers = [config.teacher, *config.extra_teachers] if config.needs_teacher else []
-        return cls(overrides, label, config, student_run(config), [teacher_run(config, one) for one in teachers])
+        return cls(
+            overrides, label, config, student_run(config), [teacher_run(config, teacher) for teacher in teachers]
+        )
 
     @property
     def console(self) -> Path:
@@ -75,7 +77,7 @@ def check_jobs(jobs: Iterable[Sequence[str]]) -> list[Job]:
     checked: list[Job] = []
     errors: dict[str, list[str]] = {}
     for overrides in jobs:
-        label = " ".join(one for one in overrides if one not in shared) or "run"
+        label = " ".join(override for override in overrides if override not in shared) or "run"
         try:
             checked.append(Job.of(overrides, label, load_config(compose_values(*overrides))))
         except UserError as error:

@@ -133,7 +133,7 @@ def _refuse_two_data_sets_of_one_run(jobs: Sequence[Job]) -> None:
     seen: dict[Path, Job] = {}
     for job in jobs:
         first = seen.setdefault(job.run.directory, job)
-        folders = [files_of(one.config.dataset, Path(one.config.data_root)) for one in (first, job)]
+        folders = [files_of(twin.config.dataset, Path(twin.config.data_root)) for twin in (first, job)]
         if folders[0] != folders[1]:
             raise UserError(
                 f"{first.label} and {job.label}: the same settings, but images from {folders[0]} and {folders[1]}; "
@@ -165,8 +165,8 @@ def _visible_gpus(devices: Sequence[int] | None) -> list[str]:
         names = [str(index) for index in range(count)]
     absent = [index for index in devices or [] if not 0 <= index < count]
     if absent:
-        there = f"0 to {count - 1}" if count else "none"
-        raise UserError(f"devices: no GPU {', '.join(map(str, absent))} here; there are: {there}")
+        known_devices = f"0 to {count - 1}" if count else "none"
+        raise UserError(f"devices: no GPU {', '.join(map(str, absent))} here; there are: {known_devices}")
     return [names[index] for index in (range(count) if devices is None else devices)]
 
 
@@ -189,13 +189,15 @@ def _next_job(waiting: list[Job], running: list[Worker]) -> Job | None:
     """
 
     def missing_teachers(job: Job) -> set[Path]:
-        return {one.directory for one in job.teachers if not one.files.result.exists()}
+        return {teacher.directory for teacher in job.teachers if not teacher.files.result.exists()}
 
     in_training = set().union(*(missing_teachers(worker.job) for worker in running))
     missing = {job.run.directory: missing_teachers(job) for job in waiting}
     ready = [job for job in waiting if not missing[job.run.directory] & in_training]
     wanted = Counter(teacher for teachers in missing.values() for teacher in teachers)
-    return max(ready, key=lambda job: (-job.turn, sum(wanted[one] for one in missing[job.run.directory])), default=None)
+    return max(
+        ready, key=lambda job: (-job.turn, sum(wanted[teacher] for teacher in missing[job.run.directory])), default=None
+    )
 
 
 def _how_it_ended(worker: Worker, ending: Literal["stopped", "out of time"] | None) -> JobOutcome:

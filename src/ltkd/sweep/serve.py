@@ -44,16 +44,16 @@ def serve(places: int, jobs: TextIO, replies: TextIO) -> int:
             waiting.put(None)
 
     def work() -> None:
-        for told in iter(waiting.get, None):
+        for request in iter(waiting.get, None):
             if turns.signal is not None:
                 continue
             code = BROKEN
             try:
                 with turns.seat():
-                    code = _run(told["overrides"], Path(told["console"]), turns, broken)
+                    code = _run(request["overrides"], Path(request["console"]), turns, broken)
             finally:
                 with speak:
-                    replies.write(json.dumps({"run": told["run"], "code": code}) + "\n")
+                    replies.write(json.dumps({"run": request["run"], "code": code}) + "\n")
                     replies.flush()
 
     # daemons: a process that is told to end does not wait for the next line

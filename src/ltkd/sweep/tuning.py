@@ -77,14 +77,20 @@ def make_tuning(overrides: Sequence[str]) -> Tuning:
             parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
     except HydraException as error:
         raise UserError(str(error)) from error
-    swept = {one.get_key_element(): list(one.sweep_string_iterator()) for one in parsed if one.is_sweep_override()}
-    fixed = [one for one in parsed if not one.is_sweep_override() and one.key_or_group != "seed"]
-    [single_seed] = [one.value() for one in parsed if one.key_or_group == "seed" and not one.is_sweep_override()] or [0]
+    swept = {
+        override.get_key_element(): list(override.sweep_string_iterator())
+        for override in parsed
+        if override.is_sweep_override()
+    }
+    fixed = [override for override in parsed if not override.is_sweep_override() and override.key_or_group != "seed"]
+    [single_seed] = [
+        override.value() for override in parsed if override.key_or_group == "seed" and not override.is_sweep_override()
+    ] or [0]
     seeds = swept.pop("seed", [str(single_seed)])
     for key in swept:
         if key.lstrip("+").startswith("dataset"):
             raise UserError(f"{key}: cannot be tuned, since each value would be judged by other images")
-    base = ["study=tuning", *(one.input_line for one in fixed)]
+    base = ["study=tuning", *(override.input_line for override in fixed)]
     config = load_config(compose_values(*base))
     if config.dataset.validation_per_class == 0:
         raise UserError(
@@ -106,7 +112,7 @@ def _default_grid(method: str) -> dict[str, list[str]]:
     folder = CONFIGURATION / "tuning"
     path = folder / f"{method}.yaml"
     if not path.is_file():
-        known = ", ".join(sorted(one.stem for one in folder.glob("*.yaml")))
+        known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
         raise UserError(f"{method} has no grid of its own (there are: {known}); type one, as in method.weight=1,2,4")
     return {key: [str(value) for value in values] for key, values in yaml.safe_load(path.read_text()).items()}
 
@@ -143,10 +149,10 @@ class TuningResult:
         """Writes the evidence as text."""
         tuning, body = self.tuning, []
         seeds = ", ".join(tuning.seeds)
-        for one in self.judged:
-            accuracies = summarize(one.accuracies)
-            difference = "chosen" if one is self.judged[0] else cell_text(mean(one.differences), one.margin)
-            body.append([*one.setting.values.values(), cell_text(accuracies.mean, accuracies.deviation), difference])
+        for judged in self.judged:
+            accuracies = summarize(judged.accuracies)
+            difference = "chosen" if judged is self.judged[0] else cell_text(mean(judged.differences), judged.margin)
+            body.append([*judged.setting.values.values(), cell_text(accuracies.mean, accuracies.deviation), difference])
         headers = [*(key.removeprefix("method.") for key in tuning.keys), "validation", "difference"]
         return [
             f"Accuracy in % on {tuning.num_images:,} validation images after the last epoch, seeds {seeds}: mean ±",
@@ -167,7 +173,7 @@ def choose(tuning: Tuning) -> TuningResult:
         Judged(setting, values, [value - chosen for value, chosen in zip(values, best, strict=True)])
         for setting, values in zip(tuning.settings, accuracies, strict=True)
     ]
-    judged.sort(key=lambda one: -mean(one.accuracies))  # stable: the first of equal ones stays first
+    judged.sort(key=lambda judgement: -mean(judgement.accuracies))  # stable: the first of equal ones stays first
     return TuningResult(tuning, judged)
 
 
@@ -187,18 +193,18 @@ def preset_text(result: TuningResult, name: str, command: str) -> str:
     presets, overridden, values = [], [], OmegaConf.create({})
     chosen = [f"{key}={value}" for key, value in result.chosen.values.items()]
     parsed = [*result.tuning.fixed, *OverridesParser.create().parse_overrides(chosen)]
-    for one in parsed:
-        key = one.key_or_group
+    for override in parsed:
+        key = override.key_or_group
         if key.startswith(NOT_IN_A_PRESET):
             continue
-        if one.type not in (OverrideType.CHANGE, OverrideType.ADD, OverrideType.FORCE_ADD):
-            raise UserError(f"{one.input_line}: cannot be written into a preset")
+        if override.type not in (OverrideType.CHANGE, OverrideType.ADD, OverrideType.FORCE_ADD):
+            raise UserError(f"{override.input_line}: cannot be written into a preset")
         if key == "experiment":
-            presets.append(one.value())
+            presets.append(override.value())
         elif key in groups:
-            overridden.append({f"override /{key}": one.value()})
+            overridden.append({f"override /{key}": override.value()})
         else:
-            OmegaConf.update(values, key, one.value(), force_add=True)
+            OmegaConf.update(values, key, override.value(), force_add=True)
     head = [
         "@package _global_",
         f"{result.chosen.jobs[0].config.method_name}, its settings chosen on a validation split:",

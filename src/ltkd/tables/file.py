@@ -84,7 +84,7 @@ def _with_text_labels(values: dict[str, Any]) -> dict[str, Any]:
         values["without"] = [text(selection, keys=False) for selection in values["without"]]
     if isinstance(values.get("published"), dict):
         values["published"] = {
-            source: [entry(one) for one in entries] if isinstance(entries, list) else entries
+            source: [entry(numbers) for numbers in entries] if isinstance(entries, list) else entries
             for source, entries in values["published"].items()
         }
     return values

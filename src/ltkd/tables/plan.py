@@ -48,7 +48,8 @@ class Plan:
     def networks_left(self) -> list[NetworkRun]:
         """Students to train and the teachers that they lack, each once."""
         teachers = [teacher for run in self.left for teacher in run.teachers]
-        return list({one.directory: one for one in [*_missing(teachers), *(run.student for run in self.left)]}.values())
+        networks = [*_missing(teachers), *(run.student for run in self.left)]
+        return list({network.directory: network for network in networks}.values())
 
     def jobs(self, *, by_seed: bool = False) -> list[Job]:
         """The runs that are left as jobs: cell by cell, or every cell of the first seed, then of the next."""
@@ -62,11 +63,11 @@ class Plan:
     def other_runs(self, overrides: Iterable[str]) -> list[TableRun]:
         """The table's runs beside these, with the same overrides where a cell takes them."""
         overrides, planned = list(overrides), {_place(run) for run in self.runs}
-        others = []
+        table_runs = []
         for cell in self.table.cells:
             with contextlib.suppress(UserError):  # what is set for the chosen cells need not be for this one
-                others += compose_runs(self.table, overrides, cells=[cell])
-        return [run for run in others if _place(run) not in planned]
+                table_runs += compose_runs(self.table, overrides, cells=[cell])
+        return [run for run in table_runs if _place(run) not in planned]
 
     def text(self, seconds: "Speeds", num_at_a_time: int = 1) -> str:
         """Describes how much of each cell is done, with an estimate of the time left."""
@@ -75,8 +76,8 @@ class Plan:
         for run, state in zip(self.runs, self.states, strict=True):
             label = run.cell.label if len(cells) <= MANY_CELLS else f"... | {run.cell.column_label}"
             counts[label][state] += 1
-        shown = [state for state in STATES if any(one[state] for one in counts.values())]
-        body = [[label, *(one[state] or "" for state in shown)] for label, one in counts.items()]
+        shown = [state for state in STATES if any(state_counts[state] for state_counts in counts.values())]
+        body = [[label, *(state_counts[state] or "" for state in shown)] for label, state_counts in counts.items()]
         body.append(["all", *(self.states.count(state) for state in shown)])
         size = f"{len(cells)} cells, {len(self.runs)} runs"
         lines = [f"{self.table.title} (table {self.table.name}): {size}", ""]

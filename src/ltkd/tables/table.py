@@ -155,7 +155,7 @@ class TableRun:
         """The teachers that have to be there before the student is trained; none for a method without a teacher."""
         if not self.config.needs_teacher:
             return []
-        return [teacher_run(self.config), *(teacher_run(self.config, one) for one in self.config.extra_teachers)]
+        return [teacher_run(self.config), *(teacher_run(self.config, extra) for extra in self.config.extra_teachers)]
 
     def result(self) -> Result | None:
         """The finished run's result.json, None where there is none. UserError when it is damaged or another's."""
@@ -173,12 +173,12 @@ def compose_runs(table: Table, overrides: Iterable[str] = (), *, cells: Iterable
     fixed = [*OF_THE_TABLE, *(["teacher.seed"] if table.teachers == "per_seed" else []), *table.keys_of_cells]
     for key in map(key_of, overrides):
         # the choice of a group (dataset=...) leaves what is set below it as it is; a mapping given for a key would not
-        if key in fixed or ("." in key and any(own.startswith(f"{key}.") for own in fixed)):
+        if key in fixed or ("." in key and any(fixed_key.startswith(f"{key}.") for fixed_key in fixed)):
             raise UserError(f"{key}: the table {table.name} says it; for another one make a table of your own")
     runs = []
     seeds = table.seed_values()
     with _each_warning_once(logging.getLogger("ltkd.config.load")):
-        for cell in (one for one in (table.cells if cells is None else cells) if one.overrides is not None):
+        for cell in (cell for cell in (table.cells if cells is None else cells) if cell.overrides is not None):
             without_seeds = [*cell.overrides, *overrides]
             try:
                 for seed, values in zip(seeds, compose_variants(without_seeds, seeds), strict=True):
@@ -218,12 +218,12 @@ def overrides_of(overrides: str | list[str] | None) -> list[str] | None:
 @contextmanager
 def _each_warning_once(logger: logging.Logger) -> Iterator[None]:
     """Lets a warning that holds for each of a hundred runs be said once."""
-    said: set[str] = set()
+    messages: set[str] = set()
 
     def is_new(record: logging.LogRecord) -> bool:
         message = record.getMessage()
-        new = message not in said
-        said.add(message)
+        new = message not in messages
+        messages.add(message)
         return new
 
     logger.addFilter(is_new)
