@@ -42,12 +42,12 @@ def main(options: argparse.Namespace, settings: list[str]) -> None:
     from ltkd.carry import export_runs, import_runs  # here: --help needs no torch
 
     if options.out is not None:
-        found = export_runs(options.output_root, options.out, options.max)
+        exported = export_runs(options.output_root, options.out, options.max)
         files = [path for path in options.out.iterdir() if path.name.startswith("runs.")]
-        count = f"{len(found.finished)} finished and {len(found.unfinished)} unfinished runs"
+        count = f"{len(exported.finished)} finished and {len(exported.unfinished)} unfinished runs"
         megabytes = sum(path.stat().st_size for path in files) / 1e6
         sys.stdout.write(f"{options.out}: {count} in {len(files)} files, {megabytes:.1f} MB\n")
-        sys.stdout.writelines(f"left out, it is being trained: {path}\n" for path in found.in_use)
+        sys.stdout.writelines(f"left out, it is being trained: {path}\n" for path in exported.in_use)
         return
     arrived = import_runs(options.into_here, options.output_root)
     count = f"{len(arrived.finished)} finished, {len(arrived.unfinished)} to be resumed, {len(arrived.kept)} were here"

@@ -25,12 +25,12 @@ def main(options: argparse.Namespace, settings: list[str]) -> None:
     absent = [str(folder) for folder in options.folders if not folder.is_dir()]
     if absent:
         raise UserError(f"no such folder: {', '.join(absent)}")
-    moves = [found for folder in options.folders for found in find_moves(folder)]
-    for found in moves:
-        sys.stdout.write(f"{found.line()}\n")
-        if options.write and found.reason is None:
-            move(found)
-    stay = sum(found.reason is not None for found in moves)
+    moves = [planned for folder in options.folders for planned in find_moves(folder)]
+    for planned in moves:
+        sys.stdout.write(f"{planned.line()}\n")
+        if options.write and planned.reason is None:
+            move(planned)
+    stay = sum(planned.reason is not None for planned in moves)
     done = "moved" if options.write else "to move (--write)"
     sys.stdout.write(f"{len(moves) - stay} {done}, {stay} stay as they are, all others have today's hash\n")
 

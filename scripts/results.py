@@ -35,16 +35,16 @@ def main(options: argparse.Namespace, settings: list[str]) -> int:
     absent = [str(folder) for folder in options.folders if not folder.is_dir()]
     if absent:
         raise UserError(f"no such folder: {', '.join(absent)}")
-    found = collect(options.folders, regroup_by(options.groups) if options.groups else None)
-    table = markdown(found.cells, options.accuracy, found.notes)
+    collected = collect(options.folders, regroup_by(options.groups) if options.groups else None)
+    table = markdown(collected.cells, options.accuracy, collected.notes)
     sys.stdout.write(f"{table}\n")
     if options.csv:
-        write_text(options.csv, comma_separated(found.cells, options.accuracy))
+        write_text(options.csv, comma_separated(collected.cells, options.accuracy))
     if options.markdown:
         write_text(options.markdown, f"{table}\n")
-    if found.incomplete:
-        sys.stdout.write("\n" + "\n".join(["not complete:", *(f"  {line}" for line in found.incomplete)]) + "\n")
-    return 1 if found.incomplete else 0
+    if collected.incomplete:
+        sys.stdout.write("\n" + "\n".join(["not complete:", *(f"  {line}" for line in collected.incomplete)]) + "\n")
+    return 1 if collected.incomplete else 0
 
 
 if __name__ == "__main__":

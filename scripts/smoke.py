@@ -54,8 +54,8 @@ def main(options: argparse.Namespace, settings: list[str]) -> int:
     pack = runs / f"{config.dataset.name}.ltpack"
     write_pack(pack, data)
     chosen = options.methods.split(",") if options.methods else list_methods()
-    others = [setting for setting in settings if not setting.startswith("dataset")]
-    overrides = [*SETTINGS, f"output_root={runs}", *others, "dataset=pack", f"dataset.path={pack}"]
+    other_settings = [setting for setting in settings if not setting.startswith("dataset")]
+    overrides = [*SETTINGS, f"output_root={runs}", *other_settings, "dataset=pack", f"dataset.path={pack}"]
     try:
         rows = [row_of(name, overrides) for name in chosen]
     finally:

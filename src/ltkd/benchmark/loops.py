@@ -146,8 +146,8 @@ class LoopsTogether:
             thread.submit(self._seated, loop.run, steps)
             for thread, loop in zip(self._threads, self._loops, strict=True)
         ]
-        for one in running:
-            one.result()
+        for future in running:
+            future.result()
         return time.perf_counter() - start
 
 

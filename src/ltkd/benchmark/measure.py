@@ -100,8 +100,8 @@ class _Team:
                 self.connections.append(ours)
                 self.processes.append(process)
             # one training after the other: they share a cache
-            told = [self._receive(ours) for ours in self.connections[-variant.ranks :]]
-            self.about = told[0]
+            reports = [self._receive(ours) for ours in self.connections[-variant.ranks :]]
+            self.about = reports[0]
 
     def run(self) -> float:
         """Images per second of one round, all jobs together."""
@@ -144,9 +144,9 @@ class _Team:
 
 
 def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def _work(

@@ -47,9 +47,9 @@ def count_operations(config: Config) -> Counter[str]:
     step = Step(training, optimizer)
     logits = torch.zeros(IMAGES, config.dataset.num_classes, device=training.device)
     plan = training.train.draw_epoch(torch.Generator().manual_seed(0)).take(slice(0, IMAGES))
-    given = StepInput(plan, None if training.teacher_logits is None else logits)
+    step_input = StepInput(plan, None if training.teacher_logits is None else logits)
     training.method.start_epoch(1)
-    step.update(given)  # what the first step sets up is not counted
+    step.update(step_input)  # what the first step sets up is not counted
     with OperationCounter() as counter:
-        step.update(given)
+        step.update(step_input)
     return counter.counts

@@ -64,7 +64,7 @@ def _between_epochs(rows: Sequence[Measurement], config: Config, num_train: int)
     alone = [row for row in rows if row.between_epochs is not None]
     if not alone:
         return []
-    row = max(alone, key=lambda one: one.images_per_second)
+    row = max(alone, key=lambda row: row.images_per_second)
     seconds, rhythm, epoch = row.between_epochs, config.run.evaluate_every, num_train / row.images_per_second
     beside = {"evaluation": seconds["evaluation"] / rhythm, "saving": seconds["saving"], "logging": seconds["logging"]}
     beside["saving"] = min(beside["saving"], SHARE_OF_THE_TIME * epoch)

@@ -48,60 +48,64 @@ def import_runs(folder: Path, output_root: Path) -> Arrivals:
 
 
 def _place(staging: Path, output_root: Path) -> Arrivals:
-    pairs = [(come, RunFiles(output_root / come.folder.relative_to(staging))) for come in RunFiles.below(staging)]
-    for come, here in pairs:
-        _check(come, here)
-    results = [*_results(RunFiles.below(output_root)), *_results(come for come, _ in pairs)]
+    pairs = [
+        (incoming, RunFiles(output_root / incoming.folder.relative_to(staging))) for incoming in RunFiles.below(staging)
+    ]
+    for incoming, local in pairs:
+        _check(incoming, local)
+    results = [*_results(RunFiles.below(output_root)), *_results(incoming for incoming, _ in pairs)]
     if conflicts := conflicting_teachers(results):
         raise UserError("\n".join(["nothing was imported, students of two teachers do not mix:", *conflicts.values()]))
     arrivals = Arrivals()
-    for come, here in pairs:
+    for incoming, local in pairs:
         try:
-            with locked(here, wait=False):
-                _move(come, here, arrivals)
+            with locked(local, wait=False):
+                _move(incoming, local, arrivals)
         except RunLocked:
-            raise UserError(f"{here.folder}: another process works there; import again when it has ended") from None
+            raise UserError(f"{local.folder}: another process works there; import again when it has ended") from None
     return arrivals
 
 
-def _move(come: RunFiles, here: RunFiles, arrivals: Arrivals) -> None:
-    if here.result.exists() or (not come.result.exists() and _progress(here) >= _progress(come)):
-        arrivals.kept.append(here.folder)
-    elif come.result.exists():
-        _move_files(come, here, finished_files(come))
-        for stage in (here, here.retraining):  # as where a run finishes
+def _move(incoming: RunFiles, local: RunFiles, arrivals: Arrivals) -> None:
+    if local.result.exists() or (not incoming.result.exists() and _progress(local) >= _progress(incoming)):
+        arrivals.kept.append(local.folder)
+    elif incoming.result.exists():
+        _move_files(incoming, local, finished_files(incoming))
+        for stage in (local, local.retraining):  # as where a run finishes
             stage.checkpoint.unlink(missing_ok=True)
-        here.sessions.unlink(missing_ok=True)
-        arrivals.finished.append(here.folder)
+        local.sessions.unlink(missing_ok=True)
+        arrivals.finished.append(local.folder)
     else:
-        for stage in (here.retraining, here):  # a second stage that the other had not begun
+        for stage in (local.retraining, local):  # a second stage that the other had not begun
             stage.checkpoint.unlink(missing_ok=True)
-        _move_files(come, here, unfinished_files(come))
-        arrivals.unfinished.append(here.folder)
+        _move_files(incoming, local, unfinished_files(incoming))
+        arrivals.unfinished.append(local.folder)
 
 
-def _move_files(come: RunFiles, here: RunFiles, paths: list[Path]) -> None:
+def _move_files(incoming: RunFiles, local: RunFiles, paths: list[Path]) -> None:
     for path in paths:
         if path.exists():
-            target = here.folder / path.relative_to(come.folder)
+            target = local.folder / path.relative_to(incoming.folder)
             target.parent.mkdir(exist_ok=True)
             os.replace(path, target)
 
 
-def _check(come: RunFiles, here: RunFiles) -> None:
+def _check(incoming: RunFiles, local: RunFiles) -> None:
     """Raise a UserError unless what came is whole, is the run of its folder, and is of the data of what is here."""
-    expected = here.folder.name.rpartition("-")[2]  # s0-1a2b3c4d
-    if come.result.exists():
-        result = read_result(come.result)
-        found = {result["hash"], digest(result["identity"])}
-        if result["role"] == "teacher" and file_sha256(come.weights) != result["weights_sha256"]:
-            raise UserError(f"{here.folder}: comes with other weights than its result speaks of; nothing was imported")
+    expected = local.folder.name.rpartition("-")[2]  # s0-1a2b3c4d
+    if incoming.result.exists():
+        result = read_result(incoming.result)
+        identities = {result["hash"], digest(result["identity"])}
+        if result["role"] == "teacher" and file_sha256(incoming.weights) != result["weights_sha256"]:
+            raise UserError(f"{local.folder}: comes with other weights than its result speaks of; nothing was imported")
     else:
-        found = {state["identity"] for state in _checkpoints(come)}
-    if found != {expected}:
-        raise UserError(f"{here.folder}: what comes is another run, {', '.join(sorted(found))}; nothing was imported")
-    if come.manifest.exists() and here.manifest.exists():
-        check_manifest(here.manifest, read_json(come.manifest), with_groups=_reads_groups(come))
+        identities = {state["identity"] for state in _checkpoints(incoming)}
+    if identities != {expected}:
+        raise UserError(
+            f"{local.folder}: what comes is another run, {', '.join(sorted(identities))}; nothing was imported"
+        )
+    if incoming.manifest.exists() and local.manifest.exists():
+        check_manifest(local.manifest, read_json(incoming.manifest), with_groups=_reads_groups(incoming))
 
 
 def _reads_groups(files: RunFiles) -> bool:

@@ -90,8 +90,8 @@ def method_rows(teacher: str, student: str) -> list[dict[str, Any]]:
     teachers: dict[tuple[str, str], nn.Module] = {}  # each is made once
     rows = []
     for name in list_methods():
-        here = dataclasses.replace(setup, config=_config(name, teacher, student))
-        rows.append({"name": name, **_figures(here, teachers)})
+        method_setup = dataclasses.replace(setup, config=_config(name, teacher, student))
+        rows.append({"name": name, **_figures(method_setup, teachers)})
     unit = next(row["cost"] for row in rows if row["name"] == "kd")
     return [row | {"cost": row["cost"] / unit} for row in rows]
 
@@ -156,17 +156,20 @@ def _first_step(setup: Setup, teachers: dict[tuple[str, str], nn.Module]) -> tup
     """A training's step before anything is trained, and the number of trained parameters that are not the student's."""
     config = setup.config
     student = new_model(setup, config.student, config.seed)
-    own = {id(parameter) for parameter in student.parameters()}
+    student_ids = {id(parameter) for parameter in student.parameters()}
     teacher, further = None, []
     if config.needs_teacher:
         wanted = [config.teacher, *config.extra_teachers]
-        for one in wanted:
-            if (one.name, str(one.task_loss)) not in teachers:
-                network = new_model(setup, one, one.seed).eval().requires_grad_(False)
-                teachers[one.name, str(one.task_loss)] = network
-        teacher, *further = (TrainedTeacher(teachers[one.name, str(one.task_loss)], None) for one in wanted)
+        for teacher_config in wanted:
+            if (teacher_config.name, str(teacher_config.task_loss)) not in teachers:
+                network = new_model(setup, teacher_config, teacher_config.seed).eval().requires_grad_(False)
+                teachers[teacher_config.name, str(teacher_config.task_loss)] = network
+        teacher, *further = (
+            TrainedTeacher(teachers[teacher_config.name, str(teacher_config.task_loss)], None)
+            for teacher_config in wanted
+        )
     method = new_method(setup, student, teacher, len(further)).train()
     model = method.adapt_student(student).train()
     trained = [parameter for module in (model, method) for parameter in module.parameters() if parameter.requires_grad]
     step = Step(make_training(setup, student_run(config), model, method, teacher, further), torch.optim.SGD(trained))
-    return step, sum(parameter.numel() for parameter in trained if id(parameter) not in own)
+    return step, sum(parameter.numel() for parameter in trained if id(parameter) not in student_ids)

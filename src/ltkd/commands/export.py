@@ -41,4 +41,4 @@ def main(options: argparse.Namespace, settings: list[str]) -> None:
     folder = options.output or run.directory / "export"
     checked = export(run, data, folder, formats, seconds=options.seconds, threads=options.threads)
     sys.stdout.write(f"{(folder / 'table.md').read_text(encoding='utf-8')}\n")
-    sys.stdout.write("written: " + ", ".join(str(one.path) for one in checked[1:]) + "\n")
+    sys.stdout.write("written: " + ", ".join(str(exported.path) for exported in checked[1:]) + "\n")

@@ -42,7 +42,7 @@ def page_tables() -> list[str]:
     UserError when the page does not have the methods of conf/method/: one was added since.
     """
     sections = dict(SECTION.findall(PAGE.read_text(encoding="utf-8")))
-    methods, *others = (sections[title].strip() for title in SHOWN)
+    methods, *other_sections = (sections[title].strip() for title in SHOWN)
     listed = {line.split("|")[1].strip() for line in methods.splitlines()[2:] if line.startswith("|")}
     differing = listed ^ {path.stem for path in (CONFIGURATION / "method").glob("*.yaml")}
     if differing:
@@ -50,4 +50,4 @@ def page_tables() -> list[str]:
             f"docs/methods.md is not up to date ({', '.join(sorted(differing))}); write it anew: "
             "python scripts/methods_page.py"
         )
-    return [methods, *others]
+    return [methods, *other_sections]

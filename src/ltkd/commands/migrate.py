@@ -44,8 +44,8 @@ class Move:
     def line(self) -> str:
         if self.run is None:
             return f"{self.old_hash} stays: {self.files.folder} ({self.reason})"
-        told = f"{self.old_hash} -> {self.run.hash}: {self.files.folder}"
-        return told if self.reason is None else f"{told} stays ({self.reason})"
+        text = f"{self.old_hash} -> {self.run.hash}: {self.files.folder}"
+        return text if self.reason is None else f"{text} stays ({self.reason})"
 
 
 def find_moves(folder: Path) -> Iterator[Move]:
@@ -58,27 +58,27 @@ def find_moves(folder: Path) -> Iterator[Move]:
             except UserError as error:
                 yield Move(files, files.folder.name.rpartition("-")[2], None, str(error).replace("\n", " "))
                 continue
-            found = Move(files, result["hash"], run)
-            if found.folder != files.folder:
-                yield replace(found, reason=_why_it_stays(files, result["identity"], run))
+            planned = Move(files, result["hash"], run)
+            if planned.folder != files.folder:
+                yield replace(planned, reason=_why_it_stays(files, result["identity"], run))
 
 
-def move(one: Move) -> None:
+def move(planned: Move) -> None:
     """Rewrites what names the hash, then renames the folder: an interruption leaves a run that is found again."""
-    files, run = one.files, one.run
+    files, run = planned.files, planned.run
     result = read_result(files.result)
     teachers = [teacher_run(run.config, extra) for extra in run.config.extra_teachers]
-    changed = {"hash": run.hash, "cell": run.cell, "identity": run.identity, "directory": str(one.folder)}
+    changed = {"hash": run.hash, "cell": run.cell, "identity": run.identity, "directory": str(planned.folder)}
     changed |= {"group_policy": run.config.dataset.groups, "reads_groups": run.reads_groups}
     if result.get("teacher_result"):
         changed["teacher_result"] = _renamed(result["teacher_result"], teacher_run(run.config))
     if teachers and run.role == "student":
         pairs = zip(result["further_teacher_results"], teachers, strict=True)
-        changed["further_teacher_results"] = [_renamed(told, teacher) for told, teacher in pairs]
+        changed["further_teacher_results"] = [_renamed(teacher_result, teacher) for teacher_result, teacher in pairs]
     write_json(files.manifest, read_json(files.manifest) | {"settings": run.config.dataset.settings()})
     write_json(files.config, read_json(files.config) | {"dataset": run.settings["dataset"]})
     write_json(files.result, result | changed)
-    files.folder.rename(one.folder)
+    files.folder.rename(planned.folder)
 
 
 def run_of(settings: Mapping[str, Any], role: str) -> NetworkRun:
@@ -100,16 +100,16 @@ def run_of(settings: Mapping[str, Any], role: str) -> NetworkRun:
     return teacher_run(config, teacher)
 
 
-def _renamed(told: dict[str, Any], run: NetworkRun) -> dict[str, Any]:
-    folder = Path(told["directory"]).with_name(f"s{run.seed}-{run.hash}")
-    return told | {"hash": run.hash, "cell": run.cell, "directory": str(folder)}
+def _renamed(result: dict[str, Any], run: NetworkRun) -> dict[str, Any]:
+    folder = Path(result["directory"]).with_name(f"s{run.seed}-{run.hash}")
+    return result | {"hash": run.hash, "cell": run.cell, "directory": str(folder)}
 
 
 def _why_it_stays(files: RunFiles, before: Mapping[str, Any], run: NetworkRun) -> str | None:
     if _comparable(run.identity) != _comparable(before):
         return "it was trained with other weights or settings than its configuration gives today"
-    if (there := files.folder.with_name(f"s{run.seed}-{run.hash}")).exists():
-        return f"{there} is there already, the same training"
+    if (target := files.folder.with_name(f"s{run.seed}-{run.hash}")).exists():
+        return f"{target} is there already, the same training"
     return _other_data(files, run.config)
 
 

@@ -61,11 +61,11 @@ def main(options: argparse.Namespace, further_images: list[str]) -> int:
     files = find_images(places)
     network = open_network(options.network, resolve_device(options.device))
     about = network.about
-    correct, told = None, ""
+    correct, correction_note = None, ""
     if options.correction != "none":
         correction = build_correction(about, options.correction)
         tau = default_tau(about, options.correction)[0] if options.tau is None else options.tau
-        correct, told = (lambda logits: correction(logits, tau)), f", {options.correction} with tau {tau:g}"
+        correct, correction_note = (lambda logits: correction(logits, tau)), f", {options.correction} with tau {tau:g}"
     if correct and about.evened_out_by:
         sys.stderr.write(f"warning: a second correction: {about.evened_out_by} evened the classes out already\n")
     unreadable = []
@@ -73,12 +73,12 @@ def main(options: argparse.Namespace, further_images: list[str]) -> int:
     write = WRITERS[output.suffix if output else ".csv"]
     with atomic_text_writer(output) if output else nullcontext(sys.stdout) as file:
         write(collecting(predictions, len(files), unreadable), file, about.num_classes)
-    for one in unreadable[:NAMED]:
-        sys.stderr.write(f"unreadable: {one.file} ({one.problem})\n")
+    for prediction in unreadable[:NAMED]:
+        sys.stderr.write(f"unreadable: {prediction.file} ({prediction.problem})\n")
     more = f", {len(unreadable) - NAMED} of them not named" if len(unreadable) > NAMED else ""
     where = f"; written: {output}" if output else ""
     sys.stderr.write(
-        f"{len(files) - len(unreadable)} of {len(files)} images classified{told}, "
+        f"{len(files) - len(unreadable)} of {len(files)} images classified{correction_note}, "
         f"{len(unreadable)} unreadable{more}{where}\n"
     )
     return 1 if unreadable else 0

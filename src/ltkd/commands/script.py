@@ -45,16 +45,17 @@ class Parser(argparse.ArgumentParser):
     def split(self, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         """Returns the script's options, and the settings, unchecked. jobs=2, --jobs=2 and --jobs 2 are the same."""
         keys = {key for key in self._option_string_actions if key.startswith("--")}
-        given: list[str] = []
-        others: list[str] = []
+        typed_options: list[str] = []
+        typed_settings: list[str] = []
         for argument in arguments:
             is_option = "=" in argument and f"--{argument.partition('=')[0]}" in keys
-            (given if is_option else others).append(f"--{argument}" if is_option else argument)
-        written_out = [*given, *others]  # first: argparse takes no list of files with options in between
-        if empty := [one for one in written_out if one.endswith("=") and one[:-1] in keys]:
+            (typed_options if is_option else typed_settings).append(f"--{argument}" if is_option else argument)
+        # options first: argparse takes no list of files with options in between
+        written_out = [*typed_options, *typed_settings]
+        if empty := [argument for argument in written_out if argument.endswith("=") and argument[:-1] in keys]:
             self.error(f"{empty[0].strip('-=')}: has no value")
         options, settings = self.parse_known_args(written_out)
-        unknown = [one for one in settings if one.startswith("-") or not self.takes_settings]
+        unknown = [setting for setting in settings if setting.startswith("-") or not self.takes_settings]
         if unknown:
             self.error(f"unknown argument {unknown[0]!r}; options: {', '.join(sorted(keys))}")
         options.typed = shlex.join(arguments)  # for a file that says which command wrote it
