@@ -59,8 +59,10 @@ def load_files(
             skipped[part] = [files.names[row] for row in bad]
             _log.warning(
                 "%d damaged image files are left out of the %s part, e.g. %s",
-                len(bad), part, printable(skipped[part][0]),
-            )  # fmt: skip
+                len(bad),
+                part,
+                printable(skipped[part][0]),
+            )
             images, labels = images[good], labels[good]
             if part == "train":
                 counts = np.bincount(labels, minlength=dataset.num_classes)

@@ -30,10 +30,16 @@ class FileLoader:
         self._requests = _Requests()
         workers = num_cores() if workers == "auto" else workers
         self._loader = DataLoader(
-            _Reader(files, smallest), batch_sampler=self._requests, collate_fn=_as_it_is, num_workers=workers,
-            worker_init_fn=_prepare_worker, persistent_workers=workers > 0, prefetch_factor=AHEAD if workers else None,
-            pin_memory=pin, generator=torch.Generator(),  # else it would draw from the global one
-        )  # fmt: skip
+            _Reader(files, smallest),
+            batch_sampler=self._requests,
+            collate_fn=_as_it_is,
+            num_workers=workers,
+            worker_init_fn=_prepare_worker,
+            persistent_workers=workers > 0,
+            prefetch_factor=AHEAD if workers else None,
+            pin_memory=pin,
+            generator=torch.Generator(),  # else it would draw from the global one
+        )
         self._asked = 0
 
     def batches(self, requests: Sequence[Request]) -> Iterator[Tensor]:

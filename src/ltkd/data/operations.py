@@ -185,8 +185,12 @@ def _magnitude(name: str, level: int | None, bins: int, size: int, wide: bool = 
     if name == "Posterize":  # the number of bits that are kept
         return float((8 - torch.arange(bins) / ((bins - 1) / (6 if wide else 4))).round().int()[level])
     ends = {
-        "ShearX": 0.3, "ShearY": 0.3, "TranslateX": 150 / 331 * size, "TranslateY": 150 / 331 * size, "Rotate": 30.0,
-    }  # fmt: skip
+        "ShearX": 0.3,
+        "ShearY": 0.3,
+        "TranslateX": 150 / 331 * size,
+        "TranslateY": 150 / 331 * size,
+        "Rotate": 30.0,
+    }
     if wide:
         ends = {"ShearX": 0.99, "ShearY": 0.99, "TranslateX": 32.0, "TranslateY": 32.0, "Rotate": 135.0}
     start, end = (1.0, 0.0) if name == "Solarize" else (0.0, ends.get(name, 0.99 if wide else 0.9))

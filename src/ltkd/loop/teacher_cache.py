@@ -34,9 +34,7 @@ class TeacherCache:
     ) -> None:
         self._record = record_type(num_classes, dtype)
         self._factors = _random_factors(self._record["logits"].itemsize // 2)
-        about = about | {
-            "version": VERSION, "num_entries": num_entries, "num_classes": num_classes, "dtype": dtype,
-        }  # fmt: skip
+        about = about | {"version": VERSION, "num_entries": num_entries, "num_classes": num_classes, "dtype": dtype}
         self.folder = Path(directory) / hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
         self.num_entries = num_entries
         if not (self.folder / ABOUT).exists():

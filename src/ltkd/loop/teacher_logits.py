@@ -47,9 +47,14 @@ class TeacherLogits:
     """
 
     def __init__(
-        self, model: nn.Module, data: DeviceData, autocast: Callable[[], AbstractContextManager], *, num_classes: int,
+        self,
+        model: nn.Module,
+        data: DeviceData,
+        autocast: Callable[[], AbstractContextManager],
+        *,
+        num_classes: int,
         storage: str = "float32",
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._model, self._data, self._autocast = model, data, autocast
         self.num_classes, self.storage = num_classes, storage
         self.batch_size = data.forward_batch
@@ -182,9 +187,14 @@ class TeacherLogits:
             for first in range(0, self.num_entries, FILL_BLOCK)[ranks.rank :: ranks.size]
         ]
         with tqdm(
-            total=sum(map(len, blocks)), desc=f"{label}: logits of all views", leave=False, disable=progress != "bar",
-            dynamic_ncols=True, unit="view", unit_scale=True,
-        ) as bar:  # fmt: skip
+            total=sum(map(len, blocks)),
+            desc=f"{label}: logits of all views",
+            leave=False,
+            disable=progress != "bar",
+            dynamic_ncols=True,
+            unit="view",
+            unit_scale=True,
+        ) as bar:
             for entries in blocks:
                 missing = entries[~self.cache.read(entries)[1]]
                 for begin in range(0, len(missing), self.batch_size):

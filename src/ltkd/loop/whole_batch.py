@@ -97,17 +97,26 @@ def gather_step(
     if teacher is not None:
         of_teacher = [teacher.logits, teacher.embedding if needs.embedding else None, *_maps(teacher, needs.stages)]
     of_batch = [
-        batch.labels, batch.index, batch.partner_labels, batch.teacher_logits,
-        batch.images if needs.mixed_images else None, *batch.extra_logits,
-    ]  # fmt: skip
+        batch.labels,
+        batch.index,
+        batch.partner_labels,
+        batch.teacher_logits,
+        batch.images if needs.mixed_images else None,
+        *batch.extra_logits,
+    ]
     whole = iter(gather(ranks, share, [*of_student, *of_teacher, *of_batch]))
     student = _output(student, whole, needs.stages)
     teacher = None if teacher is None else _output(teacher, whole, needs.stages)
     labels, index, partner_labels, teacher_logits, images, *extra_logits = whole
     batch = replace(
-        batch, images=batch.images if images is None else images, labels=labels, index=index,
-        partner_labels=partner_labels, teacher_logits=teacher_logits, extra_logits=tuple(extra_logits),
-    )  # fmt: skip
+        batch,
+        images=batch.images if images is None else images,
+        labels=labels,
+        index=index,
+        partner_labels=partner_labels,
+        teacher_logits=teacher_logits,
+        extra_logits=tuple(extra_logits),
+    )
     return student, teacher, batch
 
 
