@@ -21,9 +21,13 @@ def extrapolated_target(
 
 @full_precision
 def reverse_kl_to_target(
-    student_logits: Tensor, teacher_logits: Tensor, reference_logits: Tensor, *, reward_scale: float,
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    reference_logits: Tensor,
+    *,
+    reward_scale: float,
     temperature: float = 1.0,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """T^2 * KL(q || target), q = softmax(z_s / T), mean over the batch; gradient to the student only.
 
     G-OPD maximises E_q[l log(p_t / p_ref)] - KL(q || p_ref). Over classes the expectation is exact, and its negative,
@@ -36,9 +40,13 @@ def reverse_kl_to_target(
 
 @full_precision
 def forward_kl_to_target(
-    student_logits: Tensor, teacher_logits: Tensor, reference_logits: Tensor, *, reward_scale: float,
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    reference_logits: Tensor,
+    *,
+    reward_scale: float,
     temperature: float = 1.0,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """T^2 * KL(target || q): as KD, of the extrapolated teacher."""
     log_target = _log_target(teacher_logits, reference_logits, reward_scale, temperature)
     log_q = F.log_softmax(student_logits / temperature, dim=1)

@@ -55,7 +55,9 @@ class BalancedPosterior(Method):
 
     def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         loss = losses.balanced_posterior_kd(
-            student.logits, torch.stack((teacher.logits, *batch.extra_logits)), self.class_counts,
+            student.logits,
+            torch.stack((teacher.logits, *batch.extra_logits)),
+            self.class_counts,
             temperature=self.temperature,
-        )  # fmt: skip
+        )
         return {"kd": self.weight * loss}

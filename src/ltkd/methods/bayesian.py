@@ -91,9 +91,11 @@ class BayesianTeacher(Method):
 
     def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         loss = losses.bayesian_teacher(
-            student.logits, self._logit_samples(teacher, batch),
-            teacher_temperature=self.teacher_temperature, student_temperature=self.student_temperature,
-        )  # fmt: skip
+            student.logits,
+            self._logit_samples(teacher, batch),
+            teacher_temperature=self.teacher_temperature,
+            student_temperature=self.student_temperature,
+        )
         return {"kd": self.weight * loss}
 
     @torch.no_grad()

@@ -30,8 +30,10 @@ class ClassBalancedDistillation(Method):
     fidelity = "adapted"
     needs = Needs(embedding=True)
     made_for: ClassVar = {
-        "teacher.classifier": "cosine", "student.classifier": "cosine", "student.recipe.sampling": "class_balanced",
-    }  # fmt: skip
+        "teacher.classifier": "cosine",
+        "student.classifier": "cosine",
+        "student.recipe.sampling": "class_balanced",
+    }
 
     weight: NonNegative
 

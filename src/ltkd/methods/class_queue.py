@@ -47,9 +47,11 @@ class GML(Method):
     fidelity = "adapted"
     needs = Needs(embedding=True, second_view=True, networks=True)
     made_for: ClassVar = {
-        "teacher.classifier": "cosine", "teacher.task_loss": "balanced_softmax",
-        "student.classifier": "cosine", "student.task_loss": "balanced_softmax",
-    }  # fmt: skip
+        "teacher.classifier": "cosine",
+        "teacher.task_loss": "balanced_softmax",
+        "student.classifier": "cosine",
+        "student.task_loss": "balanced_softmax",
+    }
 
     kd_weight: NonNegative
     kd_temperature: Positive

@@ -62,7 +62,10 @@ class REDistill(Method):
 
     def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         divergence = losses.power_divergence(
-            student.logits, teacher.logits, power=self.power, teacher_first=self.teacher_first,
+            student.logits,
+            teacher.logits,
+            power=self.power,
+            teacher_first=self.teacher_first,
             temperature=self.temperature,
-        )  # fmt: skip
+        )
         return {"redistill": self.weight * self.temperature**2 * divergence}

@@ -154,5 +154,6 @@ def _warn_of_cut_ties(class_counts: Tensor, num_groups: int) -> None:
         logger.warning(
             "method.groups: %d groups cut through classes of equal numbers of training images (after rank %s); "
             "there the order of their labels decides",
-            num_groups, ", ".join(map(str, cut)),
-        )  # fmt: skip
+            num_groups,
+            ", ".join(map(str, cut)),
+        )

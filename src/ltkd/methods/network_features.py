@@ -42,14 +42,21 @@ def check_stages(method: str, context: MethodContext, *, preact: Sequence[str] =
         if role in preact and not output.preact_stages:
             logger.warning(
                 "method %s: %s %s offers no maps before the stages' activations; those after them are used",
-                method, role, name,
-            )  # fmt: skip
+                method,
+                role,
+                name,
+            )
     numbers = len(context.student.stages), len(context.teacher.stages)
     if numbers[0] != numbers[1] and not last_only:
         logger.warning(
             "method %s: %s has %d stages and %s %d; the last %d of both are paired",
-            method, context.student_name, numbers[0], context.teacher_name, numbers[1], min(numbers),
-        )  # fmt: skip
+            method,
+            context.student_name,
+            numbers[0],
+            context.teacher_name,
+            numbers[1],
+            min(numbers),
+        )
 
 
 def check_embeddings(method: str, context: MethodContext) -> None:

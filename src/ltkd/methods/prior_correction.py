@@ -56,7 +56,11 @@ class ClassConditionalKD(Method):
 
     def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         loss = losses.prior_corrected_kd(
-            student.logits, teacher.logits, self.prior, self.class_counts,
-            temperature=self.temperature, student_prior=self.student_prior,
-        )  # fmt: skip
+            student.logits,
+            teacher.logits,
+            self.prior,
+            self.class_counts,
+            temperature=self.temperature,
+            student_prior=self.student_prior,
+        )
         return {"corrected_kd": self.weight * loss}

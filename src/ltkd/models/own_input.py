@@ -16,9 +16,14 @@ class OwnInput:
     """
 
     def __init__(
-        self, mean: Sequence[float], std: Sequence[float], own_mean: Sequence[float], own_std: Sequence[float],
-        size: int | None, device: torch.device,
-    ) -> None:  # fmt: skip
+        self,
+        mean: Sequence[float],
+        std: Sequence[float],
+        own_mean: Sequence[float],
+        own_std: Sequence[float],
+        size: int | None,
+        device: torch.device,
+    ) -> None:
         means, stds, own_means, own_stds = (
             torch.tensor(values, dtype=torch.float64).view(-1, 1, 1) for values in (mean, std, own_mean, own_std)
         )

@@ -53,5 +53,6 @@ def check_predictions(logits: Tensor, labels: Tensor, class_names: Sequence[str]
         pairs = ", ".join(f"{class_names[c]!r} for {class_names[column[c]]!r}" for c in exchanged[:3])
         logger.warning(
             "%s, and takes classes for one another (%s); teacher.class_names says an order of its outputs",
-            report, pairs,
-        )  # fmt: skip
+            report,
+            pairs,
+        )

@@ -118,8 +118,10 @@ def _choose(fitting: list[WeightSet], path: Path) -> WeightSet:
         raise UserError(f"{path}: has several sets of weights that fit: {labels}; choose with teacher.checkpoint_key")
     logger.warning(
         "%s: has several sets of weights that fit: %s; %s is taken (teacher.checkpoint_key chooses)",
-        path, labels, _labels(plain),
-    )  # fmt: skip
+        path,
+        labels,
+        _labels(plain),
+    )
     return plain[0]
 
 

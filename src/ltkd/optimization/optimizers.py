@@ -26,21 +26,33 @@ class Recipe(Protocol):
 def sgd(groups: Groups, recipe: Recipe, on_gpu: bool) -> SGD:
     """Stochastic gradient descent with the recipe's momentum; weight decay is part of the gradient."""
     return SGD(
-        groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.nesterov,
+        groups,
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov,
         weight_decay=recipe.weight_decay,
         fused=True if on_gpu else None,  # one kernel, which reads the learning rate on the device
-    )  # fmt: skip
+    )
 
 
 def adamw(
-    groups: Groups, recipe: Recipe, on_gpu: bool,
-    *, beta2: Annotated[float, Ge(0), Lt(1)] = 0.999, epsilon: Positive = 1e-8,
-) -> AdamW:  # fmt: skip
+    groups: Groups,
+    recipe: Recipe,
+    on_gpu: bool,
+    *,
+    beta2: Annotated[float, Ge(0), Lt(1)] = 0.999,
+    epsilon: Positive = 1e-8,
+) -> AdamW:
     """AdamW, arXiv:1711.05101; the recipe's momentum is its beta1, and the decay is learning rate * weight_decay."""
     return AdamW(
-        groups, lr=recipe.learning_rate, betas=(recipe.momentum, beta2), eps=epsilon, weight_decay=recipe.weight_decay,
-        fused=True if on_gpu else None, capturable=on_gpu,
-    )  # fmt: skip
+        groups,
+        lr=recipe.learning_rate,
+        betas=(recipe.momentum, beta2),
+        eps=epsilon,
+        weight_decay=recipe.weight_decay,
+        fused=True if on_gpu else None,
+        capturable=on_gpu,
+    )
 
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"sgd": sgd, "adamw": adamw}

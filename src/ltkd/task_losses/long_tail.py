@@ -134,9 +134,13 @@ class LDAM(ReweightedLoss):
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         return losses.ldam(
-            logits / self.scale, labels, self.class_counts,
-            max_margin=self.max_margin, scale=self.scale, beta=self.current_beta,
-        )  # fmt: skip
+            logits / self.scale,
+            labels,
+            self.class_counts,
+            max_margin=self.max_margin,
+            scale=self.scale,
+            beta=self.current_beta,
+        )
 
     def adapt_network(self, model: nn.Module) -> None:
         replace_classifier(
