@@ -70,13 +70,15 @@ def prepare(config: Config, ranks: Ranks | None = None) -> Setup:
 def _load(config: Config, device: torch.device, ranks: Ranks, *, resized_crops: bool) -> Setup:
     data = load_data(config.dataset, Path(config.data_root), device=device, resized_crops=resized_crops)
     return Setup(
-        config, data, device,
+        config,
+        data,
+        device,
         train=device_data(data, "train", device=device).shared_by(ranks),
         test=device_data(data, "test", device=device).shared_by(ranks),
         validation=(
             device_data(data, "validation", device=device).shared_by(ranks) if len(data.validation_labels) else None
         ),
-    )  # fmt: skip
+    )
 
 
 def _current_device(config: Config, ranks: Ranks | None = None) -> torch.device:
@@ -112,9 +114,14 @@ def synthetic_setup(config: Config, num_images: int) -> Setup:
     shape = (len(labels), dataset.channels, dataset.image_size, dataset.image_size)
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     split = make_split(
-        labels, num_classes=dataset.num_classes, imbalance="none", imbalance_factor=1, split_seed=0,
-        validation_per_class=0, groups="rank_thirds",
-    )  # fmt: skip
+        labels,
+        num_classes=dataset.num_classes,
+        imbalance="none",
+        imbalance_factor=1,
+        split_seed=0,
+        validation_per_class=0,
+        groups="rank_thirds",
+    )
     falling = np.arange(
         dataset.num_classes, 0, -1
     )  # a tail to group by, which as many images of each class do not have

@@ -72,8 +72,10 @@ def warn_of_combinations(config: Config) -> None:
             logger.warning(
                 "%s.task_loss=%s corrects for the class counts and recipe.sampling=%s evens the classes out: "
                 "together they favour rare classes",
-                role, name, sampling,
-            )  # fmt: skip
+                role,
+                name,
+                sampling,
+            )
     made_for = method_class(config.method_name).made_for
     if any(_name(_setting(config, networks, key)) != name for key, name in made_for.items()):
         choices = " ".join(f"{'++' if '.recipe.' in key else ''}{key}={name}" for key, name in made_for.items())

@@ -8,14 +8,4 @@ from ltkd.report.content import CellValue, Column, Difference, Report, Row, make
 from ltkd.report.entries import Entry, entries_of
 from ltkd.report.write import write_report
 
-__all__ = [
-    "CellValue",
-    "Column",
-    "Difference",
-    "Entry",
-    "Report",
-    "Row",
-    "entries_of",
-    "make_report",
-    "write_report",
-]  # fmt: skip
+__all__ = ["CellValue", "Column", "Difference", "Entry", "Report", "Row", "entries_of", "make_report", "write_report"]

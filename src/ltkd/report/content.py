@@ -127,9 +127,7 @@ class Report:
     missing_in_short: list[str]  # the same, with one line for the runs of a cell that ended alike
 
 
-def make_report(
-    table: Table, entries: Iterable[Entry], overrides: Iterable[str] = (), *, source: str = ""
-) -> Report:  # fmt: skip
+def make_report(table: Table, entries: Iterable[Entry], overrides: Iterable[str] = (), *, source: str = "") -> Report:
     """Computes all that a report of the runs says. UserError when runs of one cell differ in more than their seeds.
 
     overrides: those that the user gave `compose_runs`; source: a word on where the runs are from, for the head.

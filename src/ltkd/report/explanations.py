@@ -90,9 +90,11 @@ def _about_choice(columns: list[Column]) -> list[str]:
             "anything too small, and intervals hold less often than said here."
         )
     with_interval = [
-        row for column in columns for row in column.rows
+        row
+        for column in columns
+        for row in column.rows
         if any(value.difference and value.difference.paired.interval for value in row.values.values())
-    ]  # fmt: skip
+    ]
     if len(with_interval) > 1:
         lines.append("Each interval is for itself: among many, some miss by chance.")
     return lines

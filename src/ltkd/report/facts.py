@@ -51,9 +51,11 @@ def _data_fact(result: dict[str, Any]) -> str:
     for group, count in zip(result["groups"], result["class_counts"], strict=True):
         images[result["group_names"][group]] += count
         classes[result["group_names"][group]] += 1
-    shape = "balanced" if dataset["imbalance"] == "none" else (
-        f"{dataset['imbalance']} imbalance, factor {dataset['imbalance_factor']:g}"
-    )  # fmt: skip
+    shape = (
+        "balanced"
+        if dataset["imbalance"] == "none"
+        else f"{dataset['imbalance']} imbalance, factor {dataset['imbalance_factor']:g}"
+    )
     groups = ", ".join(f"{name} {classes[name]} classes with {images[name]:,}" for name in images)
     held_out = dataset["validation_per_class"]
     validation = f", {held_out} per class held out for validation" if held_out else ""
@@ -81,11 +83,13 @@ def _teachers_fact(finished: list[Entry]) -> str:
         return "no teacher" if finished else ""
     places = [
         {
-            "column": tuple(entry.cell.column.items()), "split": entry.split_seed, "seed": entry.seed,
+            "column": tuple(entry.cell.column.items()),
+            "split": entry.split_seed,
+            "seed": entry.seed,
             "row": tuple(entry.cell.row.items()),
         }
         for entry in taught
-    ]  # fmt: skip
+    ]
     hashes = [entry.result["teacher_result"]["hash"] for entry in taught]
     for number in range(len(places[0])):
         for known in itertools.combinations(places[0], number):

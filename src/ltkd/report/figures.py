@@ -114,9 +114,7 @@ def class_accuracy(report: Report, column: Column, series: list[Series]) -> Pict
     ranks, ends = np.arange(len(order)), []
     for line, values in per_class:
         smooth = _means_of_neighbours(values[order], window)
-        panel.plot(
-            _means_of_neighbours(ranks, window), smooth, markevery=max(1, len(smooth) // 10), **line.look
-        )  # fmt: skip
+        panel.plot(_means_of_neighbours(ranks, window), smooth, markevery=max(1, len(smooth) // 10), **line.look)
         ends.append(End(smooth[-1], line.row.label, line.look))
     caption = "Where along the tail accuracy is won or lost; means over the runs of a row."
     if window > 1:
@@ -156,9 +154,14 @@ def _mark_groups(panel: "Axes", groups: np.ndarray, names: list[str]) -> None:
         if start:
             panel.axvline(start - 0.5, color="#888888", linewidth=0.8, linestyle=":")
         panel.text(
-            (start + end - 1) / 2, 1.01, names[groups[start]], transform=panel.get_xaxis_transform(), ha="center",
-            va="bottom", color="#444444",
-        )  # fmt: skip
+            (start + end - 1) / 2,
+            1.01,
+            names[groups[start]],
+            transform=panel.get_xaxis_transform(),
+            ha="center",
+            va="bottom",
+            color="#444444",
+        )
 
 
 def learning_curves(report: Report, column: Column, series: list[Series]) -> Picture | None:
@@ -278,9 +281,7 @@ def _curves(series: list[Series], metrics: Iterable[str]) -> dict[tuple[str, str
     return {key: points.thinned(MAX_POINTS) for key, points in curves.items() if points is not None}
 
 
-def _plot_curves(
-    axis: "Axes", series: list[Series], curves: dict[tuple[str, str], Curve], metric: str
-) -> list[End]:  # fmt: skip
+def _plot_curves(axis: "Axes", series: list[Series], curves: dict[tuple[str, str], Curve], metric: str) -> list[End]:
     """Draws the series that have the metric."""
     ends = []
     for line in series:

@@ -15,9 +15,11 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     """Writes report.html, table.md, table.csv, table.tex and figures/*.svg; returns the paths in that order."""
     pictures = [draw_column(report, column) for column in report.columns]
     texts = {
-        "report.html": html(report, pictures), "table.md": markdown(report), "table.csv": comma_separated(report),
+        "report.html": html(report, pictures),
+        "table.md": markdown(report),
+        "table.csv": comma_separated(report),
         "table.tex": latex(report),
-    }  # fmt: skip
+    }
     for name, text in texts.items():
         write_text(folder / name, text)
     figures = []

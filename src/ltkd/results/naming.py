@@ -25,8 +25,13 @@ def outside_of_method(identity: Mapping[str, Any], prefix: str = "") -> dict[str
         if key in SECTIONS and isinstance(value, Mapping):
             named |= outside_of_method(value, f"{prefix}{key}.")
         elif key not in ("seed", "method", "further_teachers") and f"{prefix}{key}" not in (
-            "name", "teacher", "teacher.name", "dataset.name", "teacher.dataset.name", "teacher.dataset.groups",
-        ):  # fmt: skip
+            "name",
+            "teacher",
+            "teacher.name",
+            "dataset.name",
+            "teacher.dataset.name",
+            "teacher.dataset.groups",
+        ):
             named[f"{prefix}{key}"] = shown(value)
     return named
 

@@ -147,7 +147,7 @@ def _records(
 
 def _rows(
     name: str, method: str, records: dict[str, Evaluated | Attacked], groups: list[str], *, with_mean: bool
-) -> list[list[str]]:  # fmt: skip
+) -> list[list[str]]:
     return [
         [f"{name}{what}", method, cell_text(record["all"], None)]
         + [cell_text(record.get("mean_per_class"), None)] * with_mean

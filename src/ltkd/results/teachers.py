@@ -24,8 +24,9 @@ def conflicting_teachers(results: Iterable[Result]) -> dict[str, str]:
     return {
         teacher: f"teacher {teacher} was trained several times, with different weights: "
         + "; ".join(f"{weights[:8]} is of {_listed(students)}" for weights, students in by_weights.items())
-        for teacher, by_weights in known.items() if len(by_weights) > 1
-    }  # fmt: skip
+        for teacher, by_weights in known.items()
+        if len(by_weights) > 1
+    }
 
 
 def teachers_of(result: Result) -> list[TeacherResult]:

@@ -37,9 +37,12 @@ def new_model(setup: Setup, network: Network, seed: int) -> nn.Module:
     torch.manual_seed(seed)
     dataset = setup.config.dataset
     model = build_model(
-        network.name, num_classes=dataset.num_classes, in_channels=dataset.channels, pretrained=network.pretrained,
+        network.name,
+        num_classes=dataset.num_classes,
+        in_channels=dataset.channels,
+        pretrained=network.pretrained,
         **network.arguments,
-    )  # fmt: skip
+    )
     give_classifier(model, network.classifier)
     build_task_loss(network.task_loss, torch.as_tensor(setup.data.split.class_counts)).adapt_network(model)
     check_retraining(network, model)
@@ -105,9 +108,8 @@ def task_only(setup: Setup, network: Network, kind: Callable[..., Method] | None
 
 
 def _context(
-    setup: Setup, network: Network, model: nn.Module | None, teacher: TrainedTeacher | None,
-    num_extra_teachers: int = 0,
-) -> MethodContext:  # fmt: skip
+    setup: Setup, network: Network, model: nn.Module | None, teacher: TrainedTeacher | None, num_extra_teachers: int = 0
+) -> MethodContext:
     """Collects what a method may know. Shapes come from one dry forward pass, in eval mode, so that nothing changes."""
     split = setup.data.split
     images = next(setup.test.evaluation_batches(2)).images

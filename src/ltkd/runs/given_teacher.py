@@ -59,8 +59,12 @@ def _warn_of_other_input(setup: Setup, manifest: dict[str, Any], teacher: Teache
         if setting is None and trained_with[key] != getattr(dataset, key):
             logger.warning(
                 "teacher.checkpoint: %s was trained with dataset.%s=%s; teacher.%s=%s lets it have that",
-                teacher.checkpoint, key, trained_with[key], key, trained_with[key],
-            )  # fmt: skip
+                teacher.checkpoint,
+                key,
+                trained_with[key],
+                key,
+                trained_with[key],
+            )
 
 
 def _validation_images_seen(setup: Setup, manifest: dict[str, Any]) -> int | None:

@@ -71,8 +71,10 @@ def architecture_of(settings: Mapping[str, Any], result: Result) -> dict[str, An
     dataset, network = settings["dataset"], settings[result["role"]]
     architecture = {
         **_layers(network),
-        "num_classes": dataset["num_classes"], "channels": dataset["channels"], "image_size": dataset["image_size"],
-    }  # fmt: skip
+        "num_classes": dataset["num_classes"],
+        "channels": dataset["channels"],
+        "image_size": dataset["image_size"],
+    }
     if result["role"] == "student" and not method_class(result["method"]).keeps_classifier:
         architecture |= {"method": settings["method"], "teacher": _layers(settings["teacher"])}
     return architecture

@@ -24,9 +24,14 @@ from ltkd.setup import Setup
 
 
 def write_result(
-    setup: Setup, directory: RunDirectory, model: nn.Module, fitted: FitResult, teacher: Result | None,
-    findings: Findings, wall_seconds: float,
-) -> Result:  # fmt: skip
+    setup: Setup,
+    directory: RunDirectory,
+    model: nn.Module,
+    fitted: FitResult,
+    teacher: Result | None,
+    findings: Findings,
+    wall_seconds: float,
+) -> Result:
     """Write the weights, then the result: who finds the result finds everything.
 
     teacher: the teacher's result.
@@ -59,7 +64,9 @@ def write_result(
         "device": device_name(setup.device),
         "threads": torch.get_num_threads(),
         "versions": {
-            "ltkd": ltkd.__version__, "python": platform.python_version(), "torch": torch.__version__,
+            "ltkd": ltkd.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
             "numpy": numpy.__version__,
         },
         "git": git_state(),
@@ -67,7 +74,7 @@ def write_result(
         "weights_sha256": file_sha256(directory.weights),
         "identity": run.identity,
         "evaluate_every": config.run.evaluate_every,
-    }  # fmt: skip
+    }
     write_json(directory.result, result)
     directory.remove_state()
     return result

@@ -49,10 +49,13 @@ def accuracy_under_attack(
         return None
     rows = balanced_rows(setup.test.labels.cpu(), settings.robustness_images).to(setup.device)
     return {
-        "images": len(rows), "radius": RADIUS, "step": STEP, "steps": STEPS,
+        "images": len(rows),
+        "radius": RADIUS,
+        "step": STEP,
+        "steps": STEPS,
         "student": _accuracies(setup, student, rows),
         "teacher": None if teacher is None else _accuracies(setup, teacher, rows),
-    }  # fmt: skip
+    }
 
 
 def balanced_rows(labels: Tensor, number: int | None) -> Tensor:

@@ -40,9 +40,11 @@ def session(files: RunFiles, device: torch.device, label: str, ranks: Ranks) -> 
     if sessions and device.type == "cpu":
         _keep_threads(sessions[-1]["threads"], label)
     now: Session = {
-        "device": device_name(device), "threads": torch.get_num_threads(), "torch": torch.__version__,
+        "device": device_name(device),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
         "git": git_state(),
-    }  # fmt: skip
+    }
     if not ranks.alone:
         now["ranks"] = ranks.size
     if turns().places > 1:
@@ -72,8 +74,10 @@ def _keep_threads(begun_with: int | None, label: str) -> None:
     elif begun_with != threads:
         logger.info(
             "%s: goes on with the number of threads that it was begun with, %d, not %d: the last digits depend on it",
-            label, begun_with, threads,
-        )  # fmt: skip
+            label,
+            begun_with,
+            threads,
+        )
         torch.set_num_threads(begun_with)
 
 
@@ -83,8 +87,9 @@ def _warn(before: Session, now: Session, label: str) -> None:
         logger.info(
             "%s: was begun by %d processes, goes on with %d: the same images, crops and flips; the last digits depend "
             "on it",
-            label, *processes,
-        )  # fmt: skip
+            label,
+            *processes,
+        )
     shown = {"device": str, "torch": str, "git": commit_label}
     changes = [
         f"{key} {show(before[key])}, now {show(now[key])}"

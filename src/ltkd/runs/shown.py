@@ -13,9 +13,13 @@ def filters(run: NetworkRun) -> dict[str, Any]:
     names = run.names
     pair = "-".join(filter(None, [names["teacher"], names["student"]]))
     return {
-        "method_name": names["method"], "pair": pair, "dataset_label": names["dataset"],
-        "imbalance_factor": run.config.dataset.imbalance_factor, "hash": names["hash"], "cell": names["cell"],
-    }  # fmt: skip
+        "method_name": names["method"],
+        "pair": pair,
+        "dataset_label": names["dataset"],
+        "imbalance_factor": run.config.dataset.imbalance_factor,
+        "hash": names["hash"],
+        "cell": names["cell"],
+    }
 
 
 def per_class_rows(result: Result) -> Rows:

@@ -35,9 +35,13 @@ logger = logging.getLogger(__name__)
 
 
 def make_training(
-    setup: Setup, run: NetworkRun, model: nn.Module, method: Method, teacher: TrainedTeacher | None,
+    setup: Setup,
+    run: NetworkRun,
+    model: nn.Module,
+    method: Method,
+    teacher: TrainedTeacher | None,
     extra_teachers: Sequence[TrainedTeacher] = (),
-) -> Training:  # fmt: skip
+) -> Training:
     """Collects what a Trainer needs to train `model` on `method`'s objective."""
     config, split = setup.config, setup.data.split
     recipe = config.recipe_of(run.network)
@@ -51,8 +55,9 @@ def make_training(
     if (only_logits or extra_teachers) and not few_views:
         logger.info(
             "teacher %s: runs in every step, no cache holds the views of recipe.augmentation=%s",
-            setup.config.teacher.name, recipe.augmentation,
-        )  # fmt: skip
+            setup.config.teacher.name,
+            recipe.augmentation,
+        )
     return Training(
         label=f"{run.role} {run.network.name}", identity=run.hash, model=model, method=method,
         teacher=teacher.model if teacher else None, extra_teachers=[extra.model for extra in extra_teachers],
@@ -71,27 +76,42 @@ def _precomputed_logits(setup: Setup, teacher: TrainedTeacher, epochs: int) -> T
     """The teacher's logits on the training images, with the cache that is kept beside it."""
     config, result = setup.config, teacher.result
     logits = TeacherLogits(
-        teacher.model, setup.train, functools.partial(autocast, config.precision, setup.device),
-        num_classes=config.dataset.num_classes, storage=config.cache.storage,
-    )  # fmt: skip
+        teacher.model,
+        setup.train,
+        functools.partial(autocast, config.precision, setup.device),
+        num_classes=config.dataset.num_classes,
+        storage=config.cache.storage,
+    )
     if teacher.directory is not None:
         about = {
-            "weights": result["weights_sha256"], "data": setup.data.manifest()["train_data_sha256"],
-            "mean": config.dataset.mean, "std": config.dataset.std, "crop_padding": setup.train.crop_padding,
+            "weights": result["weights_sha256"],
+            "data": setup.data.manifest()["train_data_sha256"],
+            "mean": config.dataset.mean,
+            "std": config.dataset.std,
+            "crop_padding": setup.train.crop_padding,
             "horizontal_flip": setup.train.horizontal_flip,
             "precision": {"autocast": config.precision.autocast, "tf32": config.precision.tf32},
-        }  # fmt: skip
+        }
         use_cache(
-            logits, label=f"teacher {result['teacher']}", directory=teacher.directory, about=about,
-            settings=config.cache, epochs=epochs, progress=config.run.progress if setup.ranks.is_first else "none",
-        )  # fmt: skip
+            logits,
+            label=f"teacher {result['teacher']}",
+            directory=teacher.directory,
+            about=about,
+            settings=config.cache,
+            epochs=epochs,
+            progress=config.run.progress if setup.ranks.is_first else "none",
+        )
     return logits
 
 
 def train_network(
-    setup: Setup, directory: RunDirectory, model: nn.Module, method: Method, teacher: TrainedTeacher | None,
+    setup: Setup,
+    directory: RunDirectory,
+    model: nn.Module,
+    method: Method,
+    teacher: TrainedTeacher | None,
     extra_teachers: Sequence[TrainedTeacher] = (),
-) -> Result:  # fmt: skip
+) -> Result:
     """Train (or resume) and return the result, which is then on disk with the weights."""
     label = f"{directory.run.role} {directory.run.network.name}"
     with session(directory, setup.device, label, setup.ranks) as sessions:
@@ -99,18 +119,27 @@ def train_network(
 
 
 def _train_network(
-    setup: Setup, directory: RunDirectory, model: nn.Module, method: Method, teacher: TrainedTeacher | None,
-    extra_teachers: Sequence[TrainedTeacher], sessions: list[Session],
-) -> Result:  # fmt: skip
+    setup: Setup,
+    directory: RunDirectory,
+    model: nn.Module,
+    method: Method,
+    teacher: TrainedTeacher | None,
+    extra_teachers: Sequence[TrainedTeacher],
+    sessions: list[Session],
+) -> Result:
     start, config, run, names = time.perf_counter(), setup.config, directory.run, directory.run.names
     setup.ranks.from_first(lambda: write_json(directory.config, run.settings))
     training = make_training(setup, run, model, method, teacher, extra_teachers)
     tracker = (Tracker if setup.ranks.is_first else NoTracker)(
-        directory.folder, config.wandb, name=f"{names['label']}-s{run.seed}", group=f"{names['label']}-{names['cell']}",
-        job_type=run.role, tags=[names["dataset"], names["method"], config.study],
+        directory.folder,
+        config.wandb,
+        name=f"{names['label']}-s{run.seed}",
+        group=f"{names['label']}-{names['cell']}",
+        job_type=run.role,
+        tags=[names["dataset"], names["method"], config.study],
         config=run.settings | filters(run),
         run_id=run.tracking_id,
-    )  # fmt: skip
+    )
     with tracker:
         fitted = Trainer(training, directory, tracker).fit()
         findings: Findings = {
