@@ -49,9 +49,8 @@ def main(options: argparse.Namespace, settings: list[str]) -> int:
     seeds = _seeds(options.seed, "seed", table.seeds)
     split_seeds = _seeds(options.split_seed, "split_seed", table.split_seeds)
     runs = [
-        run for run in compose_runs(table, settings, cells=cells)
-        if run.seed in seeds and run.split_seed in split_seeds
-    ]  # fmt: skip
+        run for run in compose_runs(table, settings, cells=cells) if run.seed in seeds and run.split_seed in split_seeds
+    ]
     if not runs:
         labels = "; ".join(cell.label for cell in table.cells if cell.overrides is not None)
         raise UserError(f"no run of the table is of that cell; its cells: {labels}")

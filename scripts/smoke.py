@@ -32,10 +32,15 @@ from ltkd.runs.run import run_experiment
 
 TEST_IMAGES = 100
 SETTINGS = [
-    "recipe.epochs=1", "recipe.warmup_epochs=0", "recipe.batch_size=32", "recipe.learning_rate=0.01",
+    "recipe.epochs=1",
+    "recipe.warmup_epochs=0",
+    "recipe.batch_size=32",
+    "recipe.learning_rate=0.01",
     "++teacher.recipe.epochs=4",  # or its batch normalisation has seen too little to be used in evaluation
-    "wandb.mode=disabled", "run.progress=none", "study=smoke",
-]  # fmt: skip
+    "wandb.mode=disabled",
+    "run.progress=none",
+    "study=smoke",
+]
 
 
 PARSER = Parser(__doc__)

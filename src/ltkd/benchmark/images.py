@@ -83,12 +83,14 @@ def images_table(rows: Sequence[StreamMeasurement], title: str) -> str:
     plain = {row.size: row for row in reversed(rows)}
     body = [
         [
-            f"{row.size} pixels, {row.name}", f"{row.images_per_second:,.0f}",
+            f"{row.size} pixels, {row.name}",
+            f"{row.images_per_second:,.0f}",
             f"{row.images_per_second / plain[row.size].images_per_second:.2f}",
-            f"{row.training_images_per_second:,.0f}", f"{100 * row.waiting_share:.1f} %",
+            f"{row.training_images_per_second:,.0f}",
+            f"{100 * row.waiting_share:.1f} %",
         ]
         for row in rows
-    ]  # fmt: skip
+    ]
     headers = ["", "images/s", "x plain", "images/s in training", "network waits"]
     table = tabulate(body, headers, tablefmt="github", colalign=["left", *["right"] * 4], disable_numparse=True)
     return f"{title}\n\n{table}\n\nMedians."
@@ -126,9 +128,13 @@ class _Plain:
         steps = transforms.Compose([crop, transforms.RandomHorizontalFlip(), *after])
         self._device = device
         self._loader = torch.utils.data.DataLoader(
-            datasets.ImageFolder(Path(dataset.path) / "train", steps), batch_size, shuffle=True, num_workers=workers,
-            persistent_workers=workers > 0, pin_memory=device.type == "cuda",
-        )  # fmt: skip
+            datasets.ImageFolder(Path(dataset.path) / "train", steps),
+            batch_size,
+            shuffle=True,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=device.type == "cuda",
+        )
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         for images, labels in self._loader:
@@ -140,9 +146,11 @@ class _Stream:
 
     def __init__(self, dataset: DatasetConfig, kind: Kind, workers: int, batch_size: int, device: torch.device) -> None:
         data = load_data(
-            replace(dataset, workers=workers), Path(), device=device,
+            replace(dataset, workers=workers),
+            Path(),
+            device=device,
             resized_crops=kind.augmentation == "resized_crop_flip",
-        )  # fmt: skip
+        )
         self._data = device_data(data, "train", device=device).augmented(kind.augmentation)
         self._generator, self._batch_size = torch.Generator().manual_seed(0), batch_size
 

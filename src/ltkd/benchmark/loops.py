@@ -223,9 +223,14 @@ def _loader(config: Config, setup: Setup, batch_size: int) -> torch.utils.data.D
     images = [Image.fromarray(a.transpose(1, 2, 0).squeeze()) for a in arrays]
     data = _PilImages(images, setup.data.train_labels.tolist(), transforms.Compose(steps))
     return torch.utils.data.DataLoader(
-        data, batch_size, shuffle=True, num_workers=WORKERS, persistent_workers=True, drop_last=True,
+        data,
+        batch_size,
+        shuffle=True,
+        num_workers=WORKERS,
+        persistent_workers=True,
+        drop_last=True,
         pin_memory=setup.device.type == "cuda",
-    )  # fmt: skip
+    )
 
 
 def _wait(device: torch.device) -> None:

@@ -58,9 +58,14 @@ class Measurement:
 
 
 def measure(
-    variants: Sequence[Variant], overrides: Sequence[str], *, steps: int, rounds: int, folder: Path,
+    variants: Sequence[Variant],
+    overrides: Sequence[str],
+    *,
+    steps: int,
+    rounds: int,
+    folder: Path,
     say: Callable[[str], None],
-) -> list[Measurement]:  # fmt: skip
+) -> list[Measurement]:
     """Measure all variants of the configuration that `overrides` describe. UserError where one cannot be built."""
     context = multiprocessing.get_context("spawn")
     teams = []
@@ -180,7 +185,7 @@ def _work(
             "operations_per_image": 2 * (3 * student + (teacher if live else 0)),
             "peak_operations": peak_flops(loop.device, dtype),
             "fill_images_per_second": None,
-        }  # fmt: skip
+        }
         if isinstance(loop, EngineLoop) and loop.is_cached and config.cache.mode == "lazy":
             loop.whole_epoch()  # the short last batch, too, is captured once
             loop.new_epoch(1)

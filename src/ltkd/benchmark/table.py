@@ -19,11 +19,15 @@ def markdown(title: str, rows: Sequence[Measurement], config: Config, num_views:
     first = rows[0]
     body = [
         [
-            row.name, f"{row.images_per_second:,.0f}", f"{row.images_per_second / first.images_per_second:.2f}",
-            f"{row.milliseconds_per_step:.2f}", f"{100 * row.share_of_peak:.1f} %", f"{row.gigabytes:.2f}",
+            row.name,
+            f"{row.images_per_second:,.0f}",
+            f"{row.images_per_second / first.images_per_second:.2f}",
+            f"{row.milliseconds_per_step:.2f}",
+            f"{100 * row.share_of_peak:.1f} %",
+            f"{row.gigabytes:.2f}",
         ]
         for row in rows
-    ]  # fmt: skip
+    ]
     headers = ["", "images/s", f"x {first.name}", "ms/step", "of peak", "GB"]
     right = ["left", *["right"] * 5]
     lines = [title, "", tabulate(body, headers=headers, tablefmt="github", colalign=right, disable_numparse=True), ""]
@@ -82,7 +86,13 @@ def as_json(
 ) -> dict[str, Any]:
     name = device_name(resolve_device(config.device))
     return {
-        "overrides": list(overrides), "device": name, "torch": torch.__version__, "steps": steps, "rounds": rounds,
-        "teacher": config.teacher.name, "student": config.student.name, "method": config.method_name,
+        "overrides": list(overrides),
+        "device": name,
+        "torch": torch.__version__,
+        "steps": steps,
+        "rounds": rounds,
+        "teacher": config.teacher.name,
+        "student": config.student.name,
+        "method": config.method_name,
         "rows": [asdict(row) | {"share_of_peak": row.share_of_peak} for row in rows],
-    }  # fmt: skip
+    }

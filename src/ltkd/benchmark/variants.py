@@ -37,9 +37,12 @@ def standard_variants(config: Config, on_cuda: bool, jobs: int) -> list[Variant]
         steps.append(("+ teacher cache", {"cache.mode": "fill" if on_cuda else "lazy", "cache.max_gigabytes": "1000"}))
     steps.append(("+ torch.compile", {"run.step": "compile"}))
     settings = {
-        "precision.autocast": "float32", "precision.tf32": "false", "run.step": "eager", "cache.mode": "off",
+        "precision.autocast": "float32",
+        "precision.tf32": "false",
+        "run.step": "eager",
+        "cache.mode": "off",
         "cache.max_gigabytes": "4",
-    }  # fmt: skip
+    }
     rows = [PLAIN]
     for name, changes in steps:
         settings |= changes

@@ -28,19 +28,25 @@ from ltkd.task_losses import list_task_losses, task_loss_class
 NUM_CLASSES = 100
 BATCH_SIZE = 4  # the convolutions' share of a step's arithmetic does not depend on it
 NEEDS = {
-    "stages": "feature maps", "embedding": "pooled vector", "input_gradients": "input gradients",
-    "second_view": "second view", "networks": "images of its own", "held_out": "validation images",
-}  # fmt: skip
+    "stages": "feature maps",
+    "embedding": "pooled vector",
+    "input_gradients": "input gradients",
+    "second_view": "second view",
+    "networks": "images of its own",
+    "held_out": "validation images",
+}
 
 
 def methods_table(teacher: str, student: str) -> str:
     rows = [
         [
             *(row[key] for key in ("name", "fidelity", "needs", "teacher")),
-            f"{row['parameters']:,}", f"{row['cost']:.2f}", row["paper"],
+            f"{row['parameters']:,}",
+            f"{row['cost']:.2f}",
+            row["paper"],
         ]
         for row in method_rows(teacher, student)
-    ]  # fmt: skip
+    ]
     meanings = "\n".join(f"- {kind}: {meaning}" for kind, meaning in FIDELITY.items())
     note = (
         f"Extra parameters and cost are those of {teacher} -> {student}, 32x32 images, {NUM_CLASSES} classes. "

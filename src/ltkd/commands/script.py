@@ -23,9 +23,11 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, description: str, *, takes_settings: bool = True) -> None:
         super().__init__(
-            description=description, epilog=SETTINGS if takes_settings else None, allow_abbrev=False,
+            description=description,
+            epilog=SETTINGS if takes_settings else None,
+            allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
-        )  # fmt: skip
+        )
         self.takes_settings = takes_settings
 
     def add_table(self) -> None:

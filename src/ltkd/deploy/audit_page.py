@@ -109,10 +109,11 @@ def _correction(about: Description, findings: Findings, drawn: Mapping[str, Pict
     trained = (
         f" This network's training evened the classes out already ({escape(by)}): it would do so twice." if by else ""
     )
-    parts.append(note_html(
+    note = (
         "What a correction of the logits for the class counts would give, without training. These are figures of the "
         f"test part: they must not choose tau.{trained}"
-    ))  # fmt: skip
+    )
+    parts.append(note_html(note))
     groups = data.split.group_names
     for kind, by_tau in findings.corrected.items():
         chosen = default_tau(about, kind)[0]
@@ -154,9 +155,8 @@ def _pairs(about: Description, findings: Findings, data: LongTailData, names: Na
     for pair in findings.pairs:
         both = [_picture(data.test_images[pair.test_row]), _picture(data.train_images[pair.train_row])]
         labels = [data.test_labels[pair.test_row], data.train_labels[pair.train_row]]
-        class_text = about.class_names[labels[0]] if labels[0] == labels[1] else (
-            f"{about.class_names[labels[0]]} and {about.class_names[labels[1]]}: labels differ"
-        )  # fmt: skip
+        first, second = (about.class_names[label] for label in labels)
+        class_text = first if labels[0] == labels[1] else f"{first} and {second}: labels differ"
         called = f"{_called(names, 'test', pair.test_row)} and {_called(names, 'train', pair.train_row)}"
         caption = f"{_breakable(class_text)}<br>{pair.correlation:.3f}<br>{_breakable(called)}"
         images.append(f'<div class="image" style="width:13rem"><div class="pair">{"".join(both)}</div>{caption}</div>')

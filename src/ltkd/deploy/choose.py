@@ -117,9 +117,12 @@ class Chooser:
         full = load_config(compose_values(*overrides, "method=kd"))
         self.full_recipe = full.recipe
         self.fixed = [
-            f"study={STUDY}", "wandb.mode=disabled", "evaluation.logit_adjusted=1", "evaluation.tau_normalized=null",
+            f"study={STUDY}",
+            "wandb.mode=disabled",
+            "evaluation.logit_adjusted=1",
+            "evaluation.tau_normalized=null",
             *self._validation(full),
-        ]  # fmt: skip
+        ]
         config = load_config(compose_values(*overrides, *self.fixed, "method=kd"))
         resized_crops = build_augmentation(config.recipe_of(config.student).augmentation).resized_crop is not None
         self.data = load_data(config.dataset, Path(config.data_root), resized_crops=resized_crops).decoded()

@@ -87,9 +87,11 @@ def tau_normalisation(model: nn.Module, chosen: Mapping[str, Any]) -> dict[str, 
     weight, bias = classifier.weight.detach().float().cpu(), classifier.bias
     biases = torch.zeros(len(weight)) if bias is None else bias.detach().float().cpu()
     return {
-        "tau": chosen.get("tau", 1.0), "chosen_by": chosen.get("chosen_by", "default"),
-        "norms": torch.linalg.vector_norm(weight, dim=1).tolist(), "biases": biases.tolist(),
-    }  # fmt: skip
+        "tau": chosen.get("tau", 1.0),
+        "chosen_by": chosen.get("chosen_by", "default"),
+        "norms": torch.linalg.vector_norm(weight, dim=1).tolist(),
+        "biases": biases.tolist(),
+    }
 
 
 def augmentation_of(run: FinishedRun) -> Augmentation:

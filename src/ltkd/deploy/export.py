@@ -133,12 +133,14 @@ def compare(
     """The figures of one format's logits [N, C] on the test part."""
     size = path.stat().st_size if path.is_file() else RunFiles(path).weights.stat().st_size
     return Checked(
-        name, path, size,
+        name,
+        path,
+        size,
         largest_difference=float(np.abs(logits - reference).max()),
         same_class=100 * float((logits.argmax(1) == reference.argmax(1)).mean()),
         evaluation=summarize(torch.from_numpy(logits), torch.from_numpy(data.test_labels), data.split),
         timing=timing,
-    )  # fmt: skip
+    )
 
 
 def table_of(checked: Sequence[Checked], data: LongTailData, about: Description, threads: int) -> str:

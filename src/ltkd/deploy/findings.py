@@ -104,13 +104,19 @@ def find(
     present = [group for group in range(len(names)) if (groups == group).any()]
     tail_rows, num_disagreeing, suspects = find_suspects(judge, data, opinions, present[-1])
     return Findings(
-        evaluation=evaluation, per_class_mean=sum(per_class) / len(per_class),
+        evaluation=evaluation,
+        per_class_mean=sum(per_class) / len(per_class),
         predicted_share=dict(zip(names, (100 * shares).tolist(), strict=True)),
         calibration=_calibration(logits, labels, groups, names),
         classes=[_class_finding(label, test_logits, data.test_labels) for label in range(len(groups))],
-        corrected=_corrected(about, data, logits, labels), num_pairs=num_pairs, pairs=pairs, tail=names[present[-1]],
-        num_tail_images=tail_rows, num_disagreeing=num_disagreeing, suspects=suspects,
-    )  # fmt: skip
+        corrected=_corrected(about, data, logits, labels),
+        num_pairs=num_pairs,
+        pairs=pairs,
+        tail=names[present[-1]],
+        num_tail_images=tail_rows,
+        num_disagreeing=num_disagreeing,
+        suspects=suspects,
+    )
 
 
 def _corrected(
@@ -157,10 +163,12 @@ def _class_finding(label: int, logits: np.ndarray, labels: np.ndarray) -> ClassF
     by_count = np.argsort(-counts, kind="stable")
     most_confident = wrong[np.argsort(-confidence[wrong], kind="stable")][:NUM_EXAMPLES]
     return ClassFinding(
-        label, 100 * float((predicted == label).mean()), float(confidence.mean()),
+        label,
+        100 * float((predicted == label).mean()),
+        float(confidence.mean()),
         taken_for=[(int(mistakes[i]), int(counts[i])) for i in by_count],
         examples=[(int(rows[i]), int(predicted[i]), float(confidence[i])) for i in most_confident],
-    )  # fmt: skip
+    )
 
 
 def find_suspects(

@@ -65,9 +65,12 @@ def _hidden(path: Path, folder: Path) -> bool:
 
 
 def predict(
-    network: DeployedNetwork, files: Sequence[Path], *, correct: Callable[[Tensor], Tensor] | None = None,
+    network: DeployedNetwork,
+    files: Sequence[Path],
+    *,
+    correct: Callable[[Tensor], Tensor] | None = None,
     batch_size: int = 64,
-) -> Iterator[Prediction]:  # fmt: skip
+) -> Iterator[Prediction]:
     """A Prediction for each file, in order. correct: of logits [B, C]."""
     about = network.about
 

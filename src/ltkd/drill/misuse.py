@@ -28,13 +28,15 @@ def misuse(folder: Path, inputs: Mapping[str, Sequence[str]], report: Report) ->
         ended = Running(command).finish()
         written = [path for path in outputs.rglob("*") if path.is_file() and path.name not in NOTES]
         wrong = [
-            text for text, is_wrong in {
+            text
+            for text, is_wrong in {
                 f"exit code {ended.code}": ended.code != 2,
                 f"{len(ended.error_lines)} lines on standard error": len(ended.error_lines) != 1,
                 "not an error line": not ended.errors.startswith("error: "),
                 f"wrote {', '.join(path.name for path in written)}": written,
-            }.items() if is_wrong
-        ]  # fmt: skip
+            }.items()
+            if is_wrong
+        ]
         report.count(NAME, f"{name}: {', '.join(wrong)}; {' '.join(command)}; {ended}" if wrong else None)
         shutil.rmtree(outputs, ignore_errors=True)
 

@@ -9,8 +9,13 @@ from ltkd.files import PARTIAL, file_sha256
 from ltkd.results.files import RunFiles
 
 LEFT_OUT = {  # times, a place, and the commit, which changes where somebody works meanwhile
-    "wall_seconds", "train_seconds", "images_per_second", "finished", "directory", "git",
-}  # fmt: skip
+    "wall_seconds",
+    "train_seconds",
+    "images_per_second",
+    "finished",
+    "directory",
+    "git",
+}
 
 
 def contents(root: Path) -> dict[str, str]:

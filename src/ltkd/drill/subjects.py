@@ -41,9 +41,13 @@ def training(epochs: int) -> Subject:
     def command(outputs: Path) -> list[str]:
         # a wide border: many crops, so that the cache takes a while to fill
         settings = [
-            "study=drill", "method=kd", f"recipe.epochs={epochs}", "cache.mode=fill", "dataset.crop_padding=2",
+            "study=drill",
+            "method=kd",
+            f"recipe.epochs={epochs}",
+            "cache.mode=fill",
+            "dataset.crop_padding=2",
             f"student.retraining={{name: crt, epochs: {epochs}}}",
-        ]  # fmt: skip
+        ]
         return ["src/train.py", *TINY, *settings, f"output_root={outputs}"]
 
     phases = ("training of the teacher", "filling of its cache", "training of the student", "retraining")

@@ -74,9 +74,13 @@ def drill(
     for report in reports.values():
         whole.rows |= report.rows
     about = {
-        "commit": commit_label(git_state()), "torch": torch.__version__, "python": platform.python_version(),
-        "machine": device_name(torch.device("cpu")), "seed": seed, "minutes": round((time.monotonic() - begun) / 60),
-    }  # fmt: skip
+        "commit": commit_label(git_state()),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": device_name(torch.device("cpu")),
+        "seed": seed,
+        "minutes": round((time.monotonic() - begun) / 60),
+    }
     whole.write(folder, about)
     say(whole.text(about))
     return whole

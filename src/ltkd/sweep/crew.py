@@ -33,10 +33,15 @@ class Crew:
         self.codes: dict[str, int] = {}  # of the jobs that ended, by their run's directory
         with open(console, "ab") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "ltkd.sweep.serve", str(places)], env=environment, stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE, stderr=file, text=True, start_new_session=True,
+                [sys.executable, "-m", "ltkd.sweep.serve", str(places)],
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=file,
+                text=True,
+                start_new_session=True,
                 preexec_fn=end_with_parent(),
-            )  # fmt: skip
+            )
         threading.Thread(target=self._listen, daemon=True).start()
 
     def start(self, job: Job, overrides: Sequence[str]) -> "Member":

@@ -88,6 +88,11 @@ def _process(job: Job, overrides: list[str], environment: dict[str, str]) -> sub
     with open(job.console, "ab") as console:
         # a session of its own: Ctrl-C reaches the sweep alone, which hands it on
         return subprocess.Popen(
-            [sys.executable, TRAIN, *overrides], env=environment, stdin=subprocess.DEVNULL, stdout=console,
-            stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=end_with_parent(),
-        )  # fmt: skip
+            [sys.executable, TRAIN, *overrides],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=console,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=end_with_parent(),
+        )

@@ -33,17 +33,26 @@ OUT_OF_TIME = 124  # exit code, as that of `timeout`
 
 
 def run_sweep(
-    jobs: Iterable[Sequence[str]], *, num_workers: int | None = None, devices: Sequence[int] | None = None,
-    minutes: float | None = None, display: Display | None = None,
-) -> list[JobOutcome]:  # fmt: skip
+    jobs: Iterable[Sequence[str]],
+    *,
+    num_workers: int | None = None,
+    devices: Sequence[int] | None = None,
+    minutes: float | None = None,
+    display: Display | None = None,
+) -> list[JobOutcome]:
     """Calls `run_jobs` for overrides. UserError, before anything runs, when the configuration of any job is wrong."""
     return run_jobs(check_jobs(jobs), num_workers=num_workers, devices=devices, minutes=minutes, display=display)
 
 
 def run_jobs(
-    jobs: Sequence[Job], *, num_workers: int | None = None, devices: Sequence[int] | None = None,
-    minutes: float | None = None, display: Display | None = None, together: bool | None = None,
-) -> list[JobOutcome]:  # fmt: skip
+    jobs: Sequence[Job],
+    *,
+    num_workers: int | None = None,
+    devices: Sequence[int] | None = None,
+    minutes: float | None = None,
+    display: Display | None = None,
+    together: bool | None = None,
+) -> list[JobOutcome]:
     """Run each job, `num_workers` at a time, and say how each ended, in the order given.
 
     num_workers: by default one per GPU or, where there is none, per CPU core. The cores are shared out evenly.

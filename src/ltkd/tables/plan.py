@@ -152,9 +152,10 @@ def _epochs_left(run: NetworkRun) -> int:
 
 def _missing(teachers: Iterable[NetworkRun]) -> list[NetworkRun]:
     return [
-        teacher for teacher in teachers
+        teacher
+        for teacher in teachers
         if not teacher.files.result.exists() and getattr(teacher.network, "checkpoint", None) is None
-    ]  # fmt: skip
+    ]
 
 
 class Speeds:
