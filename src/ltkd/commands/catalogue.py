@@ -165,14 +165,14 @@ def _first_step(setup: Setup, teachers: dict[tuple[str, str], nn.Module]) -> tup
     student_ids = {id(parameter) for parameter in student.parameters()}
     teacher, further = None, []
     if config.needs_teacher:
-        wanted = [config.teacher, *config.extra_teachers]
-        for teacher_config in wanted:
+        teacher_configs = [config.teacher, *config.extra_teachers]
+        for teacher_config in teacher_configs:
             if (teacher_config.name, str(teacher_config.task_loss)) not in teachers:
                 network = new_model(setup, teacher_config, teacher_config.seed).eval().requires_grad_(False)
                 teachers[teacher_config.name, str(teacher_config.task_loss)] = network
         teacher, *further = (
             TrainedTeacher(teachers[teacher_config.name, str(teacher_config.task_loss)], None)
-            for teacher_config in wanted
+            for teacher_config in teacher_configs
         )
     method = new_method(setup, student, teacher, len(further)).train()
     model = method.adapt_student(student).train()

@@ -26,8 +26,12 @@ def bind(
         errors.append(f"{where}: should be a mapping of keys to values, got {values!r}")
         return {}
     parameters = list(_parameters(target).values())[given:]
-    accepts_anything = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
-    named = {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    accepts_anything = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+    named = {
+        parameter.name: parameter
+        for parameter in parameters
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    }
     prefix = f"{where}." if where else ""
     arguments = {}
     for key, value in values.items():
@@ -79,7 +83,7 @@ def _checked(target: Callable, name: str, value: Any, key: str, errors: list[str
         return adapter.validate_python(value)
     except ValidationError as error:
         # a union reports once per member: one message per key is enough
-        messages = dict.fromkeys(_lower_first(e["msg"].removeprefix("Input ")) for e in error.errors())
+        messages = dict.fromkeys(_lower_first(problem["msg"].removeprefix("Input ")) for problem in error.errors())
         errors.append(f"{key}: {' or '.join(messages)}, got {value!r}")
         return None
 

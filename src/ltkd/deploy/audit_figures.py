@@ -77,7 +77,7 @@ def calibration(findings: Findings) -> Picture:
     figure = new_figure(2.3)
     panels = figure.subplots(1, len(findings.calibration), sharey=True, squeeze=False)[0]
     for panel, (name, (error, bins)) in zip(panels, findings.calibration.items(), strict=True):
-        _reliability(panel, [100 * b.confidence for b in bins], [100 * b.accuracy for b in bins], bins)
+        _reliability(panel, [100 * bin_.confidence for bin_ in bins], [100 * bin_.accuracy for bin_ in bins], bins)
         panel.set_title(f"{name}: error {error:.1f}")
         panel.set_xlabel("confidence, %")
     panels[0].set_ylabel("accuracy, %")

@@ -188,7 +188,7 @@ class Chooser:
             arguments = (self.full_recipe.epochs, cost, len(SHORT_LIST) - num_taught, num_taught)
             plan = make_plan(seconds, *arguments)
             if plan is None:
-                needed = next(m for m in range(1, 10**6) if make_plan(60 * m, *arguments) is not None)
+                needed = next(minutes for minutes in range(1, 10**6) if make_plan(60 * minutes, *arguments) is not None)
                 raise UserError(
                     f"budget: {self.minutes:g} minutes are too few for {LEAST_EPOCHS} epochs of the last round; about "
                     f"{needed + 1} are needed here (or smaller networks, fewer pixels)"

@@ -155,7 +155,7 @@ def table_of(checked: Sequence[Checked], data: LongTailData, about: Description,
         row = [file.name, f"{file.largest_difference:.1e}", f"{file.same_class:.2f}", f"{file.evaluation.all:.2f}"]
         row += [cell_text(file.evaluation.per_group[group], None) for group in groups] + [f"{file.size / 1e6:.2f}"]
         if file.timing is not None:
-            times = [f"{t[batch]:.2f}" for batch in BATCHES for t in (file.timing.p50, file.timing.p99)]
+            times = [f"{by_batch[batch]:.2f}" for batch in BATCHES for by_batch in (file.timing.p50, file.timing.p99)]
             row += [*times, f"{file.timing.peak_memory / 1e6:.0f}"]
         rows.append(row)
     notes = (

@@ -149,7 +149,11 @@ def _calibration(
 def _bins(confidence: np.ndarray, correct: np.ndarray) -> list[Bin]:
     place = np.minimum((confidence * NUM_BINS).astype(int), NUM_BINS - 1)
     members = [place == number for number in range(NUM_BINS)]
-    return [Bin(float(confidence[m].mean()), float(correct[m].mean()), int(m.sum())) for m in members if m.any()]
+    return [
+        Bin(float(confidence[in_bin].mean()), float(correct[in_bin].mean()), int(in_bin.sum()))
+        for in_bin in members
+        if in_bin.any()
+    ]
 
 
 def _class_finding(label: int, logits: np.ndarray, labels: np.ndarray) -> ClassFinding | None:
@@ -194,12 +198,12 @@ def find_suspects(
 
 def find_pairs(train: np.ndarray, test: np.ndarray) -> tuple[int, list[Pair]]:
     """The number of test images with a training image like them, and the pairs that are most alike."""
-    known, mirrored = _thumbnails(train), _thumbnails(train[..., ::-1])
+    training, mirrored = _thumbnails(train), _thumbnails(train[..., ::-1])
     best, where = np.zeros(len(test), np.float32), np.zeros(len(test), np.int64)
     for start in range(0, len(test), ROWS_AT_A_TIME):
         part = slice(start, start + ROWS_AT_A_TIME)
         wanted = _thumbnails(test[part])
-        for candidates in (known, mirrored):
+        for candidates in (training, mirrored):
             similar = wanted @ candidates.T
             nearest = similar.argmax(1)
             value = similar[np.arange(len(nearest)), nearest]

@@ -29,7 +29,9 @@ def facts_of(table: Table, finished: list[Entry], overrides: Iterable[str] = ())
         **({"changed": f"{' '.join(changed)} (title and notes are those of the table as it is)"} if changed else {}),
         "seeds": _seeds_fact(table, finished),
         "hardware": all_of(result["device"] for result in results),
-        "software": all_of(f"torch {r['versions']['torch']}, ltkd {r['versions']['ltkd']}" for r in results),
+        "software": all_of(
+            f"torch {result['versions']['torch']}, ltkd {result['versions']['ltkd']}" for result in results
+        ),
         "commit": all_of(commit_label(result["git"]) for result in results),
         **_mixtures(table, finished),
         "finished": " to ".join(dict.fromkeys(dates[:1] + dates[-1:])) or "nothing finished yet",

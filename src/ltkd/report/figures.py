@@ -249,7 +249,9 @@ def _plot_trained_teachers(axis: "Axes", series: list[Series], part: str, group:
     for teacher in (line for line in series if line.is_teacher):
         if part == "training images":
             metric = f"train/group_mass/teacher/{group}"
-            taught = [h for line in series if not line.is_teacher for h in line.histories if metric in h[-1]]
+            taught = [
+                history for line in series if not line.is_teacher for history in line.histories if metric in history[-1]
+            ]
             taught_curve = curve(taught, metric)
             if taught_curve is None:
                 continue
@@ -270,8 +272,8 @@ def _shares(row: Row) -> dict[str, dict[str, float]]:
     result = row.entries[0].result
     names, groups, counts = (np.array(result[key]) for key in ("group_names", "groups", "class_counts"))
     return {
-        "training images": {n: 100 * counts[groups == i].sum() / counts.sum() for i, n in enumerate(names)},
-        "test images": {n: 100 * np.mean(groups == i) for i, n in enumerate(names)},
+        "training images": {name: 100 * counts[groups == i].sum() / counts.sum() for i, name in enumerate(names)},
+        "test images": {name: 100 * np.mean(groups == i) for i, name in enumerate(names)},
     }
 
 

@@ -124,7 +124,7 @@ def overview_table(report: Report) -> TextTable | None:
     body, roles = [], []
     for key in keys:
         matching_rows = [
-            next((r for r in column.rows if tuple(r.names.items()) == key), None) for column in report.columns
+            next((row for row in column.rows if tuple(row.names.items()) == key), None) for column in report.columns
         ]
         cells = [
             NOTHING if row is None else _overview(row, column)

@@ -31,7 +31,11 @@ def post_hoc_corrections(setup: Setup, model: nn.Module) -> PostHoc:
     """Evaluate the network with its logits adjusted and with its classifier tau-normalised."""
     settings = asdict(setup.config.evaluation)
     corrections = {"logit_adjusted": _logit_adjustment(setup), "tau_normalized": _tau_normalisation(model)}
-    wanted = {kind: f for kind, f in corrections.items() if f is not None and settings[kind] is not None}
+    wanted = {
+        kind: correction
+        for kind, correction in corrections.items()
+        if correction is not None and settings[kind] is not None
+    }
     parts = {"test": setup.test} | ({"validation": setup.validation} if setup.validation is not None else {})
     logits = {name: _logits(setup, model, part) for name, part in parts.items()} if wanted else {}
     corrected: PostHoc = dict.fromkeys(corrections)

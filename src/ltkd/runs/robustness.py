@@ -88,7 +88,9 @@ def _accuracies(setup: Setup, model: nn.Module, rows: Tensor) -> UnderAttack:
                     logits[name].append(model(batch).logits.float().cpu())
     labels = setup.test.labels[rows].cpu()
     evaluations = {name: summarize(torch.cat(parts), labels, setup.data.split) for name, parts in logits.items()}
-    return {name: {"all": e.all, "per_group": e.per_group} for name, e in evaluations.items()}
+    return {
+        name: {"all": evaluation.all, "per_group": evaluation.per_group} for name, evaluation in evaluations.items()
+    }
 
 
 def attack(
