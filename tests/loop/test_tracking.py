@@ -6,12 +6,14 @@ import os
 import struct
 import subprocess
 import sys
+import threading
 import types
 
 import pytest
 
 from ltkd.config.schema import Wandb
 from ltkd.loop.tracking import Tracker
+from ltkd.loop.turns import Turns
 from ltkd.results.files import RunFiles
 
 
@@ -198,6 +200,41 @@ def records(path):
             whole = b""
 
 
+def rows_sent(folder):
+    """What `wandb sync FOLDER/wandb` sends of a run, which is a file once that is also below the link latest-run."""
+    [sent] = {path.resolve() for path in folder.glob("wandb/*/*.wandb")}
+    return [
+        {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
+        for record in records(sent)
+        if record.WhichOneof("record_type") == "history"
+    ]
+
+
+def test_trainings_that_take_turns_are_runs_of_their_own(tmp_path):
+    there = Turns(places=2)
+
+    def train(name, losses):
+        (tmp_path / name).mkdir()
+        track = tracker(tmp_path / name)
+        track.arguments["id"] = name
+        with there.seat(), track:
+            track.restart([])
+            for epoch, loss in enumerate(losses, 1):
+                track.log({"epoch": epoch, "loss": loss})
+                there.pass_on()
+
+    trainings = {"aaaa1111": [0.5, 0.25, 0.125], "bbbb2222": [4.0, 3.0]}
+    threads = [threading.Thread(target=train, args=training) for training in trainings.items()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    importlib.import_module("wandb").teardown()
+    for name, losses in trainings.items():
+        rows = rows_sent(tmp_path / name)
+        assert [(row["epoch"], row["loss"]) for row in rows] == list(enumerate(losses, 1))
+
+
 def test_what_is_sent_of_a_killed_and_resumed_offline_run_has_every_epoch_once(tmp_path):
     own_service = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}  # not that of tests
     assert subprocess.run([sys.executable, "-c", KILLED, tmp_path], env=own_service, check=False).returncode == -9
@@ -213,14 +250,8 @@ def test_what_is_sent_of_a_killed_and_resumed_offline_run_has_every_epoch_once(t
             {"classes": [["class", "accuracy"], ["a", 50.0], ["b", None]]}, {"bias": [["g", "p"], ["head", 9.0]]}
         )
     importlib.import_module("wandb").teardown()  # waits until its service has written the file
-    # where `wandb sync FOLDER/wandb` looks, which sends a file once that is also below the link latest-run
-    [sent] = {path.resolve() for path in tmp_path.glob("wandb/*/*.wandb")}
+    rows = rows_sent(tmp_path)
     assert len(list(tmp_path.glob("wandb/replaced/*/*.wandb"))) == 1
-    rows = [
-        {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
-        for record in records(sent)
-        if record.WhichOneof("record_type") == "history"
-    ]
     assert [(row["epoch"], row["x"]) for row in rows if "x" in row] == [(1, 0.5), (2, 1.0), (3, 1.5)]
     assert [row["retraining/epoch"] for row in rows if "retraining/epoch" in row] == [1, 2]
     assert any("classes.nrows" in row and row["classes.nrows"] == 2 for row in rows)
