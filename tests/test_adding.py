@@ -47,7 +47,9 @@ def copy(tmp_path):
 def test_the_pages_method_and_data_set_train(copy):
     method, of_method = section("A method")
     dataset, of_dataset = section("A data set")
-    assert method.keys() == {"src/ltkd/methods/logit_mse.py", "conf/method/logit_mse.yaml"}
+    assert method.keys() == {
+        "src/ltkd/methods/scaled_mse.py", "conf/method/scaled_mse.yaml", "src/ltkd/losses/scaled_mse.py",
+    }  # fmt: skip
     assert dataset.keys() == {"src/ltkd/data/my_images.py", "conf/dataset/my_images.yaml"}
     for path, text in (method | dataset).items():
         assert not (copy / path).exists()
@@ -62,7 +64,7 @@ def test_the_pages_method_and_data_set_train(copy):
     assert ran.returncode == 0, ran.stderr
     (path,) = (copy / "outputs" / "main").rglob("result.json")
     result = json.loads(path.read_text())
-    assert (result["method"], result["dataset"]) == ("logit_mse", "my_images-if100")
+    assert (result["method"], result["dataset"]) == ("scaled_mse", "my_images-if20")
     (metrics,) = (copy / "outputs" / "main").rglob("metrics.jsonl")
     terms = [json.loads(line) for line in metrics.read_text().splitlines()][-1]
     assert terms["train/loss/mse"] > 0

@@ -1,6 +1,8 @@
-"""Output on consoles and into files that take no UTF-8: signs that they lack are written in ASCII."""
+"""Output on consoles and into files: signs that they lack are written in ASCII, and a closed pipe ends nothing."""
 
 import codecs
+import logging
+import os
 import sys
 
 PLAIN = str.maketrans({"±": "+/-", "–": "-", "—": "-", "−": "-", "×": "x", "→": "->", "…": "...", "█": "#"})
@@ -12,6 +14,18 @@ def write_plainly() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # not one that a test or a notebook put there
             stream.reconfigure(errors="ltkd.plain")
+
+
+class Console(logging.StreamHandler):
+    """Writes messages to a console, and nowhere once nobody reads them: `train.py | head` trains on."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], BrokenPipeError):
+            super().handleError(record)
+            return
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.stream.fileno())
+        os.close(nowhere)
 
 
 def _plain(error: UnicodeEncodeError) -> tuple[str, int]:

@@ -17,7 +17,7 @@ PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
 COMMAND = re.compile(r"^ {4}(?:python|torchrun .*) src/train\.py(.*)$", re.MULTILINE)
 SCRIPT = re.compile(r"^ {4}(?:until )?python scripts/(\w+)\.py([^;\n]*)", re.MULTILINE)
 # no overrides; a pack is opened for its settings; tests/test_adding.py adds the method and the data set first
-LEFT_OUT = {"...", "--help", "--list", "dataset=pack", "method=logit_mse", "dataset=my_images"}
+LEFT_OUT = {"...", "--help", "--list", "dataset=pack", "method=scaled_mse", "dataset=my_images"}
 
 
 def commands():

@@ -44,6 +44,22 @@ def test_a_choice_that_is_no_name_is_told_with_the_names(override):
     assert str(told.value) == f"{override}: {group} is one of: {names}"
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("dataset=image_folder", "dataset.path: missing; add dataset.path=..."),  # two keys interpolate it
+        ("dataset=image_list", "dataset.path: missing; add dataset.path=..."),
+        ("method=kd,dkd", "method=kd,dkd: several values; add -m to run each, or write a list as [a,b] and"),
+        ("kd", "kd: should be KEY=VALUE, such as method=kd"),
+        ("table=digits_methods", "table=digits_methods: belongs to scripts/reproduce.py and scripts/report.py"),
+    ],
+)
+def test_a_newcomers_mistakes_are_told_with_what_to_type(override, message):
+    with pytest.raises(UserError) as told:
+        compose_values(override)
+    assert str(told.value).startswith(message)
+
+
 @pytest.mark.parametrize("path", ["a=b c~.ltpack", "~/x.ltpack", "/my (1)/x", 'it"s=1'])
 def test_the_way_to_write_a_path_that_needs_quotes_is_one_that_works(path):
     with pytest.raises(UserError, match="stands in quotes") as told:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from torchvision.datasets import CIFAR10
 
-from ltkd.data import load_data, load_source
+from ltkd.data import load_data, load_source, sources
 from ltkd.data.cifar import read_batch_file
 from ltkd.errors import UserError
 
@@ -116,6 +116,15 @@ def test_missing_file_says_what_to_do(small_cifar10):
     (small_cifar10 / "test_batch").unlink()
     with pytest.raises(UserError, match=r"test_batch: cannot be read .* dataset\.download=true"):
         load_source("cifar10", small_cifar10.parent, download=False)
+
+
+def test_a_file_that_a_readers_own_code_does_not_find_is_one_message(tmp_path, monkeypatch):
+    def read(data_root):
+        return np.load(data_root / "train.npz")
+
+    monkeypatch.setitem(sources._READERS, "mine", sources.Reader(read, None, None, False))
+    with pytest.raises(UserError, match=rf"^data set mine: {tmp_path}/train\.npz: No such file or directory$"):
+        load_source("mine", tmp_path)
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])

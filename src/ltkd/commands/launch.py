@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ltkd.config.compose import refusal
 from ltkd.config.load import load_config
+from ltkd.console import Console
 from ltkd.errors import EXIT_BUSY, UserError
 from ltkd.loop.interrupt import end_on_signals
 from ltkd.ranks import RankLost, Ranks
@@ -76,7 +77,7 @@ def _log_to_console(ranks: Ranks) -> None:
 
     Of several processes the first sends all, the others their errors.
     """
-    messages, errors = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)
+    messages, errors = Console(sys.stdout), Console(sys.stderr)
     messages.addFilter(lambda record: ranks.is_first and record.levelno < logging.ERROR)
     messages.setLevel(logging.INFO)
     errors.setLevel(logging.ERROR)

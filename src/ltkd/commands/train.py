@@ -32,7 +32,11 @@ def main() -> None:
         ranks = Ranks.from_environment()
         if not ranks.alone and {"-m", "--multirun"} & set(sys.argv):
             raise UserError("--multirun: several processes train one run; start a sweep by itself, without torchrun")
-        parse_overrides(word for word in sys.argv[1:] if "=" in word and not word.startswith("-"))
+        settings = [word for word in sys.argv[1:] if "=" in word]
+        parse_overrides(word for word in settings if not word.startswith("-"))
+        for word in settings:
+            if word.startswith("--") and not word.startswith(("--config-", "--cfg", "--info", "--package")):
+                raise UserError(f"{word}: settings have no dashes before them: {word.lstrip('-')}")
         _run()
     except UserError as error:
         if ranks.is_first:

@@ -1,6 +1,7 @@
 """Composes conf/ and a list of overrides as Hydra would, outside of a Hydra command."""
 
 import pickle
+import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from itertools import takewhile
@@ -12,12 +13,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 import ltkd.config.resolvers  # noqa: F401  what the YAML files interpolate with
 from ltkd.errors import UserError, unknown_key, unknown_name
 
 # src/ltkd/conf is a link to the conf/ of the checkout, so that an installed package has the files in the same place
+OF_SCRIPTS = {"table": "scripts/reproduce.py and scripts/report.py", "tuning": "scripts/tune.py"}  # folders of conf/
 CONFIGURATION = (Path(__file__).resolve().parents[1] / "conf").resolve()
 
 
@@ -92,6 +94,8 @@ def parse_overrides(overrides: Iterable[str]) -> list[Override]:
     """
     parser, parsed = OverridesParser.create(), []
     for override in overrides:
+        if "=" not in override and not override.startswith("~"):
+            raise UserError(_without_value(override))
         try:
             parsed.append(parser.parse_override(override))
         except HydraException as error:
@@ -101,7 +105,9 @@ def parse_overrides(overrides: Iterable[str]) -> list[Override]:
 
 
 def _check_choice(override: Override) -> None:
-    """UserError for experiment=null or student=3, where Hydra takes a text or a list."""
+    """UserError for experiment=null or student=3, where Hydra takes a text or a list, and table=NAME."""
+    if override.key_or_group in OF_SCRIPTS:
+        raise UserError(f"{override.input_line}: belongs to {OF_SCRIPTS[override.key_or_group]}")
     special = override.is_delete() or override.is_sweep_override() or isinstance(override.value(), str | list)
     if _is_choice(override) and not special:
         group = override.key_or_group
@@ -122,7 +128,13 @@ def refusal(error: HydraException | OmegaConfBaseException) -> UserError:
     if isinstance(error, MissingConfigException) and error.options:
         group, _, name = (error.missing_cfg_file or "").partition("/")
         return unknown_name(group, name, error.options)
+    if isinstance(error, HydraException) and (hint := _hint_instead(str(error))):
+        return UserError(hint)
     cause = error.__cause__ if isinstance(error, HydraException) else error
+    if missing := re.search(r"Missing mandatory value: (\S+)", str(cause)):
+        # said by the key itself with its last part, and by what interpolates it with the whole key
+        key = cause.full_key if isinstance(cause, MissingMandatoryValue) else missing[1]
+        return UserError(f"{key}: missing; add {key}=...")
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
         section = cause.parent_node
         if isinstance(section, DictConfig) and isinstance(error, HydraException):
@@ -130,6 +142,20 @@ def refusal(error: HydraException | OmegaConfBaseException) -> UserError:
             return UserError(unknown_key(cause.full_key, [str(key) for key in section if key != "hydra"]) + hint)
         return UserError(f"{cause.full_key}: {_one_line(str(cause).partition('    full_key:')[0])}")
     return UserError(_one_line(str(error)))
+
+
+def _hint_instead(message: str) -> str | None:
+    """A line that says what to type, in place of two of Hydra's messages that a newcomer meets."""
+    if several := re.match("Ambiguous value for argument '(.*)'\n", message):
+        ways = "add -m to run each, or write a list as [a,b] and a text that has a comma in quotes"
+        return f"{several[1]}: several values; {ways}"
+    if word := re.match("Error parsing override '([^=']*)'\nmissing EQUAL", message):
+        return _without_value(word[1])
+    return None
+
+
+def _without_value(word: str) -> str:
+    return f"{word}: should be KEY=VALUE, such as method=kd"
 
 
 def _one_line(text: str) -> str:

@@ -239,7 +239,8 @@ def _check_recipe(key: str, recipe: Recipe, errors: list[str]) -> None:
     elif recipe.milestones:
         logger.warning("%s.milestones has no effect with %s.schedule=%s", key, key, recipe.schedule)
     if 0 < recipe.epochs <= recipe.warmup_epochs:
-        logger.warning("%s: the warm-up of %d epochs never ends in %d", key, recipe.warmup_epochs, recipe.epochs)
+        epochs = f"{recipe.warmup_epochs} of {recipe.epochs} epochs"
+        logger.warning("%s.warmup_epochs: %s, so that the warm-up lasts to the end", key, epochs)
     if recipe.nesterov and recipe.momentum == 0:
         errors.append(f"{key}.nesterov: needs a momentum greater than 0")
     optimizer = recipe.optimizer if isinstance(recipe.optimizer, str) else recipe.optimizer.get("name")

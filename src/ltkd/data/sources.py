@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ltkd.data.image_files import ImageFiles
-from ltkd.errors import unknown_name
+from ltkd.errors import UserError, unknown_name
 
 PACK = "pack"  # a split that is cut already: load.py reads it
 
@@ -78,6 +78,12 @@ def reader(name: str) -> Reader:
 
 
 def load_source(name: str, data_root: Path, /, **settings: Any) -> Source:
-    """The whole data set of that name, its files under `data_root`; of `settings` the source takes those it uses."""
+    """The whole data set of that name, its files under `data_root`; of `settings` the source takes those it uses.
+
+    UserError where a file cannot be read.
+    """
     source = reader(name)
-    return source.read(Path(data_root), **{key: settings[key] for key in source.settings if key in settings})
+    try:
+        return source.read(Path(data_root), **{key: settings[key] for key in source.settings if key in settings})
+    except OSError as error:
+        raise UserError(f"data set {name}: {error.filename or data_root}: {error.strerror or error}") from error

@@ -247,7 +247,8 @@ def plan_cache(settings: Cache, *, num_entries: int, num_views: int, num_classes
     mode = settings.mode
     if mode == "auto":
         mode = "fill" if share >= FILL_SHARE else "lazy"
-    reason = f"{epochs} epochs need about {100 * share:.0f} % of its logits of {num_entries} views ({gigabytes:.2f} GB)"
+    views = f"{num_entries:,} crops and flips of the images ({1000 * gigabytes:,.0f} MB)"
+    reason = f"{epochs} epochs meet about {100 * share:.0f} % of the {views}"
     return CachePlan(mode, reason)
 
 
@@ -287,7 +288,7 @@ def use_cache(
     if ranks.from_first(lambda: cache.is_complete):
         logger.info("%s: its logits of all views are in %s", label, cache.folder)
     elif plan.mode == "fill":
-        logger.info("%s: %s: all are computed now and kept", label, plan.reason)
+        logger.info("%s: %s: its logits of all are computed now and kept", label, plan.reason)
         with contextlib.ExitStack() as held:  # one run computes, those that wait read
 
             def acquire() -> None:
@@ -297,6 +298,6 @@ def use_cache(
             if not ranks.from_first(lambda: cache.is_complete):
                 logits.fill(label, progress)
     else:
-        logger.info("%s: %s: each is computed when first needed and kept", label, plan.reason)
+        logger.info("%s: %s: its logits of each are computed when first needed and kept", label, plan.reason)
     if logits.cache is not None:  # a full disk ends it
         logits.resident = resident_logits(logits.cache, logits.device)

@@ -48,11 +48,14 @@ def new_model(setup: Setup, network: Network, seed: int) -> nn.Module:
     check_retraining(network, model)
     if isinstance(network, Teacher) and network.checkpoint is not None:
         checkpoint = network.checkpoint
-        load_weights(model, Path(checkpoint), key=network.checkpoint_key)
+        try:
+            load_weights(model, Path(checkpoint), key=network.checkpoint_key)
+        except UserError as error:
+            raise UserError(f"teacher.checkpoint: {error}") from error
         if network.class_names is not None:
             order_classes(model, network.class_names, setup.data.class_names)
         if not all(torch.isfinite(tensor).all() for tensor in model.state_dict().values()):
-            raise UserError(f"{checkpoint}: has weights that are infinite or nan")
+            raise UserError(f"teacher.checkpoint: {checkpoint}: has weights that are infinite or nan")
     model = model.to(setup.device, memory_format=torch.channels_last)
     if isinstance(network, Teacher):
         _let_have_own_input(setup, network, model)
