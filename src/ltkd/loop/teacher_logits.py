@@ -247,7 +247,7 @@ def plan_cache(settings: Cache, *, num_entries: int, num_views: int, num_classes
     mode = settings.mode
     if mode == "auto":
         mode = "fill" if share >= FILL_SHARE else "lazy"
-    views = f"{num_entries:,} crops and flips of the images ({1000 * gigabytes:,.0f} MB)"
+    views = f"{num_entries:,} crops and flips of the images ({1000 * gigabytes:,.1f} MB)"
     reason = f"{epochs} epochs meet about {100 * share:.0f} % of the {views}"
     return CachePlan(mode, reason)
 
