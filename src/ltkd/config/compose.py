@@ -19,8 +19,8 @@ import ltkd.config.resolvers  # noqa: F401  what the YAML files interpolate with
 from ltkd.errors import UserError, unknown_key, unknown_name
 
 # src/ltkd/conf is a link to the conf/ of the checkout, so that an installed package has the files in the same place
-OF_SCRIPTS = {"table": "scripts/reproduce.py and scripts/report.py", "tuning": "scripts/tune.py"}  # folders of conf/
 CONFIGURATION = (Path(__file__).resolve().parents[1] / "conf").resolve()
+OF_SCRIPTS = {"table": "scripts/reproduce.py and scripts/report.py", "tuning": "scripts/tune.py"}  # folders there
 
 
 def compose_values(*overrides: str) -> dict[str, Any]:
