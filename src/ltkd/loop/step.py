@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ltkd.data import Batch, DeviceData, EpochPlan, SecondViews
+from ltkd.data.steps import EpochSteps
 from ltkd.loop.sharpness import sharpness_aware_gradient
 from ltkd.loop.teacher_logits import TeacherLogits
 from ltkd.loop.totals import Totals
@@ -78,12 +79,16 @@ class Step:
         self._moment: tuple[int, ...] = (0,)  # seed, epoch and step
         self._moving: list[nn.Parameter] | None = None  # those that get a gradient in any process
 
+    @property
+    def _steps(self) -> EpochSteps:
+        return self.data.steps(self.training.recipe.batch_size)
+
     def start_epoch(self, epoch: int, plan: EpochPlan, learning_rate: float) -> None:
         t = self.training
         self._plan, self._moment = plan, (t.seed, epoch)
         if self._second_views is not None:
             self._second_views.start_epoch(plan, (t.seed, epoch))
-        own_positions = None if self.ranks.alone else self.data.steps(t.recipe.batch_size).own_in_epoch()
+        own_positions = None if self.ranks.alone else self._steps.own_in_epoch()
         for logits in t.precomputed_logits:
             logits.start_epoch(plan, own_positions)
         self._set_learning_rate(learning_rate)
@@ -93,13 +98,13 @@ class Step:
         step_input = self.input(number)
         self._moment = (*self._moment[:2], number)
         self.update(step_input)
-        images = self.data.steps(self.training.recipe.batch_size).batch(number)
+        images = self._steps.batch(number)
         return images.stop - images.start
 
     def input(self, number: int) -> StepInput:
         """Collect what step `number` works on. Steps must be asked for in ascending order."""
         t, views = self.training, self._second_views
-        steps = self.data.steps(t.recipe.batch_size)
+        steps = self._steps
         parts = steps.own(number)
         choices = self.data.fetch(self._plan, number, t.recipe.batch_size)
         return StepInput(
