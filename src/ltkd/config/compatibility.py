@@ -40,6 +40,12 @@ def impossible_combinations(config: Config) -> list[str]:
     method = method_class(config.method_name)
     if config.recipe_of(config.student).sam and method.learns_once_a_step:
         errors.append(f"recipe.sam: takes each step twice, and method {config.method_name} learns in each; set it to 0")
+    if config.student.start == "teacher":
+        if not config.needs_teacher:
+            alone = "method=kd method.weight=0 trains with the task loss alone"
+            errors.append(f"student.start: method {config.method_name} has no teacher; choose random ({alone})")
+        if config.student.pretrained:
+            errors.append("student.pretrained: student.start=teacher brings other weights; leave one of them out")
     if config.run.step == "compile" and method.needs.held_out:
         errors.append(
             f"run.step: compiled networks have no second derivative, which method {config.method_name} takes; use eager"

@@ -91,6 +91,7 @@ def student_run(config: Config) -> NetworkRun:
     identity = {
         "seed": config.seed,
         **_network_identity(config, config.student),
+        **({} if config.student.start == "random" else {"start": config.student.start}),
         "dataset": _dataset_identity(config, reads_groups=config.reads_groups),
         "method": config.method,
         "teacher": _teacher_identity(config, config.teacher) if config.needs_teacher else None,

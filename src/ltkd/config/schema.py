@@ -51,6 +51,11 @@ class Network:
 
 
 @dataclass(frozen=True)
+class Student(Network):
+    start: Literal["random", "teacher"] = "random"  # the weights that training begins with
+
+
+@dataclass(frozen=True)
 class Swag:
     """A sample of the SWAG posterior around a trained teacher; runs/swag.py says what the settings mean."""
 
@@ -128,7 +133,7 @@ class Config:
     wandb: Wandb
     dataset: DatasetConfig
     teacher: Teacher
-    student: Network
+    student: Student
     method: dict[str, Any]
     recipe: Recipe
 

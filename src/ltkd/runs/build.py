@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ltkd.config.schema import Network, Teacher
+from ltkd.config.schema import Config, Network, Teacher
 from ltkd.errors import UserError
 from ltkd.loop.schedule import learning_rate
 from ltkd.loop.whole_batch import check_whole_batch, on_all_processes
 from ltkd.methods import Method, MethodContext, Networks, build_method, method_class
 from ltkd.models import build_model, load_weights
 from ltkd.models.classifier import give_classifier, order_classes
+from ltkd.models.inherited_weights import inherit_weights
 from ltkd.models.output import ModelOutput
 from ltkd.models.own_input import OwnInput
 from ltkd.ranks import Ranks
@@ -67,6 +68,15 @@ def new_model(setup: Setup, network: Network, seed: int) -> nn.Module:
         size = f"{dataset.channels} x {dataset.image_size} x {dataset.image_size}"
         raise UserError(f"{network.name}: does not take the data set's images, {size} ({error})") from error
     return model
+
+
+def start_from_teacher(config: Config, student: nn.Module, teacher: nn.Module) -> float:
+    """Give the student the teacher's weights, in place (`student.start`); returns the share of its parameters."""
+    try:
+        return inherit_weights(student, teacher)
+    except UserError as error:
+        names = f"{config.student.name} cannot start from teacher {config.teacher.name}"
+        raise UserError(f"student.start: {names}: {error}") from error
 
 
 def _let_have_own_input(setup: Setup, teacher: Teacher, model: nn.Module) -> None:

@@ -1,9 +1,11 @@
 """Runs an experiment from configuration to result: data, teacher, student."""
 
+import copy
 import functools
 import logging
 
 import torch
+from torch import nn
 
 from ltkd.config.identity import student_run
 from ltkd.config.schema import Config
@@ -12,14 +14,14 @@ from ltkd.ranks import Ranks
 from ltkd.results.read import read_result
 from ltkd.results.regroup import policy_of
 from ltkd.results.result import Result
-from ltkd.runs.build import make_method, new_method, new_model
+from ltkd.runs.build import TrainedTeacher, make_method, new_method, new_model, start_from_teacher
 from ltkd.runs.directory import RunDirectory, RunLocked
 from ltkd.runs.parallel import check_ranks
 from ltkd.runs.post_hoc import warn_of_other_tau
 from ltkd.runs.result import made_by
 from ltkd.runs.teacher_store import find_or_train_teacher
 from ltkd.runs.train import train_network
-from ltkd.setup import describe, prepare
+from ltkd.setup import Setup, describe, prepare
 
 logger = logging.getLogger(__name__)
 
@@ -56,14 +58,23 @@ def _train(directory: RunDirectory) -> Result:
     model = new_model(setup, run.network, run.seed)  # first: if it cannot be built, no teacher is trained
     teacher = None
     if config.needs_teacher:
-        # incompatible networks and method are reported before a teacher is trained
-        check = functools.partial(make_method, setup, model, num_extra_teachers=len(config.extra_teachers))
-        teacher = find_or_train_teacher(setup, check=check)
+        teacher = find_or_train_teacher(setup, check=functools.partial(_check_pair, setup, model))
     extra_teachers = [find_or_train_teacher(setup, extra) for extra in config.extra_teachers]
 
+    if config.student.start == "teacher":
+        share = start_from_teacher(config, model, teacher.model)
+        student, of_teacher = config.student.name, f"those of teacher {config.teacher.name}"
+        logger.info("student %s: %.0f %% of its parameters start as %s", student, 100 * share, of_teacher)
     method = new_method(setup, model, teacher, len(extra_teachers))
     model = method.adapt_student(model).to(setup.device, memory_format=torch.channels_last)
     return train_network(setup, directory, model, method, teacher, extra_teachers)
+
+
+def _check_pair(setup: Setup, model: nn.Module, teacher: TrainedTeacher) -> None:
+    """Reports networks and a method that do not go together, of a teacher that is not trained yet."""
+    make_method(setup, model, teacher, len(setup.config.extra_teachers))
+    if setup.config.student.start == "teacher":
+        start_from_teacher(setup.config, copy.deepcopy(model), teacher.model)
 
 
 def _warn_of_other_evaluation(directory: RunDirectory) -> None:
