@@ -48,6 +48,16 @@ def test_no_image_comes_twice_before_all_of_its_class_came_once(choice, labels):
         assert mine.max() - mine.min() <= 1, label
 
 
+@pytest.mark.parametrize("choice", CHOICES, ids=str)
+def test_the_classes_of_an_epoch_come_as_often_as_their_probabilities_say(choice, labels):
+    sampler = build_sampler(choice, labels)
+    expected = 207 * sampler.probabilities(5, 10)
+    images = class_images(sampler.order(5, 10, torch.Generator().manual_seed(0)), labels)
+    assert sum(images) == 207 == pytest.approx(expected.sum().item())
+    for drawn, number in zip(images, expected.tolist(), strict=True):
+        assert abs(drawn - number) < 1
+
+
 def test_instance_sampling_is_the_plan_as_it_ever_was(labels):
     data = DeviceData(np.zeros((207, 1, 4, 4), np.uint8), labels, mean=[0.5], std=[0.5], crop_padding=1)
     expected = data.draw_epoch(torch.Generator().manual_seed(3))

@@ -59,12 +59,15 @@ def xerm(student, teacher, target, counts, gamma):
     return mean(losses)
 
 
-def balanced_posterior_kd(student, teachers, counts, temperature):
-    """teachers: rows of logits of each teacher."""
+def balanced_posterior_kd(student, teachers, counts, temperature, drawn=None):
+    """teachers: rows of logits of each; drawn: frequencies of the classes in the batches, else those of counts."""
+    pi = [n / sum(counts) for n in counts]
+    r = pi if drawn is None else [n / sum(drawn) for n in drawn]
     losses = []
     for s, *members in zip(student, *teachers, strict=True):
-        p = [mean(column) for column in zip(*(softmax(t, temperature) for t in members), strict=True)]
-        q = softmax([z + math.log(n / sum(counts)) for z, n in zip(s, counts, strict=True)], temperature)
+        under_r = [[z + math.log(b / a) for z, a, b in zip(t, pi, r, strict=True)] for t in members]
+        p = [mean(column) for column in zip(*(softmax(t, temperature) for t in under_r), strict=True)]
+        q = softmax([z + math.log(b) for z, b in zip(s, r, strict=True)], temperature)
         losses.append(temperature**2 * sum(a * math.log(a / b) for a, b in zip(p, q, strict=True)))
     return mean(losses)
 

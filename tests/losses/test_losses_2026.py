@@ -13,6 +13,7 @@ COUNTS = torch.tensor([400, 90, 30, 8, 3])
 TARGET = torch.tensor([0, 4, 1, 1, 3, 2])
 GKL = {"alpha": 3.0, "beta": 2.0, "temperature": T}
 ACCURACY = torch.tensor([0.9, 0.7, 0.5, 0.2, 0.0], dtype=torch.float64)
+DRAWN = torch.tensor([0.4, 0.3, 0.15, 0.1, 0.05], dtype=torch.float64)
 PRIOR = torch.tensor([0.6, 0.2, 0.1, 0.07, 0.03], dtype=torch.float64)
 WEIGHTS = torch.rand(B, 2, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
 
@@ -24,6 +25,9 @@ LOGITS = {
     "xerm": lambda s, t, y: losses.xerm(s, t, y, COUNTS, gamma=1.5),
     "prior_corrected": lambda s, t, y: losses.prior_corrected_kd(s, t, PRIOR, COUNTS, temperature=T, student_prior=1.0),
     "balanced_posterior": lambda s, t, y: losses.balanced_posterior_kd(s, members(t), COUNTS, temperature=T),
+    "balanced_posterior drawn": lambda s, t, y: losses.balanced_posterior_kd(
+        s, members(t), COUNTS, temperature=T, drawn=DRAWN
+    ),
     "hard": lambda s, t, y: hard(s, t, y, weighted=True),
     "hard unweighted": lambda s, t, y: hard(s, t, y, weighted=False),
     "trust": lambda s, t, y: losses.trust_gated_kd(s, t, y, ACCURACY, temperature=T),
@@ -38,6 +42,7 @@ MEAN_OF_IMAGES = (
     "xerm",
     "prior_corrected",
     "balanced_posterior",
+    "balanced_posterior drawn",
     "hard unweighted",
     "trust",
     "two heads",
@@ -137,6 +142,7 @@ def test_every_loss_equals_the_loop(logits):
         "xerm": slow.xerm(s, t, y, n, 1.5),
         "prior_corrected": slow.prior_corrected_kd(s, t, PRIOR.tolist(), n, T, 1.0),
         "balanced_posterior": slow.balanced_posterior_kd(s, members(teacher).tolist(), n, T),
+        "balanced_posterior drawn": slow.balanced_posterior_kd(s, members(teacher).tolist(), n, T, DRAWN.tolist()),
         "hard": slow.deferred_hard_distillation(s, t, y, effective, 0.5),
         "hard unweighted": slow.deferred_hard_distillation(s, t, y, [1] * C, 0.5),
         "trust": slow.trust_gated_kd(s, t, y, [min(a, 0.999) for a in ACCURACY.tolist()], T),
@@ -207,6 +213,13 @@ def test_forms_without_correction_are_kd_or_cross_entropy(logits):
     log_prior = (COUNTS / COUNTS.sum()).double().log()
     torch.testing.assert_close(  # of one teacher: the logits that KD trains, corrected afterwards
         losses.balanced_posterior_kd(student - log_prior, teacher[None].expand(2, B, C), COUNTS, temperature=T), kd
+    )
+    as_it_is = losses.balanced_posterior_kd(student, members(teacher), COUNTS, temperature=T)
+    alike = losses.balanced_posterior_kd(student, members(teacher), COUNTS, temperature=T, drawn=COUNTS)
+    torch.testing.assert_close(alike, as_it_is)
+    torch.testing.assert_close(  # of classes that are drawn alike: the corrected teacher's logits are the target
+        losses.balanced_posterior_kd(student, teacher[None], COUNTS, temperature=T, drawn=torch.ones(C)),
+        losses.kd(student, teacher - log_prior, temperature=T),
     )
     right = torch.eye(C, dtype=torch.float64)[TARGET]
     torch.testing.assert_close(hard(student, right, TARGET, weighted=False), ce)

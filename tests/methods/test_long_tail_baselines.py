@@ -173,6 +173,26 @@ def test_the_correction_is_within_both_terms(context, outputs):
     torch.testing.assert_close(method(ModelOutput(student.logits - log_prior), teacher, batch)["kd"], 3 * expected)
 
 
+def test_the_balanced_posterior_makes_up_for_the_sampler_of_each_epoch(context, outputs):
+    student, teacher, batch = outputs
+    number = len(context.class_counts)
+
+    def drawn(epoch):
+        return (torch.arange(number) + epoch).double() / (torch.arange(number) + epoch).sum()
+
+    method = make("balanced_posterior", replace(context, drawn=drawn), teachers=1, weight=3.0, temperature=2.0)
+    buffer = method.drawn
+    log_prior = (context.class_counts / context.class_counts.sum()).log()
+    for epoch in (1, 2, 7):
+        method.start_epoch(epoch)
+        log_drawn = drawn(epoch).log().float()
+        terms = method(ModelOutput(student.logits - log_drawn), teacher, batch)
+        torch.testing.assert_close(terms["task"], losses.cross_entropy(student.logits, batch.labels))
+        under = teacher.logits + log_drawn - log_prior
+        torch.testing.assert_close(terms["kd"], 3 * losses.kd(student.logits, under, temperature=2.0))
+        assert method.drawn is buffer  # at its place, where a captured step reads it
+
+
 def test_the_teachers_of_the_balanced_posterior_and_its_task_loss(context):
     method = method_class("balanced_posterior")
     assert method.extra_teachers({"seed": 4, "checkpoint": None}, {}, {"teachers": 3}) == [{"seed": 5}, {"seed": 6}]

@@ -22,6 +22,8 @@ from ltkd.task_losses import list_task_losses, task_loss_class
         (["method=ce", "student.task_loss=focal"], None),
         (["method=bkd"], "method=bkd"),
         (["method=balanced_posterior"], "method=balanced_posterior"),
+        (["method=balanced_posterior", "++student.recipe.sampling=square_root"], "method=balanced_posterior"),
+        (["method=ltkd", "++student.recipe.sampling=square_root"], "sampling=square_root"),
         (["method=ltkd"], "method=ltkd"),
         (["method=ltkd", "method.rebalancing=none"], None),
         (["method=ltkd", "method.alpha=0"], None),

@@ -11,6 +11,26 @@ from ltkd.methods import base, method_class
 from ltkd.runs.run import run_experiment
 
 
+@pytest.mark.parametrize("setting", ["recipe.sampling", "student.recipe.sampling"])
+def test_a_method_knows_the_classes_that_its_epochs_draw(make_config, monkeypatch, setting):
+    seen = []
+
+    class Asking(method_class("ce")):
+        def build(self, context):
+            seen.append(context.drawn and torch.stack([context.drawn(epoch) for epoch in (1, 3)]))
+
+    monkeypatch.setitem(base._METHODS, "ce", Asking)
+    for choice in ("instance", "square_root", "progressive"):
+        run_experiment(config := make_config("method=ce", f"++{setting}={choice}"))
+    labels = torch.as_tensor(load_data(config.dataset, config.data_root).train_labels)
+    by_image = labels.bincount().double() / len(labels)
+    square_root = by_image.sqrt() / by_image.sqrt().sum()
+    plain, square_rooted, progressive = seen
+    assert plain is None
+    torch.testing.assert_close(square_rooted, square_root.expand(2, -1))
+    torch.testing.assert_close(progressive, torch.stack((by_image * 2 / 3 + 0.1 / 3, torch.full_like(by_image, 0.1))))
+
+
 @pytest.fixture
 def watched(monkeypatch):
     """The method `ce` that records a figure of its own: the row of each image in the data set."""

@@ -95,6 +95,9 @@ class Instance(Sampler):
     def order(self, epoch: int, epochs: int, generator: torch.Generator) -> Tensor:
         return torch.randperm(len(self.labels), generator=generator)
 
+    def probabilities(self, epoch: int, epochs: int) -> Tensor:
+        return sampling_probabilities(self.class_counts, q=1.0)
+
     def repeats(self, order: Tensor, groups: np.ndarray) -> dict[int, float]:
         return {}  # once, always: nothing to tell
 
@@ -127,6 +130,9 @@ class ClassBalanced(Sampler):
     def order(self, epoch: int, epochs: int, generator: torch.Generator) -> Tensor:
         present = self.class_counts.nonzero().flatten()
         return self._fill(_rounds(present, len(self.labels), generator), generator)
+
+    def probabilities(self, epoch: int, epochs: int) -> Tensor:
+        return sampling_probabilities(self.class_counts, q=0.0)
 
 
 SAMPLERS: dict[str, Callable[..., Sampler]] = {

@@ -36,7 +36,12 @@ def prior_corrected_kd(
 
 @full_precision
 def balanced_posterior_kd(
-    student_logits: Tensor, teacher_logits: Tensor, class_counts: Tensor, *, temperature: float
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    class_counts: Tensor,
+    *,
+    temperature: float,
+    drawn: Tensor | None = None,
 ) -> Tensor:
     """KD to the mean of K teachers of the student's logits plus the log prior, s being the balanced posterior's:
 
@@ -46,9 +51,15 @@ def balanced_posterior_kd(
     training set's class frequencies, s does under equal ones: KD with the correction at tau 1 (arXiv:2007.07314) inside
     of the network. Probabilities are averaged, as in a deep ensemble (arXiv:1612.01474). Gradient flows to the student
     only.
+
+    drawn: r [C], positive, the frequencies of the classes among the images that the batches are drawn from, where a
+    sampler makes them others than pi. Both sides are then the posteriors under r: t_k + log r - log pi and s + log r.
     """
     dtype = student_logits.dtype
     log_prior = (class_counts.to(dtype) / class_counts.sum()).log()
+    if drawn is not None:
+        log_drawn = (drawn / drawn.sum()).to(dtype).log()
+        teacher_logits, log_prior = teacher_logits + (log_drawn - log_prior), log_drawn
     return bayesian_teacher(
         student_logits + log_prior, teacher_logits, teacher_temperature=temperature, student_temperature=temperature
     )

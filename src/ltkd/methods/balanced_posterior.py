@@ -1,7 +1,7 @@
 """Distillation from several teachers with the correction for the class counts inside of the student."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -24,6 +24,10 @@ class BalancedPosterior(Method):
     training, and is not to be corrected again. t_k are `teachers` networks that differ in their seed, teacher.seed,
     teacher.seed + 1, ...; all come from the teacher store, and the student's training costs the same with any number of
     them once their logits are stored. teachers=1 is KD with the correction inside.
+
+    Where the student's batches are not drawn by image (student.recipe.sampling), r being the frequencies of the classes
+    in them, log r stands in the place of log pi and t_k + log r - log pi in that of t_k: s is the balanced posterior
+    under any sampling, and more images of rare classes show more of what teacher and student have to agree on.
     """
 
     paper = (
@@ -31,6 +35,7 @@ class BalancedPosterior(Method):
         "deep ensembles (arXiv:1612.01474)"
     )
     fidelity = "adapted"
+    made_for: ClassVar = {"teacher.task_loss": "ce", "teacher.recipe.sampling": "instance"}  # pi is its logits' prior
 
     weight: NonNegative
     temperature: Positive
@@ -41,6 +46,14 @@ class BalancedPosterior(Method):
         if self.task_loss.corrects_prior:
             raise UserError(f"student.task_loss: method {self.name} corrects for the class counts itself; use ce")
         self.register_buffer("class_counts", context.class_counts.clone(), persistent=False)
+        self._drawn_in = context.drawn
+        drawn = None if context.drawn is None else context.drawn(1).float()
+        self.register_buffer("drawn", drawn, persistent=False)  # of this epoch; a captured training step sees it change
+
+    def start_epoch(self, epoch: int) -> None:
+        super().start_epoch(epoch)
+        if self._drawn_in is not None:
+            self.drawn.copy_(self._drawn_in(epoch))
 
     @classmethod
     def extra_teachers(
@@ -51,7 +64,8 @@ class BalancedPosterior(Method):
         return [{"seed": teacher["seed"] + member} for member in range(1, arguments["teachers"])]
 
     def task_term(self, logits: Tensor, batch: Batch) -> Tensor:
-        return super().task_term(logits + self.class_counts.log(), batch)  # log pi and a constant, which no loss sees
+        frequencies = self.class_counts if self.drawn is None else self.drawn
+        return super().task_term(logits + frequencies.log(), batch)  # log pi and a constant, which no loss sees
 
     def distill(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         loss = losses.balanced_posterior_kd(
@@ -59,5 +73,6 @@ class BalancedPosterior(Method):
             torch.stack((teacher.logits, *batch.extra_logits)),
             self.class_counts,
             temperature=self.temperature,
+            drawn=self.drawn,
         )
         return {"kd": self.weight * loss}

@@ -12,6 +12,7 @@ TASK_LOSSES = ("balanced_softmax", "class_balanced", "class_balanced_focal", "lo
 DEFERRED = {"ldam": 0.8, "focal": None}  # those that weigh classes from a share of the epochs on, with its default
 # those whose own term makes up for the class counts
 METHODS = ("balanced_posterior", "bkd", "cckd", "deit_lt", "ltkd", "tcl", "xerm")
+WHATEVER_SAMPLING = ("balanced_posterior",)  # those that make up for the frequencies of the images as they are drawn
 
 
 def evened_out_by(identity: Mapping[str, Any]) -> str | None:
@@ -19,14 +20,14 @@ def evened_out_by(identity: Mapping[str, Any]) -> str | None:
     name, settings = name_and_settings(identity.get("retraining") or {})
     if name is not None and settings.get("sampling") != "instance":
         return f"retraining={name}"
+    method = identity.get("method") or {}
     name, _ = name_and_settings(identity.get("recipe", {}).get("sampling", "instance"))
-    if name != "instance":
+    if name != "instance" and method.get("name") not in WHATEVER_SAMPLING:
         return f"sampling={name}"
     name, settings = name_and_settings(identity.get("task_loss", "ce"))
     deferred = settings.get("deferred", DEFERRED.get(name))
     if settings.get("tau") != 0 and (name in TASK_LOSSES or deferred is not None):
         return f"task_loss={name}"
-    method = identity.get("method") or {}
     # of LTKD's terms it is the cross term that does, where it is rebalanced
     without = method.get("rebalancing") == "none" or method.get("alpha") == 0
     if method.get("name") in METHODS and not without:

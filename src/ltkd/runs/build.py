@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ltkd.config.schema import Config, Network, Teacher
+from ltkd.config.schema import Config, Network, Recipe, Teacher
+from ltkd.data import build_sampler
 from ltkd.errors import UserError
 from ltkd.loop.schedule import learning_rate
 from ltkd.loop.whole_batch import check_whole_batch, on_all_processes
@@ -124,15 +125,15 @@ def _context(
     setup: Setup, network: Network, model: nn.Module | None, teacher: TrainedTeacher | None, num_extra_teachers: int = 0
 ) -> MethodContext:
     """Collects what a method may know. Shapes come from one dry forward pass, in eval mode, so that nothing changes."""
-    split = setup.data.split
+    split, recipe = setup.data.split, setup.config.recipe_of(network)
     images = next(setup.test.evaluation_batches(2)).images
     return MethodContext(
         num_classes=setup.config.dataset.num_classes,
         class_counts=torch.as_tensor(split.class_counts, device=setup.device),
         groups=torch.as_tensor(split.groups, device=setup.device),
         group_names=split.group_names,
-        epochs=setup.config.recipe_of(network).epochs,
-        batch_size=setup.config.recipe_of(network).batch_size,
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
         train_labels=setup.train.labels,
         student=predict(setup, model, images, features=True) if model is not None else None,
         teacher=predict(setup, teacher.model, images, features=True) if teacher is not None else None,
@@ -140,11 +141,17 @@ def _context(
         networks=_networks(setup.ranks, model, teacher.model) if teacher is not None else None,
         ranks=setup.ranks,
         held_out=setup.validation,
-        learning_rate=functools.partial(learning_rate, setup.config.recipe_of(network)),
+        learning_rate=functools.partial(learning_rate, recipe),
+        drawn=None if recipe.sampling == "instance" else _class_probabilities(setup, recipe),
         num_extra_teachers=num_extra_teachers,
         student_name=network.name,
         teacher_name=setup.config.teacher.name,
     )
+
+
+def _class_probabilities(setup: Setup, recipe: Recipe) -> Callable[[int], Tensor]:
+    sampler = build_sampler(recipe.sampling, torch.as_tensor(setup.data.train_labels))
+    return lambda epoch: sampler.probabilities(epoch, recipe.epochs).to(setup.device)
 
 
 def _networks(ranks: Ranks, student: nn.Module, teacher: nn.Module) -> Networks:
