@@ -225,3 +225,24 @@ def test_what_tells_cells_apart_is_the_tables_own(write_table):
 def test_an_unknown_table_is_told_with_the_choices():
     with pytest.raises(UserError, match="did you mean 'cifar100_lt_main'"):
         load_table("cifar100_lt_mian")
+
+
+PRESET_IN_STEPS = "balanced posterior, one teacher, T 4, teacher's start, square-root sampling"
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("strong_students", "strong_student"),
+        ("strong_students_cpu", "strong_student"),
+        ("better_teachers_cpu", PRESET_IN_STEPS),
+    ],
+)
+def test_the_row_of_the_preset_is_the_preset(name, row):
+    table = load_table(name)
+    of_table = compose_runs(table, cells=[cell for cell in table.cells if cell.row_label == row])[0].config
+    preset = load_config(compose_values("experiment=strong_student"))
+    assert of_table.method == preset.method
+    assert of_table.student.start == preset.student.start == "teacher"
+    assert of_table.recipe_of(of_table.student).sampling == preset.recipe_of(preset.student).sampling == "square_root"
+    assert of_table.recipe_of(of_table.teacher).sampling == preset.recipe_of(preset.teacher).sampling == "instance"
