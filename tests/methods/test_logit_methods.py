@@ -140,6 +140,8 @@ def test_bkd_defers_on_cifar10_and_not_on_cifar100():
 
 MADE_FOR = "method=dive is made for teacher.task_loss=balanced_softmax student.task_loss=balanced_softmax"
 
+OF_BALANCED_POSTERIOR = "made for teacher.task_loss=ce ++teacher.recipe.sampling=instance; elsewhere it is another"
+
 
 @pytest.mark.parametrize(
     ("overrides", "warned"),
@@ -149,6 +151,9 @@ MADE_FOR = "method=dive is made for teacher.task_loss=balanced_softmax student.t
         (["method=dive", "student.task_loss=balanced_softmax"], MADE_FOR),
         (["method=dive", "teacher.task_loss=balanced_softmax"], MADE_FOR),
         (["method=kd", "student.task_loss=balanced_softmax"], None),
+        (["method=balanced_posterior", "++student.recipe.sampling=square_root"], None),
+        (["method=balanced_posterior", "recipe.sampling=square_root"], OF_BALANCED_POSTERIOR),
+        (["method=balanced_posterior", "teacher.task_loss=focal"], OF_BALANCED_POSTERIOR),
         (["method=rlkd"], None),
         (["method=rlkd", "student.task_loss=balanced_softmax"], "student.task_loss has no effect"),
     ],

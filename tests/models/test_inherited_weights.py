@@ -58,10 +58,21 @@ def test_a_narrower_network_gets_evenly_spaced_channels():
 
 
 def test_widths_that_do_not_divide_are_spaced_by_the_floor():
-    small, large = torch.nn.Linear(3, 2), torch.nn.Linear(7, 5)
+    small, large = torch.nn.Linear(5, 3), torch.nn.Linear(8, 5)
     inherit_weights(torch.nn.Sequential(small), torch.nn.Sequential(large))
-    assert torch.equal(small.weight, large.weight[[0, 2]][:, [0, 2, 4]])
-    assert torch.equal(small.bias, large.bias[[0, 2]])
+    assert torch.equal(small.weight, large.weight[[0, 1, 3]][:, [0, 1, 3, 4, 6]])
+    assert torch.equal(small.bias, large.bias[[0, 1, 3]])
+
+
+def test_more_than_half_of_the_parameters_is_enough_and_other_kernels_have_no_counterpart():
+    def layers(kernel):
+        return torch.nn.Sequential(torch.nn.Conv2d(4, 4, kernel, bias=False), torch.nn.Linear(5, 4, bias=False))
+
+    small, large = layers(1), layers(3)
+    before = small[0].weight.clone()
+    assert inherit_weights(small, large) == 20 / 36
+    assert torch.equal(small[0].weight, before)
+    assert torch.equal(small[1].weight, large[1].weight)
 
 
 def test_a_classifier_of_another_kind_starts_at_random():
@@ -117,13 +128,23 @@ def test_the_start_is_part_of_the_student_alone_and_only_where_it_is_not_random(
     [
         ("student.start=techer", "student.start: "),
         ("student.start=teacher method=ce", "student.start: method ce has no teacher"),
-        ("student.start=teacher student=timm student.pretrained=true", "student.pretrained: student.start=teacher"),
+        (
+            "student.start=teacher student=timm student.pretrained=true",
+            "student.start: teacher's weights would",
+        ),
         ("teacher.start=teacher", "teacher.start"),
     ],
 )
 def test_what_it_does_not_go_with_is_said(make_config, settings, message):
     with pytest.raises(UserError, match=message):
         make_config(*settings.split(" "))
+
+
+def test_a_teacher_of_other_images_is_warned_of(make_config, caplog):
+    make_config("method=kd", "student.start=teacher")
+    assert "student.start" not in caplog.text
+    make_config("method=kd", "student.start=teacher", "teacher.mean=[0.5]")
+    assert "student.start: the teacher's weights expect images of its own mean, std or size" in caplog.text
 
 
 def test_a_pair_that_does_not_fit_is_refused_before_its_teacher_is_trained(make_config):

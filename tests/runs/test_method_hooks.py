@@ -5,9 +5,10 @@ import json
 import pytest
 import torch
 
-from ltkd.config.identity import student_run
+from ltkd.config.identity import student_run, teacher_run
 from ltkd.data import load_data
 from ltkd.methods import base, method_class
+from ltkd.runs.load import load_run
 from ltkd.runs.run import run_experiment
 
 
@@ -29,6 +30,20 @@ def test_a_method_knows_the_classes_that_its_epochs_draw(make_config, monkeypatc
     assert plain is None
     torch.testing.assert_close(square_rooted, square_root.expand(2, -1))
     torch.testing.assert_close(progressive, torch.stack((by_image * 2 / 3 + 0.1 / 3, torch.full_like(by_image, 0.1))))
+
+
+def test_a_method_is_built_of_a_student_that_has_its_start(make_config, monkeypatch):
+    stems = []
+
+    class Remembering(method_class("kd")):
+        def build(self, context):
+            stems.append(context.networks.student_parameters["stem.weight"].detach().clone())
+
+    monkeypatch.setitem(base._METHODS, "kd", Remembering)
+    config = make_config("method=kd", "teacher.name=resnet14", "student.name=resnet8", "student.start=teacher")
+    run_experiment(config)
+    teacher = load_run(teacher_run(config).directory).model
+    assert torch.equal(stems[-1], teacher.stem.weight)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from typing import Any
 from ltkd.config.schema import Config, Network
 from ltkd.data import build_augmentation
 from ltkd.methods import method_class
+from ltkd.models import starting_weights
 from ltkd.task_losses import task_loss_class
 
 logger = logging.getLogger(__name__)
@@ -42,10 +43,10 @@ def impossible_combinations(config: Config) -> list[str]:
         errors.append(f"recipe.sam: takes each step twice, and method {config.method_name} learns in each; set it to 0")
     if config.student.start == "teacher":
         if not config.needs_teacher:
-            alone = "method=kd method.weight=0 trains with the task loss alone"
-            errors.append(f"student.start: method {config.method_name} has no teacher; choose random ({alone})")
-        if config.student.pretrained:
-            errors.append("student.pretrained: student.start=teacher brings other weights; leave one of them out")
+            alone = "method=kd method.task_weight=1 method.weight=0, which trains with the task loss alone"
+            errors.append(f"student.start: method {config.method_name} has no teacher; choose random, or {alone}")
+        if starting_weights(config.student.name, config.student.pretrained, config.student.arguments):
+            errors.append("student.start: teacher's weights would replace those of the student's own; choose random")
     if config.run.step == "compile" and method.needs.held_out:
         errors.append(
             f"run.step: compiled networks have no second derivative, which method {config.method_name} takes; use eager"
@@ -83,6 +84,8 @@ def warn_of_combinations(config: Config) -> None:
                 sampling,
             )
     made_for = method_class(config.method_name).made_for
+    if config.teacher.checkpoint is not None:  # whose training the configuration does not know
+        made_for = {key: name for key, name in made_for.items() if not key.startswith("teacher.recipe.")}
     if any(_name(_setting(config, networks, key)) != name for key, name in made_for.items()):
         choices = " ".join(f"{'++' if '.recipe.' in key else ''}{key}={name}" for key, name in made_for.items())
         logger.warning("method=%s is made for %s; elsewhere it is another method", config.method_name, choices)
@@ -93,6 +96,9 @@ def warn_of_combinations(config: Config) -> None:
             names = ", ".join(f"teacher.{key}" for key in unused)
             logger.warning("no effect: %s (weights from teacher.checkpoint are used as they are)", names)
     student = config.student
+    own_input = (config.teacher.mean, config.teacher.std, config.teacher.image_size)
+    if student.start == "teacher" and own_input != (None, None, None):
+        logger.warning("student.start: the teacher's weights expect images of its own mean, std or size")
     if config.method.get("task_weight") == 0 and student.task_loss != "ce" and student.retraining is None:
         logger.warning("student.task_loss has no effect with method.task_weight=0")
 

@@ -52,8 +52,8 @@ def balanced_posterior_kd(
     of the network. Probabilities are averaged, as in a deep ensemble (arXiv:1612.01474). Gradient flows to the student
     only.
 
-    drawn: r [C], positive, the frequencies of the classes among the images that the batches are drawn from, where a
-    sampler makes them others than pi. Both sides are then the posteriors under r: t_k + log r - log pi and s + log r.
+    drawn: r [C], positive, of any sum, the frequencies of the classes in the student's batches where a sampler makes
+    them differ from pi. Both sides are then the posteriors under r: t_k + log r - log pi and s + log r.
     """
     dtype = student_logits.dtype
     log_prior = (class_counts.to(dtype) / class_counts.sum()).log()

@@ -25,9 +25,10 @@ class BalancedPosterior(Method):
     teacher.seed + 1, ...; all come from the teacher store, and the student's training costs the same with any number of
     them once their logits are stored. teachers=1 is KD with the correction inside.
 
-    Where the student's batches are not drawn by image (student.recipe.sampling), r being the frequencies of the classes
-    in them, log r stands in the place of log pi and t_k + log r - log pi in that of t_k: s is the balanced posterior
-    under any sampling, and more images of rare classes show more of what teacher and student have to agree on.
+    Where a sampler makes the frequencies r of the classes in the student's batches differ from pi
+    (student.recipe.sampling), log r replaces log pi and t_k + log r - log pi replaces t_k: s is the balanced posterior
+    under any sampling of the student's images, and rare classes can have more weight in both terms. The teacher is to
+    be trained with plain cross-entropy on all images alike: pi is the prior of its logits.
     """
 
     paper = (
@@ -35,7 +36,7 @@ class BalancedPosterior(Method):
         "deep ensembles (arXiv:1612.01474)"
     )
     fidelity = "adapted"
-    made_for: ClassVar = {"teacher.task_loss": "ce", "teacher.recipe.sampling": "instance"}  # pi is its logits' prior
+    made_for: ClassVar = {"teacher.task_loss": "ce", "teacher.recipe.sampling": "instance"}
 
     weight: NonNegative
     temperature: Positive

@@ -89,8 +89,7 @@ class MethodContext:
     networks: Networks | None = None  # student and teacher; None where no teacher is needed
     held_out: DeviceData | None = None  # the validation split's images, where there is one
     learning_rate: Callable[[int], float] | None = None  # of an epoch, counted from 1
-    # in an epoch, counted from 1, the probability of each class [C] to be drawn; None where images are drawn alike
-    drawn: Callable[[int], Tensor] | None = None
+    drawn: Callable[[int], Tensor] | None = None  # of an epoch, from 1: share of each class [C]; None: each image once
     num_extra_teachers: int = 0  # entries of batch.extra_logits
     ranks: Ranks = field(default_factory=Ranks)  # the processes that train together
     student_name: str = "student"  # for messages

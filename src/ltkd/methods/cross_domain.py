@@ -19,7 +19,7 @@ class XERM(Method):
     w_b = b^gamma / (b^gamma + l^gamma + 1e-5), b and l the teacher's cross-entropies on the label with and without the
     correction: near 1 on head images, near 0 on tail images; logged as soft_label_share, by group too.
     The equation is the public code's (its PC form). There, teacher and student are of one architecture and the student
-    starts from the teacher's weights; here it starts anew, as every student of a table does.
+    starts from the teacher's weights: student.start=teacher, which is not the default.
     The teacher is to be trained with plain cross-entropy: the correction is made here.
     """
 

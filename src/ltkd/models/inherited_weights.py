@@ -17,7 +17,9 @@ def inherit_weights(model: nn.Module, larger: nn.Module) -> float:
     A parameter or buffer comes from that of the same name, where layers and the blocks around them are of one kind and
     no dimension is smaller; kernels of convolutions must be of one size. Of n channels, number floor(i * n / k) becomes
     number i of k, in every layer alike. So a residual network starts as the first blocks of each stage of a deeper one,
-    and a narrower network with every second, third, ... channel. What has no counterpart stays as it is.
+    and a narrower network with every second, third, ... channel. What has no counterpart stays as it is. Behind
+    concatenated or grouped channels (DenseNet, ResNeXt of another width) numbers do not say which channels belong
+    together, and such a start is a poor one.
 
     UserError, with `model` unchanged, where less than half of its parameters have a counterpart.
     """

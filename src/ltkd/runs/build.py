@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -150,8 +151,10 @@ def _context(
 
 
 def _class_probabilities(setup: Setup, recipe: Recipe) -> Callable[[int], Tensor]:
+    """Returns a function of the epoch, counted from 1: the probability of each class [C] to be drawn."""
     sampler = build_sampler(recipe.sampling, torch.as_tensor(setup.data.train_labels))
-    return lambda epoch: sampler.probabilities(epoch, recipe.epochs).to(setup.device)
+    missing = setup.config.dataset.num_classes - len(sampler.class_counts)  # the last classes may have no image
+    return lambda epoch: F.pad(sampler.probabilities(epoch, recipe.epochs), (0, missing)).to(setup.device)
 
 
 def _networks(ranks: Ranks, student: nn.Module, teacher: nn.Module) -> Networks:

@@ -71,7 +71,7 @@ def _train(directory: RunDirectory) -> Result:
 
 
 def _check_pair(setup: Setup, model: nn.Module, teacher: TrainedTeacher) -> None:
-    """Reports networks and a method that do not go together, of a teacher that is not trained yet."""
+    """Refuse a pair that does not go with the method or the start, before the teacher is trained."""
     make_method(setup, model, teacher, len(setup.config.extra_teachers))
     if setup.config.student.start == "teacher":
         start_from_teacher(setup.config, copy.deepcopy(model), teacher.model)
