@@ -21,6 +21,7 @@ from ltkd.task_losses import list_task_losses, task_loss_class
         (["method=ce", "student.task_loss={name: ldam, deferred: null}"], None),
         (["method=ce", "student.task_loss=focal"], None),
         (["method=bkd"], "method=bkd"),
+        (["method=tcl"], None),  # its weights are of accuracies, and leave the prior
         (["method=balanced_posterior"], "method=balanced_posterior"),
         (["method=balanced_posterior", "++student.recipe.sampling=square_root"], "method=balanced_posterior"),
         (["method=ltkd", "++student.recipe.sampling=square_root"], "sampling=square_root"),

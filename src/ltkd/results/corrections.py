@@ -11,7 +11,7 @@ from ltkd.choices import name_and_settings
 TASK_LOSSES = ("balanced_softmax", "class_balanced", "class_balanced_focal", "logit_adjusted")
 DEFERRED = {"ldam": 0.8, "focal": None}  # those that weigh classes from a share of the epochs on, with its default
 # those whose own term makes up for the class counts
-METHODS = ("balanced_posterior", "bkd", "cckd", "deit_lt", "ltkd", "tcl", "xerm")
+METHODS = ("balanced_posterior", "bkd", "cckd", "deit_lt", "ltkd", "xerm")
 WHATEVER_SAMPLING = ("balanced_posterior",)  # those that make up for the frequencies of the images as they are drawn
 
 
