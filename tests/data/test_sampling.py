@@ -48,7 +48,7 @@ def test_no_image_comes_twice_before_all_of_its_class_came_once(choice, labels):
         assert mine.max() - mine.min() <= 1, label
 
 
-@pytest.mark.parametrize("choice", CHOICES, ids=str)
+@pytest.mark.parametrize("choice", CHOICES[1:], ids=str)  # instance: each image once, whatever its class
 def test_the_classes_of_an_epoch_come_as_often_as_their_probabilities_say(choice, labels):
     sampler = build_sampler(choice, labels)
     expected = 207 * sampler.probabilities(5, 10)

@@ -130,7 +130,7 @@ def test_the_start_is_part_of_the_student_alone_and_only_where_it_is_not_random(
         ("student.start=teacher method=ce", "student.start: method ce has no teacher"),
         (
             "student.start=teacher student=timm student.pretrained=true",
-            "student.start: teacher's weights would",
+            "student.start: the teacher's weights would replace",
         ),
         ("teacher.start=teacher", "teacher.start"),
     ],

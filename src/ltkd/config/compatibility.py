@@ -46,7 +46,9 @@ def impossible_combinations(config: Config) -> list[str]:
             alone = "method=kd method.task_weight=1 method.weight=0, which trains with the task loss alone"
             errors.append(f"student.start: method {config.method_name} has no teacher; choose random, or {alone}")
         if starting_weights(config.student.name, config.student.pretrained, config.student.arguments):
-            errors.append("student.start: teacher's weights would replace those of the student's own; choose random")
+            errors.append(
+                "student.start: the teacher's weights would replace those given for the student; choose random"
+            )
     if config.run.step == "compile" and method.needs.held_out:
         errors.append(
             f"run.step: compiled networks have no second derivative, which method {config.method_name} takes; use eager"

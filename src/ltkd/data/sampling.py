@@ -95,9 +95,6 @@ class Instance(Sampler):
     def order(self, epoch: int, epochs: int, generator: torch.Generator) -> Tensor:
         return torch.randperm(len(self.labels), generator=generator)
 
-    def probabilities(self, epoch: int, epochs: int) -> Tensor:
-        return sampling_probabilities(self.class_counts, q=1.0)
-
     def repeats(self, order: Tensor, groups: np.ndarray) -> dict[int, float]:
         return {}  # once, always: nothing to tell
 

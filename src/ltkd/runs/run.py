@@ -63,8 +63,8 @@ def _train(directory: RunDirectory) -> Result:
 
     if config.student.start == "teacher":
         share = start_from_teacher(config, model, teacher.model)
-        student, of_teacher = config.student.name, f"those of teacher {config.teacher.name}"
-        logger.info("student %s: %.0f %% of its parameters start as %s", student, 100 * share, of_teacher)
+        names = config.student.name, config.teacher.name
+        logger.info("student %s: starts from teacher %s, with %.0f %% of its parameters", *names, 100 * share)
     method = new_method(setup, model, teacher, len(extra_teachers))
     model = method.adapt_student(model).to(setup.device, memory_format=torch.channels_last)
     return train_network(setup, directory, model, method, teacher, extra_teachers)
