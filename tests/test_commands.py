@@ -130,6 +130,14 @@ def test_bad_input_is_one_message_without_a_traceback(train_command):
         assert failed.stderr.count("\n") == 1
 
 
+def test_a_multirun_that_cannot_write_is_one_message_too(tmp_path):
+    (tmp_path / "file").touch()
+    command = [sys.executable, "src/train.py", "-m", "seed=0,1", f"output_root={tmp_path / 'file'}"]
+    failed = execute(command)
+    assert failed.returncode == 2
+    assert failed.stderr == f"error: {tmp_path}/file/multirun: Not a directory; choose another output_root\n"
+
+
 def test_help_names_every_choice_and_needs_no_torch(tmp_path):
     (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
     shown = execute([sys.executable, "src/train.py", "--help"], env=os.environ | {"PYTHONPATH": str(tmp_path)})

@@ -55,6 +55,10 @@ def _run() -> None:
         raise refusal(error) from error
     except UserError:  # of a job of a multirun, and logged when it ended
         sys.exit(1)
+    except OSError as error:  # Hydra makes the folder of a multirun before any job has begun
+        if error.filename is None:
+            raise
+        raise UserError(f"{error.filename}: {error.strerror}; choose another output_root") from error
 
 
 if __name__ == "__main__":
