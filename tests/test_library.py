@@ -16,7 +16,7 @@ def test_the_examples_of_the_page_run(tmp_path, monkeypatch):
     """One after the other in one namespace, as a reader would type them."""
     page = (PROJECT / "docs/library.md").read_text(encoding="utf-8")
     examples = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
-    assert len(examples) == 4
+    assert len(examples) == 5
     monkeypatch.chdir(tmp_path)
     namespace = {}
     for example in examples:

@@ -1,6 +1,6 @@
 """Chooses what to train on a data set: a short list of methods, compared on held-out validation images alone.
 
-The list ends with this project's own method, the balanced posterior, with one teacher: its preset has three, each of
+The list ends with this project's own method, the balanced posterior, with one teacher: its defaults have three, each of
 which is a training of its own, and no budget of minutes pays for them. It corrects for the class counts inside, so it
 is shown once and not corrected again.
 
