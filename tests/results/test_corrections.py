@@ -28,12 +28,34 @@ from ltkd.task_losses import list_task_losses, task_loss_class
         (["method=ltkd"], "method=ltkd"),
         (["method=ltkd", "method.rebalancing=none"], None),
         (["method=ltkd", "method.alpha=0"], None),
+        (["method=ltkd", "student.retraining={name: crt, sampling: instance}"], None),  # the second stage has plain labels
+        (["method=ce", "student.task_loss=balanced_softmax", "student.retraining={name: lws, sampling: instance}"], None),
+        (["method=cckd", "student.task_loss=balanced_softmax"], "task_loss=balanced_softmax"),
+        (["method=cckd"], "method=cckd"),
+        (["method=cckd", "method.student_prior=-1"], None),
+        (["method=bkd", "method.weight=0"], None),
+        (["method=xerm", "method.weight=0", "method.task_weight=1"], None),
+        (["method=balanced_posterior", "method.weight=0"], "method=balanced_posterior"),
+        (["method=ce", "++student.recipe.sampling={name: power, q: 1}"], None),
+        (["method=ce", "++student.recipe.sampling={name: power, q: 0.5}"], "sampling=power"),
+        (["method=ssd", "student.task_loss=balanced_softmax"], None),  # of the hard head, which is not deployed
     ],
 )
 def test_evened_out_by(make_config, overrides, by):
     config = make_config(*overrides)
     assert evened_out_by(student_run(config).identity) == by
     assert evened_out_by(teacher_run(config).identity) == (by if by == "sampling=class_balanced" else None)
+
+
+@pytest.mark.parametrize("method", ["ssd", "simkd"])
+def test_a_classifier_that_learns_from_the_teacher_alone_is_as_even_as_the_teacher(make_config, method):
+    config = make_config(f"method={method}", "teacher.task_loss=balanced_softmax")
+    assert evened_out_by(student_run(config).identity) == "teacher.task_loss=balanced_softmax"
+
+
+def test_two_corrections_in_training_are_both_named(make_config):
+    config = make_config("method=ce", "recipe.sampling=class_balanced", "student.task_loss=balanced_softmax")
+    assert evened_out_by(student_run(config).identity) == "sampling=class_balanced and task_loss=balanced_softmax"
 
 
 def test_the_losses_are_those_that_say_so_themselves():

@@ -10,26 +10,50 @@ from ltkd.choices import name_and_settings
 
 TASK_LOSSES = ("balanced_softmax", "class_balanced", "class_balanced_focal", "logit_adjusted")
 DEFERRED = {"ldam": 0.8, "focal": None}  # those that weigh classes from a share of the epochs on, with its default
-# those whose own term makes up for the class counts
-METHODS = ("balanced_posterior", "bkd", "cckd", "deit_lt", "ltkd", "xerm")
+METHODS = ("balanced_posterior", "bkd", "cckd", "deit_lt", "ltkd", "xerm")  # those whose own term makes up for the class counts
 WHATEVER_SAMPLING = ("balanced_posterior",)  # those that make up for the frequencies of the images as they are drawn
+OF_THE_TEACHER = ("simkd", "ssd")  # those whose deployed classifier learns from the teacher alone, or is the teacher's
 
 
 def evened_out_by(identity: Mapping[str, Any]) -> str | None:
-    """The setting that evened the classes out, as "retraining=crt"; None for a training that left the imbalance."""
+    """The setting that evened the classes out, as "retraining=crt"; None for a training that left the imbalance.
+
+    Where sampling and task loss both did, the logits are corrected twice already, and both are named.
+    """
     name, settings = name_and_settings(identity.get("retraining") or {})
-    if name is not None and settings.get("sampling") != "instance":
-        return f"retraining={name}"
+    if name is not None:  # this second stage makes the classifier that is deployed
+        return None if settings.get("sampling") == "instance" else f"retraining={name}"
     method = identity.get("method") or {}
-    name, _ = name_and_settings(identity.get("recipe", {}).get("sampling", "instance"))
-    if name != "instance" and method.get("name") not in WHATEVER_SAMPLING:
-        return f"sampling={name}"
+    if method.get("name") in OF_THE_TEACHER:
+        by = evened_out_by(identity.get("teacher") or {})
+        return by and f"teacher.{by}"
+    causes = [_sampling(identity), _task_loss(identity)]
+    if method.get("name") in WHATEVER_SAMPLING:
+        causes = []
+    return " and ".join(filter(None, causes)) or _method(method)
+
+
+def _sampling(identity: Mapping[str, Any]) -> str | None:
+    name, settings = name_and_settings(identity.get("recipe", {}).get("sampling", "instance"))
+    as_they_are = name == "instance" or settings.get("q", 0) >= 1
+    return None if as_they_are else f"sampling={name}"
+
+
+def _task_loss(identity: Mapping[str, Any]) -> str | None:
     name, settings = name_and_settings(identity.get("task_loss", "ce"))
     deferred = settings.get("deferred", DEFERRED.get(name))
-    if settings.get("tau") != 0 and (name in TASK_LOSSES or deferred is not None):
-        return f"task_loss={name}"
-    # of LTKD's terms it is the cross term that does, where it is rebalanced
-    without = method.get("rebalancing") == "none" or method.get("alpha") == 0
-    if method.get("name") in METHODS and not without:
-        return f"method={method['name']}"
-    return None
+    evens = settings.get("tau") != 0 and (name in TASK_LOSSES or deferred is not None)
+    return f"task_loss={name}" if evens else None
+
+
+def _method(method: Mapping[str, Any]) -> str | None:
+    name = method.get("name")
+    if name not in METHODS:
+        return None
+    if name == "ltkd":  # its cross term does, where it is rebalanced
+        left_out = method.get("rebalancing") == "none" or method.get("alpha") == 0
+    elif name == "balanced_posterior":  # its labels' term does too
+        left_out = False
+    else:  # a negative student_prior corrects the student's logits in the objective, and not its weights
+        left_out = method.get("weight") == 0 or method.get("student_prior", 0) < 0
+    return None if left_out else f"method={name}"
