@@ -6,6 +6,8 @@ import pytest
 
 from ltkd.errors import UserError
 from ltkd.report import entries_of, make_report, write_report
+from ltkd.report.figures import _shares
+from ltkd.report.markdown import markdown
 from ltkd.results.statistics import student_t_interval
 from ltkd.tables.table import compose_runs
 
@@ -334,7 +336,20 @@ def test_rows_of_different_teachers_do_not_share_one(make_table, make_runs):
     runs = make_runs(table)
     for run in runs:
         write_result(run, ACCURACY[run.cell.row_label][run.seed])
-    assert make_report(table, entries_of(runs)).facts["seeds"] == "0, 1, 2; a teacher for each row; split seed 0"
+    report = make_report(table, entries_of(runs))
+    assert report.facts["seeds"] == "0, 1, 2; a teacher for each row; split seed 0"
+    assert "All students of a row that have a teacher have the same one, so nothing is said" in markdown(report)
+
+
+def test_shares_of_the_groups_are_those_of_the_images(make_table, make_runs):
+    table = make_table(TABLE)
+    runs = make_runs(table)
+    for run in runs:
+        write_result(run, ACCURACY[run.cell.row_label][run.seed], test_counts=[30, 10, 10] + 7 * [0])
+    row = make_report(table, entries_of(runs)).columns[0].rows[-1]
+    groups = row.entries[0].result["groups"]
+    tested = [sum(count for count, group in zip([30, 10, 10], groups, strict=False) if group == i) for i in range(3)]
+    assert list(_shares(row)["test images"].values()) == [2 * images for images in tested]
 
 
 def test_damaged_curves_cost_only_themselves(finished):

@@ -17,7 +17,7 @@ from ltkd.report.ledger import (
     trained_or_kept,
     with_tables,
 )
-from ltkd.report.markdown import markdown
+from ltkd.report.markdown import markdown, readme_table
 from ltkd.tables.table import compose_runs
 
 from .conftest import ACCURACY, TABLE, write_result
@@ -66,6 +66,16 @@ def test_a_table_from_the_ledger_is_the_table_from_the_runs(recorded, kept):
     assert not re.search(r'": "/', kept.read_text())
     from_ledger = make_report(table, ledger_entries(table, ledger=kept))
     assert markdown(from_ledger) == markdown(make_report(table, entries_of(runs)))
+
+
+def test_a_page_says_who_trained_on_validation_images_and_whose_code_differs(finished, tmp_path, kept):
+    table, runs = finished
+    changed = {"git": {"commit": "fedcba9876543210", "modified": False}, "learned_from_validation": True}
+    write_result(runs[3], ACCURACY["KD"][runs[3].seed], **changed)
+    record(table, entries_of(runs), tmp_path / "out", kept)
+    page = readme_table(make_report(table, ledger_entries(table, ledger=kept)), differences=False)
+    assert "Trained on the images of the validation split too, unlike the other rows: KD." in page
+    assert "Runs of several commits in one row: KD." in page
 
 
 def test_recording_again_replaces_the_same_run_and_keeps_the_others(recorded, kept, tmp_path):

@@ -365,10 +365,13 @@ def test_different_circumstances_in_one_cell_are_named(tmp_path):
     change(write_run(tmp_path, "dkd", 1, 40.0), device="NVIDIA H100", threads=8)  # which change nothing there
     for seed, torch in enumerate(("2.9", "2.10")):
         change(write_run(tmp_path, "dist", seed, 40.0), versions={"torch": torch})
+    for seed, processes in enumerate(({}, {"ranks": 2})):
+        change(write_run(tmp_path, "rkd", seed, 40.0), sessions=[{"device": "cpu (x)", "threads": 1} | processes])
     assert [note for note in collect([tmp_path]).notes if note.startswith("different ")] == [
         "different versions of torch in one cell: d-if100 big small dist: 2.10 (seed 1); 2.9 (seed 0)",
         "different devices in one cell: d-if100 big small dkd: NVIDIA H100 (seed 1); cpu (x) (seed 0)",
         "different numbers of CPU threads in one cell: d-if100 big small kd: 1 (seed 0); 2 (seed 0, 1, 2)",
+        "different numbers of processes in one cell: d-if100 big small rkd: 1 (seed 0); 2 (seed 1)",
     ]
 
 

@@ -56,6 +56,17 @@ def test_given_weights(teacher, make_config, tmp_path, caplog):
     assert "may have been trained on the 50 validation images" in caplog.text
 
 
+def test_a_teacher_whose_training_evened_the_classes_out_is_not_corrected_again_in_silence(make_config, caplog):
+    for loss, said in {"ce": 0, "balanced_softmax": 1}.items():
+        trained = make_config("method=kd", "recipe.epochs=8", f"teacher.task_loss={loss}")
+        run_experiment(trained)
+        weights = f"{teacher_run(trained).directory}/weights.safetensors"
+        caplog.clear()
+        given = ["method=balanced_posterior", "method.teachers=1", "recipe.epochs=1", f"teacher.checkpoint={weights}"]
+        run_experiment(make_config(*given))
+        assert caplog.text.count(f"task_loss={loss}, which evened the classes out; method=balanced_posterior") == said
+
+
 def test_validation_images_that_a_teacher_of_our_own_has_seen_are_counted(make_config, caplog):
     """Its manifest tells: it was trained on all but 5 of the images of class 0, and 20 of them validate now."""
     trained = make_config("recipe.epochs=8", "dataset.validation_per_class=5")

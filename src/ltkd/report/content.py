@@ -85,6 +85,11 @@ class Row:
         return method_class(names.pop()).fidelity if names and self.role != TEACHER else None
 
     @property
+    def teacher_hashes(self) -> set[str]:
+        teachers = (entry.result.get("teacher_result") for entry in self.entries)
+        return {teacher["hash"] for teacher in teachers if teacher}
+
+    @property
     def splits(self) -> int:
         return len({entry.split_seed for entry in self.entries})
 

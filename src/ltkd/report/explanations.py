@@ -107,7 +107,10 @@ def _counted_runs(number: int) -> str:
 def _about_teachers(report: Report, columns: list[Column]) -> list[str]:
     alone = [column.label for column in columns if len(column.teacher_hashes) == 1]
     if not alone:
-        return []
+        by_row = [row.teacher_hashes for column in columns for row in column.rows]
+        if not any(by_row) or max(map(len, by_row)) > 1:
+            return []
+        return ["All students of a row that have a teacher have the same one, so nothing is said about other teachers."]
     where = "" if len(report.columns) == 1 else " of a column"
     if len(alone) < len(columns):
         where = f" of {'; '.join(alone)}"

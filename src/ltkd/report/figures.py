@@ -268,12 +268,13 @@ def _plot_trained_teachers(axis: "Axes", series: list[Series], part: str, group:
 
 
 def _shares(row: Row) -> dict[str, dict[str, float]]:
-    """The groups' shares of the training images and of the test part, which is balanced, in %."""
+    """The groups' shares of the training images and of the test part, in %."""
     result = row.entries[0].result
-    names, groups, counts = (np.array(result[key]) for key in ("group_names", "groups", "class_counts"))
+    names, groups, trained = (np.array(result[key]) for key in ("group_names", "groups", "class_counts"))
+    tested = np.array(result.get("test_counts") or np.ones_like(trained))  # not in the oldest results
     return {
-        "training images": {name: 100 * counts[groups == i].sum() / counts.sum() for i, name in enumerate(names)},
-        "test images": {name: 100 * np.mean(groups == i) for i, name in enumerate(names)},
+        images: {name: 100 * counts[groups == i].sum() / counts.sum() for i, name in enumerate(names)}
+        for images, counts in {"training images": trained, "test images": tested}.items()
     }
 
 

@@ -37,7 +37,7 @@ KEPT = (
     "wall_seconds", "train_seconds", "images_per_second", "device", "threads", "versions", "git", "finished",
     "weights_sha256", "identity", "evaluate_every",
 )  # fmt: skip
-KEPT_OF_GROUPS = ("group_policy", "reads_groups")  # which older results lack
+KEPT_IF_THERE = ("group_policy", "reads_groups", "learned_from_validation", "sessions")  # older results lack some
 KEPT_OF_TEACHER = ("hash", "cell", "seed", "parameters", "evaluate_every", "weights_sha256")
 KEPT_OF_ACCURACY = ("epoch", "all", "mean_per_class", "per_group", "validation")  # class by class it would be long
 
@@ -158,7 +158,7 @@ def _stripped(result: dict[str, Any], place: str) -> dict[str, Any]:
     teacher = result["teacher_result"]
     return {
         **{key: result[key] for key in KEPT},
-        **{key: result[key] for key in KEPT_OF_GROUPS if key in result},
+        **{key: result[key] for key in KEPT_IF_THERE if key in result},
         "accuracy": _accuracies(result["accuracy"]),
         "post_hoc": _post_hoc(result),
         "teacher_result": teacher

@@ -15,6 +15,7 @@ from ltkd.report.explanations import (
     named_sources,
 )
 from ltkd.report.text_tables import TextTable, corrected_tables, difference_table, main_table, overview_table
+from ltkd.results.code import of_several_commits
 
 
 def markdown(report: Report) -> str:
@@ -52,7 +53,13 @@ def readme_table(report: Report, *, differences: bool) -> str:
     if not differences:
         texts = [text for text in texts if text not in about_differences(report)]
     missing = [f"Missing runs: {len(report.missing)}."] if report.missing else []
-    return "\n\n".join([*blocks, *texts, *missing, f"{command} ({place})"])
+    return "\n\n".join([*blocks, *texts, *_about_code(report), *missing, f"{command} ({place})"])
+
+
+def _about_code(report: Report) -> list[str]:
+    rows = [row for column in report.columns for row in column.rows]
+    mixed = [row.label for row in rows if of_several_commits(entry.result for entry in row.entries)]
+    return [f"Runs of several commits in one row: {'; '.join(dict.fromkeys(mixed))}."] if mixed else []
 
 
 def brief_table(report: Report) -> str:

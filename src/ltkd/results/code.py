@@ -21,6 +21,10 @@ def threads_label(counts: Iterable[int]) -> str:
     return f"{' and '.join(map(str, counts))} thread{'s' * (counts != [1])}"
 
 
+def of_several_commits(runs: Iterable[Run]) -> bool:
+    return len(_by_seeds(runs, _commits)) > 1
+
+
 def code_notes(cells: Iterable[Cell]) -> list[str]:
     """Notes a line for each cell whose runs are of different code or may be, by commit and seeds."""
     notes = []
@@ -34,13 +38,15 @@ def code_notes(cells: Iterable[Cell]) -> list[str]:
 
 
 def circumstance_notes(cells: Iterable[Cell]) -> list[str]:
-    """Notes a line for each cell whose runs had different devices, numbers of CPU threads or versions of torch.
+    """Notes a line for each cell whose runs had different devices, CPU threads, processes or versions of torch.
 
-    The last digits of a training depend on them.
+    The last digits of a training depend on them, and with the number of processes the images that batch normalisation
+    takes together.
     """
     kinds: dict[str, Callable[[Run], Iterable[str | None]]] = {
         "devices": lambda run: _values(run, "device"),
         "numbers of CPU threads": lambda run: map(str, threads_of(run)),
+        "numbers of processes": _numbers_of_processes,
         "versions of torch": lambda run: [*_values(run, "torch"), run.get("versions", {}).get("torch")],
     }
     notes = []
@@ -60,6 +66,10 @@ def threads_of(run: Run) -> set[int]:
 def _trainings(run: Run) -> list[Mapping[str, Any]]:
     """The sessions of the training, and the process that wrote the result; older results have only that."""
     return [*(run.get("sessions") or []), run]
+
+
+def _numbers_of_processes(run: Run) -> list[str]:
+    return [str(session.get("ranks", 1)) for session in run.get("sessions") or [{}]]
 
 
 def _values(run: Run, key: str) -> list[str | None]:

@@ -14,6 +14,7 @@ from ltkd.data import load_split
 from ltkd.data.sources import PACK
 from ltkd.errors import UserError
 from ltkd.files import read_json
+from ltkd.methods import method_class
 from ltkd.models import check_predictions
 from ltkd.results.files import RunFiles
 from ltkd.setup import Setup, predict
@@ -35,10 +36,12 @@ def check_given(setup: Setup, model: nn.Module, teacher: Teacher) -> None:
         [predict(setup, model, batch.images).logits.float() for batch in setup.train.evaluation_batches()]
     )
     check_predictions(logits, setup.train.labels, setup.data.class_names, f"teacher.checkpoint: {checkpoint}")
-    beside = RunFiles(Path(checkpoint).parent).manifest
-    manifest = read_json(beside) if beside.exists() else None
+    files = RunFiles(Path(checkpoint).parent)
+    manifest = read_json(files.manifest) if files.manifest.exists() else None
     if manifest is not None:
         _warn_of_other_input(setup, manifest, teacher)
+    if files.result.exists():
+        _warn_of_a_correction(setup, read_json(files.result), teacher)
     if setup.validation is None:
         return
     seen, size = None if manifest is None else _validation_images_seen(setup, manifest), len(setup.validation)
@@ -50,6 +53,17 @@ def check_given(setup: Setup, model: nn.Module, teacher: Teacher) -> None:
     elif seen:
         message = "teacher.checkpoint: %s was trained on %d of the %d validation images"
         logger.warning(f"{message}; what is chosen on them favours this teacher", checkpoint, seen, size)
+
+
+def _warn_of_a_correction(setup: Setup, result: dict[str, Any], teacher: Teacher) -> None:
+    method, by = setup.config.method_name, result.get("evened_out_by")
+    if by and method_class(method).made_for.get("teacher.task_loss") == teacher.task_loss == "ce":
+        logger.warning(
+            "teacher.checkpoint: %s was trained with %s, which evened the classes out; method=%s does so once more",
+            teacher.checkpoint,
+            by,
+            method,
+        )
 
 
 def _warn_of_other_input(setup: Setup, manifest: dict[str, Any], teacher: Teacher) -> None:
