@@ -28,8 +28,9 @@ from ltkd.task_losses import list_task_losses, task_loss_class
         (["method=ltkd"], "method=ltkd"),
         (["method=ltkd", "method.rebalancing=none"], None),
         (["method=ltkd", "method.alpha=0"], None),
-        (["method=ltkd", "student.retraining={name: crt, sampling: instance}"], None),  # the second stage has plain labels
-        (["method=ce", "student.task_loss=balanced_softmax", "student.retraining={name: lws, sampling: instance}"], None),
+        # the second stage has plain labels
+        (["method=ltkd", "student.retraining={name: crt, sampling: instance}"], None),
+        (["student.task_loss=balanced_softmax", "student.retraining={name: lws, sampling: instance}"], None),
         (["method=cckd", "student.task_loss=balanced_softmax"], "task_loss=balanced_softmax"),
         (["method=cckd"], "method=cckd"),
         (["method=cckd", "method.student_prior=-1"], None),

@@ -227,7 +227,9 @@ def test_an_unknown_table_is_told_with_the_choices():
         load_table("cifar100_lt_mian")
 
 
-@pytest.mark.parametrize("name", ["strong_students", "strong_students_cpu", "better_teachers_cpu", "strong_student_checks_cpu"])
+@pytest.mark.parametrize(
+    "name", ["strong_students", "strong_students_cpu", "better_teachers_cpu", "strong_student_checks_cpu"]
+)
 def test_the_row_of_the_preset_is_the_preset(name):
     table = load_table(name)
     of_table = compose_runs(table, cells=[cell for cell in table.cells if cell.row_label == "strong_student"])[0].config

@@ -10,7 +10,8 @@ from ltkd.choices import name_and_settings
 
 TASK_LOSSES = ("balanced_softmax", "class_balanced", "class_balanced_focal", "logit_adjusted")
 DEFERRED = {"ldam": 0.8, "focal": None}  # those that weigh classes from a share of the epochs on, with its default
-METHODS = ("balanced_posterior", "bkd", "cckd", "deit_lt", "ltkd", "xerm")  # those whose own term makes up for the class counts
+# those whose own term makes up for the class counts
+METHODS = ("balanced_posterior", "bkd", "cckd", "deit_lt", "ltkd", "xerm")
 WHATEVER_SAMPLING = ("balanced_posterior",)  # those that make up for the frequencies of the images as they are drawn
 OF_THE_TEACHER = ("simkd", "ssd")  # those whose deployed classifier learns from the teacher alone, or is the teacher's
 
