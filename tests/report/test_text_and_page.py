@@ -67,6 +67,18 @@ def test_rows_that_trained_on_the_validation_images_are_named(finished):
     assert said in markdown(make_report(table, entries_of(runs)))
 
 
+def test_rows_whose_runs_have_some_of_their_teachers_in_common_are_named(make_table, make_runs):
+    ensemble = "[method=balanced_posterior, method.teachers=2]"
+    for seeds, named in {"[0, 1]": True, "[0, 2]": False}.items():  # the teachers' seeds: 0, 1 and 1, 2; 0, 1 and 2, 3
+        table = make_table(TABLE.replace("method=ltkd", ensemble).replace("[0, 1, 2]", seeds) + "teachers: per_seed\n")
+        runs = make_runs(table)
+        for run in runs:
+            write_result(run, ACCURACY[run.cell.row_label][run.seed])
+        text = markdown(make_report(table, entries_of(runs)))
+        assert ("deviations and intervals are too small: LTKD 100%." in text) == named
+        assert "too small: KD" not in text
+
+
 def test_csv_has_the_unrounded_figures(report):
     rows = {row["method"]: row for row in csv.DictReader(io.StringIO(comma_separated(report)))}
     ltkd = rows["LTKD 100%"]

@@ -1,5 +1,6 @@
 """Computes a report from a table's runs: means, differences to the best baseline, published values, what is missing."""
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from statistics import mean
@@ -88,6 +89,16 @@ class Row:
     def teacher_hashes(self) -> set[str]:
         teachers = (entry.result.get("teacher_result") for entry in self.entries)
         return {teacher["hash"] for teacher in teachers if teacher}
+
+    @property
+    def shares_teachers_in_part(self) -> bool:
+        """Whether runs have some of their teachers in common, and others not."""
+        identities = [entry.result["identity"] for entry in self.entries]
+        teams = {
+            frozenset(map(digest, [identity.get("teacher") or {}, *identity.get("further_teachers", [])]))
+            for identity in identities
+        }
+        return any(one & other for one, other in itertools.combinations(teams, 2))
 
     @property
     def splits(self) -> int:

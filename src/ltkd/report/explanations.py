@@ -21,6 +21,11 @@ def legend(report: Report) -> list[str]:
     rows = [row for column in report.columns for row in column.rows]
     if learned := ", ".join(dict.fromkeys(row.label for row in rows if row.learned_from_validation)):
         lines.append(f"Trained on the images of the validation split too, unlike the other rows: {learned}.")
+    if overlapping := ", ".join(dict.fromkeys(row.label for row in rows if row.shares_teachers_in_part)):
+        lines.append(
+            f"Runs of several seeds have some of their teachers in common, so that deviations and intervals are too "
+            f"small: {overlapping}."
+        )
     fidelities = {row.fidelity for row in rows}
     lines += [f"{mark} {kind}: {FIDELITY[kind]}." for kind, mark in FIDELITY_MARKS.items() if kind in fidelities]
     return lines
