@@ -375,6 +375,20 @@ def test_different_circumstances_in_one_cell_are_named(tmp_path):
     ]
 
 
+def test_rows_over_one_teacher_and_over_several_are_told_apart(tmp_path):
+    for seed in (0, 1):
+        write_run(tmp_path, "kd", seed, 40.0)
+        write_run(tmp_path, "bkd", seed, 40.0)
+    assert collect([tmp_path]).notes == []
+    for seed in (0, 1):
+        write_run(tmp_path, "dkd", seed, 40.0, teacher_seed=seed)
+    write_run(tmp_path, "crd", 0, 40.0)  # of one run, no deviation is shown
+    assert collect([tmp_path]).notes == [
+        "deviations are not alike: over one teacher's students alone in d-if100 big small bkd, d-if100 big small kd; "
+        "over several teachers in d-if100 big small dkd"
+    ]
+
+
 def test_two_results_of_one_hash_say_their_threads_where_these_differ(tmp_path):
     for folder, threads in {"a": 1, "b": 2}.items():
         change(

@@ -16,7 +16,7 @@ from ltkd.results.files import RunFiles
 from ltkd.results.naming import DEFAULT, common_note, differences, of_method, outside_of_method, shown
 from ltkd.results.read import accuracy, how_it_ended, read_result, teacher_of
 from ltkd.results.regroup import policy_of
-from ltkd.results.teachers import conflicting_teachers, teachers_of
+from ltkd.results.teachers import conflicting_teachers, teacher_notes, teachers_of
 
 DATA = ("train_data_sha256", "validation_data_sha256", "test_data_sha256", "sha256", "validation_sha256")
 
@@ -116,7 +116,7 @@ def collect(
     _tell_groups_apart(list(cells.values()))
     notes += _name_settings(list(cells.values()))
     ordered = sorted(cells.values(), key=_order)
-    for notes_on in (code_notes, circumstance_notes):
+    for notes_on in (code_notes, circumstance_notes, teacher_notes):
         notes += notes_on((cell.label, cell.runs) for cell in ordered)
     notes += _notes_on_split_cells(ordered)
     return Collection(ordered, unfinished + _missing_seeds(ordered), list(dict.fromkeys(notes)))

@@ -35,6 +35,21 @@ def teachers_of(result: Result) -> list[TeacherResult]:
     return [*first, *(result.get("further_teacher_results") or [])]
 
 
+def teacher_notes(cells: Iterable[tuple[str, list[Result]]]) -> list[str]:
+    """Notes, for each data set and student, that some rows had one teacher for their seeds, and others several."""
+    rows: dict[tuple[str, str], dict[bool, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for label, runs in cells:
+        seeds = {teacher.get("seed") for run in runs if (teacher := run["identity"].get("teacher"))}
+        if seeds and len(runs) > 1:
+            rows[runs[0]["dataset"], runs[0]["student"]][len(seeds) > 1].append(label)
+    return [
+        f"deviations are not alike: over one teacher's students alone in {', '.join(by_number[False])}; over several "
+        f"teachers in {', '.join(by_number[True])}"
+        for by_number in rows.values()
+        if len(by_number) > 1
+    ]
+
+
 def _listed(directories: list[str]) -> str:
     more = f" and {len(directories) - 1} more" if len(directories) > 1 else ""
     return f"{directories[0]}{more}"
