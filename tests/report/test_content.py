@@ -240,6 +240,7 @@ def test_a_baseline_with_a_single_run_is_not_the_best_where_others_have_more(fin
     [column] = make_report(table, entries_of(runs)).columns
     assert column.candidates["all"] == ["KD"]
     assert [row.label for row in column.left_out] == ["CE"]
+    assert "with the methods: CE (1 run; higher in all, tail)." in markdown(make_report(table, entries_of(runs)))
     [ltkd] = [row for row in column.rows if row.role == "method"]
     assert ltkd.values["all"].difference.against == "KD"
     assert ltkd.values["all"].to_each["CE"].n == 1

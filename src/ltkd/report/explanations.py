@@ -1,7 +1,7 @@
 """Explains a report's numbers to its reader, in sentences."""
 
 from ltkd.methods import FIDELITY
-from ltkd.report.content import Column, Report
+from ltkd.report.content import Column, Report, Row
 from ltkd.report.text_tables import FIDELITY_MARKS, difference_table
 from ltkd.results.read import KINDS, NOT_AVAILABLE
 
@@ -82,7 +82,7 @@ def _about_choice(columns: list[Column]) -> list[str]:
     """Says that the baseline was chosen, among which rows, and that there are many intervals."""
     lines = []
     left_out = {
-        column.label: ", ".join(f"{row.label} ({_counted_runs(row.n)})" for row in column.left_out)
+        column.label: ", ".join(f"{row.label} ({_about_left_out(row, column)})" for row in column.left_out)
         for column in columns
     }
     named = [f"{label}: {rows}" if label else rows for label, rows in left_out.items() if rows]
@@ -103,6 +103,21 @@ def _about_choice(columns: list[Column]) -> list[str]:
     if len(with_interval) > 1:
         lines.append("Each interval is for itself: among many, some miss by chance.")
     return lines
+
+
+def _about_left_out(row: Row, column: Column) -> str:
+    """Counts its runs, and says where it is above all that the best one was chosen from."""
+    higher = [
+        name
+        for name, chosen_from in column.candidates.items()
+        if chosen_from and row.values[name].summary and row.values[name].summary.mean > max(_means(name, column))
+    ]
+    return _counted_runs(row.n) + (f"; higher in {', '.join(higher)}" if higher else "")
+
+
+def _means(name: str, column: Column) -> list[float]:
+    rows = [row for row in column.rows if row.label in column.candidates[name]]
+    return [row.values[name].summary.mean for row in rows]
 
 
 def _counted_runs(number: int) -> str:
