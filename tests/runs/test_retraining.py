@@ -16,7 +16,7 @@ from ltkd.models import load_weights
 from ltkd.runs.build import new_model
 from ltkd.runs.retrain import ScaledClassifier
 from ltkd.runs.run import run_experiment
-from ltkd.setup import prepare
+from ltkd.setup import predict, prepare
 
 CRT = "student.retraining={name: crt, epochs: 3}"
 LWS = "student.retraining={name: lws, epochs: 3}"
@@ -183,9 +183,17 @@ def test_a_cosine_classifier_starts_anew_too(make_config):
     assert {name for name in after if not torch.equal(after[name], before[name])} == {"classifier.weight"}
 
 
-def test_validation_selects_within_the_second_stage(make_config):
-    config = make_config("method=ce", CRT, "dataset.validation_per_class=3")
+@pytest.mark.parametrize("stage", [CRT, LWS], ids=["crt", "lws"])
+def test_validation_selects_within_the_second_stage(make_config, stage):
+    config = make_config("method=ce", stage, "dataset.validation_per_class=3")
     result = run_experiment(config)
+    setup, run = prepare(config), student_run(config)
+    model = new_model(setup, run.network, run.seed)
+    load_weights(model, run.directory / "selected.safetensors")
+    batches = list(setup.validation.evaluation_batches())
+    logits = torch.cat([predict(setup, model, batch.images).logits for batch in batches])
+    correct = (logits.argmax(1) == torch.cat([batch.labels for batch in batches])).float().mean().item()
+    assert 100 * correct == pytest.approx(result["accuracy"]["selected"]["validation"]["all"])
     lines = lines_of(student_run(config).directory / "retraining" / "metrics.jsonl")
     assert result["accuracy"]["selected"]["validation"]["all"] == max(line["validation/accuracy"] for line in lines)
     assert result["before_retraining"]["selected"] is not None

@@ -20,6 +20,7 @@ from ltkd.loop.training import Training
 from ltkd.losses import learnable_weight_scaling
 from ltkd.methods import Method
 from ltkd.models.classifier import linear_classifier, set_classifier
+from ltkd.models.weights import load_weights, save_weights
 from ltkd.results.files import RunFiles
 
 
@@ -33,12 +34,14 @@ def check_retraining(network: Network, model: nn.Module) -> None:
         raise UserError(f"{network.name}: retraining=crt needs a network with one layer that makes the logits")
 
 
-def retrain(network: Network, first: Training, method: Method, files: RunFiles, tracker: Tracker) -> FitResult:
+def retrain(network: Network, first: Training, method: Method, run_files: RunFiles, tracker: Tracker) -> FitResult:
     """Train the classifier of `first.model` once more, or resume that; `first` is the training that is finished.
 
-    method, files: of this stage. The network has the same parameters afterwards, with other values: its file of weights
-    fits the same network.
+    method: of this stage, whose files are run_files.retraining. The network has the same parameters afterwards, with
+    other values: its file of weights fits the same network, and so does that of the epoch which the validation split
+    selected, now one of this stage.
     """
+    files = run_files.retraining
     settings, model = build_retraining(network.retraining), first.model
     recipe = settings.recipe(first.recipe)
     scaling = isinstance(settings, LearnableWeightScaling)
@@ -57,10 +60,19 @@ def retrain(network: Network, first: Training, method: Method, files: RunFiles, 
         sampler=build_sampler(recipe.sampling, first.sampler.labels), frozen_features=True,
     )  # fmt: skip
     fitted = Trainer(second, files, tracker.stage(files)).fit()
-    if scaling:
-        set_classifier(model, model.classifier.folded())
+    if fitted.accuracy["selected"] is not None and first.ranks.is_first:
+        selected = copy.deepcopy(model)
+        epoch = load_weights(selected, files.selected)
+        _fold(selected)
+        save_weights(selected, run_files.selected, epoch)
+    _fold(model)
     model.requires_grad_(True)
     return fitted
+
+
+def _fold(model: nn.Module) -> None:
+    if isinstance(model.classifier, ScaledClassifier):
+        set_classifier(model, model.classifier.folded())
 
 
 class ScaledClassifier(nn.Module):

@@ -149,7 +149,7 @@ def _train_network(
         if run.network.retraining is not None:
             findings["before_retraining"] = fitted.accuracy
             cross_entropy = task_only(setup, dataclasses.replace(run.network, task_loss="ce"))
-            second = retrain(run.network, training, cross_entropy, directory.retraining, tracker)
+            second = retrain(run.network, training, cross_entropy, directory, tracker)
             fitted = fitted.followed_by(second)
         findings["post_hoc"] = post_hoc_corrections(setup, model)
         if method.needs.held_out:
