@@ -278,7 +278,7 @@ def test_what_an_interval_does_not_say_is_said(finished, make_table, make_runs):
     (runs[1].student.directory / "result.json").unlink()
     (runs[2].student.directory / "result.json").unlink()
     text = markdown(make_report(table, entries_of(runs)))
-    assert "or of runs in common with the methods: CE (1 run)." in text
+    assert "or of runs in common with the methods: CE (1 run; higher in tail)." in text
 
 
 def test_pairs_are_counted_in_the_cell_where_they_are_fewer(finished):
