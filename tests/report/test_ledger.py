@@ -70,7 +70,8 @@ def test_a_table_from_the_ledger_is_the_table_from_the_runs(recorded, kept):
 
 def test_a_page_says_who_trained_on_validation_images_and_whose_code_differs(finished, tmp_path, kept):
     table, runs = finished
-    changed = {"git": {"commit": "fedcba9876543210", "modified": False}, "learned_from_validation": True}
+    earlier = {"git": {"commit": "fedcba9876543210", "modified": False}}  # a session before the one that ended the run
+    changed = {"sessions": [earlier], "learned_from_validation": True}
     write_result(runs[3], ACCURACY["KD"][runs[3].seed], **changed)
     record(table, entries_of(runs), tmp_path / "out", kept)
     page = readme_table(make_report(table, ledger_entries(table, ledger=kept)), differences=False)

@@ -123,7 +123,7 @@ class Column:
 
     @property
     def teacher_hashes(self) -> set[str]:
-        return {entry.result["hash"] for row in self.rows if row.role == TEACHER for entry in row.entries}
+        return set().union(*(row.teacher_hashes for row in self.rows))
 
     @property
     def left_out(self) -> list[Row]:

@@ -23,7 +23,7 @@ def legend(report: Report) -> list[str]:
         lines.append(f"Trained on the images of the validation split too, unlike the other rows: {learned}.")
     if overlapping := ", ".join(dict.fromkeys(row.label for row in rows if row.shares_teachers_in_part)):
         lines.append(
-            f"Runs of several seeds have some of their teachers in common, so that deviations and intervals are too "
+            "Runs of several seeds have some of their teachers in common, so that deviations and intervals are too "
             f"small: {overlapping}."
         )
     fidelities = {row.fidelity for row in rows}
@@ -107,17 +107,13 @@ def _about_choice(columns: list[Column]) -> list[str]:
 
 def _about_left_out(row: Row, column: Column) -> str:
     """Counts its runs, and says where it is above all that the best one was chosen from."""
-    higher = [
-        name
-        for name, chosen_from in column.candidates.items()
-        if chosen_from and row.values[name].summary and row.values[name].summary.mean > max(_means(name, column))
-    ]
+    higher = []
+    for name, labels in column.candidates.items():
+        chosen_from = [other.values[name].summary.mean for other in column.rows if other.label in labels]
+        own = row.values[name].summary
+        if chosen_from and own and own.mean > max(chosen_from):
+            higher.append(name)
     return _counted_runs(row.n) + (f"; higher in {', '.join(higher)}" if higher else "")
-
-
-def _means(name: str, column: Column) -> list[float]:
-    rows = [row for row in column.rows if row.label in column.candidates[name]]
-    return [row.values[name].summary.mean for row in rows]
 
 
 def _counted_runs(number: int) -> str:

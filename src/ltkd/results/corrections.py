@@ -28,10 +28,9 @@ def evened_out_by(identity: Mapping[str, Any]) -> str | None:
     if method.get("name") in OF_THE_TEACHER:
         by = evened_out_by(identity.get("teacher") or {})
         return by and f"teacher.{by}"
-    causes = [_sampling(identity), _task_loss(identity)]
     if method.get("name") in WHATEVER_SAMPLING:
-        causes = []
-    return " and ".join(filter(None, causes)) or _method(method)
+        return _method(method)
+    return " and ".join(filter(None, [_sampling(identity), _task_loss(identity)])) or _method(method)
 
 
 def _sampling(identity: Mapping[str, Any]) -> str | None:
