@@ -329,7 +329,9 @@ def test_who_shares_a_teacher_is_said_as_the_runs_are(make_table, make_runs, lin
     runs = make_runs(table)
     for run in runs:
         write_result(run, ACCURACY[run.cell.row_label][run.seed])
-    assert make_report(table, entries_of(runs)).facts["seeds"] == f"0, 1, 2; {fact}; split seed 0"
+    report = make_report(table, entries_of(runs))
+    assert report.facts["seeds"] == f"0, 1, 2; {fact}; split seed 0"
+    assert ("have the same one" in markdown(report)) == (fact == "one teacher for all")
 
 
 def test_rows_of_different_teachers_do_not_share_one(make_table, make_runs):
