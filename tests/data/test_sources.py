@@ -174,6 +174,7 @@ def test_download_fetches_what_is_absent(small_cifar10, tmp_path, monkeypatch, w
     archive.unlink()
     with pytest.raises(UserError, match=r"third/cifar-10-python\.tar\.gz: download .*404.*; try again"):
         load_source("cifar10", tmp_path / "third", download=True)
+    assert not (tmp_path / "third" / CIFAR10.base_folder).exists()  # no empty folder that looks like the data set
 
 
 def test_settings_that_do_not_fit(dataset_config, tmp_path):

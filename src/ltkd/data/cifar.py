@@ -117,13 +117,14 @@ def _download_if_absent(published: Any, folder: Path) -> None:
     if complete():  # before anything is written: shared data is often read-only
         return
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        root.mkdir(parents=True, exist_ok=True)
         # The runs of a sweep start together. One of them unpacks elsewhere, so that the others never see half a file.
         with FileLock(root / f".{folder.name}.lock"), tempfile.TemporaryDirectory(dir=root) as unpacked:
             if not complete():
                 download_and_extract_archive(
                     published.url, str(root), unpacked, filename=published.filename, md5=published.tgz_md5
                 )
+                folder.mkdir(exist_ok=True)
                 for file in files:
                     os.replace(Path(unpacked) / folder.name / file, folder / file)
     except (OSError, RuntimeError, EOFError, tarfile.TarError) as error:
