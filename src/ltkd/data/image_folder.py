@@ -22,6 +22,7 @@ from ltkd.data.sources import Source, register_source
 from ltkd.errors import UserError, printable
 
 _NAMED = 3  # classes in a message
+_PARTS = ("train", "training", "test", "testing", "val", "valid", "validation")  # names that folders of parts have
 
 Notes = list[tuple[int, str]]  # of a Source; those that find something add to them
 
@@ -44,11 +45,13 @@ def read_image_folder(
     root = checked_folder(path)
     notes: Notes = []
     train, test = _train_folder(root), _test_folder(root, notes)
+    beside = _beside_train(root) if test is None and train != root else []
     if test is None and test_share is None:
-        raise UserError(
-            f"dataset.path: {root} has neither test/ nor val/ beside train/; dataset.test_share=.2 draws a fifth of "
-            "each class for testing"
-        )
+        there = f" (but {_named(beside)}, which would have to be called so)" if beside else ""
+        layout = "is of classes alone" if train == root else f"has neither test/ nor val/ beside train/{there}"
+        raise UserError(f"dataset.path: {root} {layout}; dataset.test_share=.2 draws a fifth of each class for testing")
+    if beside:
+        notes.append((logging.WARNING, f"{root}: beside train/, and not used: {_named(beside)}"))
     if test is not None and test_share is not None:
         raise UserError(f"dataset.test_share: {test} is there already; leave test_share out, or move that folder away")
     classes = class_folders(train, notes)
@@ -160,7 +163,29 @@ def _place(folder: str | Path) -> tuple[int, int]:
 
 
 def _train_folder(root: Path) -> Path:
-    return root / "train" if (root / "train").is_dir() else root
+    """The folder of the training part's classes. UserError where it would be one whose classes look like parts."""
+    if (root / "train").is_dir():
+        return root / "train"
+    parts = [name for name in _folders_in(root) if name.lower() in _PARTS]
+    if len(parts) > 1:
+        raise UserError(
+            f"dataset.path: {root} has no train/, and {_named(parts)} look like parts and not like classes; call them "
+            "train/ and test/ (or val/)"
+        )
+    return root
+
+
+def _beside_train(root: Path) -> list[str]:
+    return [name for name in _folders_in(root) if name != "train"]
+
+
+def _folders_in(folder: Path) -> list[str]:
+    """Names of the folders in it that are not hidden, sorted. UserError where it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror})") from error
 
 
 def _test_folder(root: Path, notes: Notes) -> Path | None:
