@@ -76,6 +76,17 @@ FOLDERS = {
     "nothing in it": (lambda root: [remove(root / "train" / name) for name in CLASSES], {}, "0 class folder"),
     "one class": (lambda root: [remove(root / "train" / name) for name in ("ape", "bee")], {}, "1 class folder"),
     "no test part": (lambda root: (root / "test").rename(root / "spare"), {}, r"neither test/ nor val/.*test_share"),
+    "a test part of another name": (
+        lambda root: (root / "test").rename(root / "valid"), {}, r"neither test/ nor val/ beside train/ \(but valid",
+    ),
+    "parts of other names": (
+        lambda root: [(root / "train").rename(root / "Train"), (root / "test").rename(root / "Test")], {},
+        r"has no train/, and Test, Train look like parts",
+    ),
+    "parts of other names, a share to draw": (
+        lambda root: [(root / "train").rename(root / "training"), (root / "test").rename(root / "valid")],
+        {"test_share": 0.2}, r"has no train/, and training, valid look like parts",
+    ),
     "two test parts": (None, {"test_share": 0.2}, r"dataset\.test_share: .*test is there already"),
     "class without images": (
         lambda root: [remove(root / "train/bee"), (root / "train/bee").mkdir()], {}, "no image in 1 of 3 .*: bee",
@@ -157,6 +168,7 @@ LISTS = {
     "a folder": ("test_list", b"test/ape 0\n", r"1 of 1 image .*test/ape \(no regular file\)"),
     "empty name": ("class_names", b"ape\n\ncow\n", r"dataset\.class_names: .*, line 2 is empty"),
     "no text": ("train_list", b"\xff\xfe\x00\x01", "is no text file in UTF-8"),
+    "a class name twice": ("class_names", b"ape\nbee\nape\n", r"dataset\.class_names: .* has ape more than once"),
     "names": ("class_names", b"ape\nbee\n", r"dataset\.class_names: .* has 2 lines for 3 classes"),
 }  # fmt: skip
 

@@ -87,6 +87,41 @@ def test_images_in_both_parts_are_counted_and_named(own_images, folder, tmp_path
         load_data(own_images(path=folder, duplicates="error"), tmp_path)
 
 
+def test_images_that_validate_and_train_or_test_are_named(own_images, tmp_path, caplog):
+    root = write_folder(tmp_path / "own", {"a": 6, "b": 6})
+    for number in range(6):  # each image of class a twice: whichever is held out, its copy is trained on
+        (root / f"a/copy{number}.png").write_bytes((root / f"a/{number}.png").read_bytes())
+    load_data(own_images(path=root, test_share=0.1, validation_per_class=3), tmp_path)
+    assert "validation images are training images too, pixel by pixel: a/" in caplog.text
+    with pytest.raises(UserError, match=r"dataset\.duplicates: . of 6 validation images are training images too"):
+        load_data(own_images(path=root, test_share=0.1, validation_per_class=3, duplicates="error"), tmp_path)
+
+
+def test_an_image_under_two_classes_is_named(own_images, folder, tmp_path, caplog):
+    load_data(own_images(path=folder), tmp_path)
+    assert "under another class" not in caplog.text
+    (folder / "train/cat/odd.png").write_bytes((folder / "train/dog/0.png").read_bytes())
+    load_data(own_images(path=folder), tmp_path)
+    assert "1 training images are there under another class too, pixel by pixel: cat/odd.png" in caplog.text
+
+
+def test_what_lies_unused_beside_train_is_named(own_images, folder, tmp_path, caplog):
+    (folder / "val").rename(folder / "valid")
+    load_data(own_images(path=folder, test_share=0.3), tmp_path)
+    assert "beside train/, and not used: valid" in caplog.text
+
+
+def test_groups_are_those_of_the_images_that_are_left(own_images, tmp_path):
+    write_folder(tmp_path / "own/train", {"a": 5, "b": 4, "c": 3})
+    write_folder(tmp_path / "own/test", {"a": 1, "b": 1, "c": 1}, first=100)
+    for number in range(3):
+        (tmp_path / f"own/train/a/{number}.png").write_bytes(b"")
+    data = load_data(own_images(path=tmp_path / "own", on_bad_image="skip"), tmp_path)
+    regrouped = data.in_groups(data.config.groups)
+    assert data.split.class_counts.tolist() == [2, 4, 3]
+    assert data.split.groups.tolist() == regrouped.split.groups.tolist() == [2, 0, 1]
+
+
 def test_damaged_files_are_left_out_on_request(own_images, folder, tmp_path):
     before = load_data(own_images(path=folder), tmp_path).manifest()
     (folder / "train/cat/3.png").write_bytes(b"")

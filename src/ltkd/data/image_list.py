@@ -9,7 +9,7 @@ import numpy as np
 from ltkd.data.image_files import ImageFiles
 from ltkd.data.image_folder import checked_folder
 from ltkd.data.sources import Source, register_source
-from ltkd.errors import UserError
+from ltkd.errors import UserError, printable
 
 _NAMED = 3  # labels in a message
 _DIGITS = 6  # of a label: more classes than any list has
@@ -115,6 +115,8 @@ def _class_names(path: str | None, num_classes: int) -> list[str]:
         raise UserError(f"dataset.class_names: {path} has {len(names)} lines for {num_classes} classes")
     if "" in names:
         raise UserError(f"dataset.class_names: {path}, line {names.index('') + 1} is empty")
+    if twice := [name for name, lines in Counter(names).items() if lines > 1]:
+        raise UserError(f"dataset.class_names: {path} has {printable(twice[0])} more than once")
     return names
 
 

@@ -11,6 +11,7 @@ import torch
 
 from ltkd.data.augmentation import RESIZED
 from ltkd.data.dataset import DatasetConfig, LongTailData
+from ltkd.data.groups import make_groups
 from ltkd.data.image_files import ImageFiles, image_digests
 from ltkd.data.long_tail import LongTailSplit
 from ltkd.data.sources import Source
@@ -18,6 +19,8 @@ from ltkd.data.storage import is_streamed
 from ltkd.errors import UserError, printable
 
 _log = logging.getLogger(__name__)
+
+_NAMED = 3  # files in a message
 
 
 def names_sha256(source: Source, split: LongTailSplit) -> dict[str, Any]:
@@ -70,6 +73,8 @@ def load_files(
                     name = source.class_names[int(counts.argmin())]
                     raise UserError(f"dataset.on_bad_image: skip leaves class {name} no image to train on")
                 split = replace(split, indices=split.indices[good], class_counts=counts)
+                groups, group_names = make_groups(dataset.groups, split.canonical_counts)
+                split = replace(split, groups=groups, group_names=group_names)
             elif not len(labels):
                 raise UserError(f"dataset.on_bad_image: skip leaves no image of the {part} part")
             elif part == "validation" and source.validation_images is None:
@@ -80,10 +85,10 @@ def load_files(
         else:
             digests[part] = image_digests(images)
         arrays |= {f"{part}_images": images, f"{part}_labels": labels}
-    repeated = _repeated_in_test(digests["train"], digests["test"])
-    if repeated:
-        _report_duplicates(dataset, parts, repeated, skipped)
-        about["test_images_also_in_training"] = len(repeated)
+    names = {part: _without(files.names, skipped.get(part, [])) for part, (files, _) in parts.items()}
+    if in_test := _report_repeated(dataset, digests, names):
+        about["test_images_also_in_training"] = in_test
+    _warn_of_two_labels(digests["train"], arrays["train_labels"], names["train"])
     if skipped:
         about["skipped"] = skipped
     return LongTailData(dataset.name, dataset, split, source.class_names, **arrays, files=about, sha256=sha256)
@@ -107,18 +112,49 @@ def _opened(
     return files.load(skip_bad=skip_bad)
 
 
-def _repeated_in_test(train: np.ndarray, test: np.ndarray) -> list[int]:
-    """Rows of the test images whose pixels are exactly those of a training image, by the digests [N, 32] of both."""
-    known = {digest.tobytes() for digest in train}
-    return [row for row, digest in enumerate(test) if digest.tobytes() in known]
+def _without(names: list[str], skipped: list[str]) -> list[str]:
+    left_out = set(skipped)
+    return [name for name in names if name not in left_out]
 
 
-def _report_duplicates(dataset: DatasetConfig, parts: Mapping, repeated: list[int], skipped: Mapping) -> None:
-    left_out = set(skipped.get("test", ()))
-    names = [name for name in parts["test"][0].names if name not in left_out]
-    first = ", ".join(printable(names[row]) for row in repeated[:3])
-    message = f"{len(repeated)} of {len(names)} test images are training images too, pixel by pixel: {first}"
-    message += f" and {len(repeated) - 3} more" if len(repeated) > 3 else ""
-    if dataset.duplicates == "error":
-        raise UserError(f"dataset.duplicates: {message}")
-    _log.warning("%s; accuracy on them measures memory (dataset.duplicates=error refuses them)", message)
+def _report_repeated(dataset: DatasetConfig, digests: Mapping[str, np.ndarray], names: Mapping[str, list[str]]) -> int:
+    """Tells of images that two parts have in common, pixel by pixel. Returns how many test images training has too.
+
+    digests: [N, 32] of each part's images. UserError where dataset.duplicates is error.
+    """
+    in_test = 0
+    for one, other, harm in (
+        ("train", "test", "accuracy on them measures memory"),
+        ("train", "validation", "what is chosen by them rewards memory"),
+        ("validation", "test", "what is chosen by them is chosen by test images"),
+    ):
+        known = {digest.tobytes() for digest in digests[one]}
+        repeated = [
+            name for name, digest in zip(names[other], digests[other], strict=True) if digest.tobytes() in known
+        ]
+        if not repeated:
+            continue
+        if (one, other) == ("train", "test"):
+            in_test = len(repeated)
+        called = "training" if one == "train" else one
+        message = f"{len(repeated)} of {len(names[other])} {other} images are {called} images too, pixel by pixel"
+        message += f": {_first(repeated)}"
+        if dataset.duplicates == "error":
+            raise UserError(f"dataset.duplicates: {message}")
+        _log.warning("%s; %s (dataset.duplicates=error refuses them)", message, harm)
+    return in_test
+
+
+def _warn_of_two_labels(digests: np.ndarray, labels: np.ndarray, names: list[str]) -> None:
+    """Warns of training images that are equal pixel by pixel and of different classes."""
+    label_of = dict(zip(map(np.ndarray.tobytes, digests), labels.tolist(), strict=True))
+    pairs = zip(digests, labels.tolist(), names, strict=True)
+    contradicted = [name for digest, label, name in pairs if label_of[digest.tobytes()] != label]
+    if contradicted:
+        message = "%d training images are there under another class too, pixel by pixel: %s"
+        _log.warning(message, len(contradicted), _first(contradicted))
+
+
+def _first(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(map(printable, names[:_NAMED])) + more
