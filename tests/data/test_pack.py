@@ -7,8 +7,9 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from ltkd.data import DatasetConfig, load_data, pack, pack_dataset_config, read_pack, write_pack
+from ltkd.data import DatasetConfig, file_names, load_data, pack, pack_dataset_config, read_pack, write_pack
 from ltkd.errors import UserError
+from tests.data.pictures import write_folder
 
 
 @pytest.fixture
@@ -37,6 +38,17 @@ def test_round_trip(digits, packed, tmp_path):
     assert np.array_equal(data.split.groups, digits.split.groups)
     write_pack(tmp_path / "again.ltpack", data)
     assert (tmp_path / "again.ltpack").read_bytes() == packed.read_bytes()
+
+
+def test_a_pack_of_files_has_no_whole_images_to_cut_from_and_no_names(own_images, tmp_path):
+    write_folder(tmp_path / "own/train", {"a": 3, "b": 2})
+    write_folder(tmp_path / "own/test", {"a": 1, "b": 1}, first=100)
+    write_pack(tmp_path / "own.ltpack", load_data(own_images(path=tmp_path / "own"), tmp_path))
+    config = DatasetConfig(**pack_dataset_config(tmp_path / "own.ltpack"))
+    data = load_data(config, tmp_path)
+    assert file_names(data, tmp_path) == {}
+    with pytest.raises(UserError, match=r"recipe\.augmentation: resized_crop_flip cuts from whole files.*own\.ltpack"):
+        load_data(config, tmp_path, resized_crops=True)
 
 
 def test_colour_mosaics_with_a_short_last_one(digits, tmp_path, monkeypatch):

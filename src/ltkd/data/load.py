@@ -41,7 +41,13 @@ def load_data(
     resized_crops: training cuts from whole files, and evaluation scales and cuts as ImageNet's does.
     """
     if dataset.source == PACK:
-        return _load_pack(dataset)
+        data = _load_pack(dataset)
+        if resized_crops and data.files is not None:
+            raise UserError(
+                f"recipe.augmentation: resized_crop_flip cuts from whole files, and {dataset.path} holds images scaled "
+                f"to {dataset.image_size} pixels; use crop_flip, or the files"
+            )
+        return data
     source, split = _cut(dataset, data_root)
     for level, note in source.notes:
         _log.log(level, "%s", note)
@@ -69,9 +75,9 @@ def load_split(dataset: DatasetConfig, data_root: Path) -> LongTailSplit:
 def file_names(data: LongTailData, data_root: Path) -> dict[str, list[str]]:
     """The names CLASS/FILE of the training and test images in the order of their rows, by part.
 
-    {} where the images are not in files of their own.
+    {} where the images are not in files of their own, or in a pack of them, which keeps no names.
     """
-    if data.files is None:
+    if data.files is None or data.config.source == PACK:
         return {}
     source, split = _cut(data.config, data_root)
     names = {"train": source.train_images.take(split.indices).names, "test": source.test_images.names}
