@@ -36,7 +36,8 @@ def write_results(tuning, validation):
         for job in setting.jobs:
             value = validation(weight, temperature, job.config.seed)
             last = {"all": 100 - value, "validation": {"all": value}}
-            result = {"schema_version": SCHEMA_VERSION, "accuracy": {"last": last, "best": {"all": 100 - value}}}
+            accuracy = {"last": last, "best": {"all": 100 - value}}
+            result = {"schema_version": SCHEMA_VERSION, "accuracy": accuracy, "validation_counts": [10] * 9 + [8]}
             write_json(job.run.directory / "result.json", result)
 
 
@@ -46,7 +47,6 @@ def test_the_grid_is_the_product_of_what_has_several_values(make):
     assert tuning.settings[1].values == {"method.weight": "1", "method.temperature": "4"}
     assert [job.config.seed for job in tuning.settings[0].jobs] == [0, 1]
     assert {job.config.study for job in tuning.jobs} == {"tuning"}
-    assert tuning.num_images == 100
     assert {job.config.study for job in make(*GRID, "study=mine").jobs} == {"mine"}
 
 
@@ -71,6 +71,15 @@ def test_without_validation_images_it_is_refused(make):
         make("method=kd", "dataset.imbalance_factor=10,20", "dataset.validation_per_class=10")
 
 
+def test_listed_validation_images_are_some(make, tmp_path):
+    (tmp_path / "list.txt").write_text("".join(f"{number}.png {number % 3}\n" for number in range(6)))
+    for number in range(6):
+        (tmp_path / f"{number}.png").touch()
+    lists = [f"dataset.{part}_list={tmp_path}/list.txt" for part in ("train", "validation", "test")]
+    tuning = make("dataset=image_list", f"dataset.path={tmp_path}", *lists, "method=kd", "method.weight=1,4")
+    assert len(tuning.settings) == 2
+
+
 def test_the_highest_mean_on_validation_is_chosen_and_the_test_part_is_not_asked(make):
     tuning = make(*GRID)
     write_results(tuning, lambda weight, temperature, seed: 40 + weight - temperature + seed * (weight == 4))
@@ -83,7 +92,7 @@ def test_the_highest_mean_on_validation_is_chosen_and_the_test_part_is_not_asked
     # the standard error is .5 (std of -5, -4 is .7071, over sqrt(2)), Student's t of one degree of freedom 12.706
     assert third.margin == pytest.approx(6.353, abs=0.001)
     text = "\n".join(result.lines())
-    assert "100 validation images" in text
+    assert "98 validation images" in text
     assert "-4.50 ± 6.35" in text
     assert "sampling error is not in it" in text
 

@@ -63,7 +63,7 @@ class DatasetConfig:
     class_names: str | None = None  # a text file with a line for each class
     test_share: Annotated[float, Gt(0), Lt(1)] | None = None  # drawn for testing where the data has no test part
     on_bad_image: Literal["error", "skip"] = "error"  # damaged image files
-    duplicates: Literal["warn", "error"] = "warn"  # test images that are training images too
+    duplicates: Literal["warn", "error"] = "warn"  # images that two parts have in common, pixel by pixel
     storage: Literal["auto", "memory", "stream"] = "auto"  # all images on the device, or read batch by batch
     content: str | None = None  # hash of a pack, folder or list: whose settings do not say what its images are
     workers: Annotated[int, Ge(0)] | Literal["auto"] = "auto"  # processes that decode streamed files; auto: the cores
@@ -89,6 +89,11 @@ class DatasetConfig:
                 raise UserError(f"dataset.{key}: has no use with source={self.source}; leave it out")
         if self.validation_list is not None and self.validation_per_class:
             raise UserError("dataset.validation_per_class: leave it at 0, dataset.validation_list names the images")
+
+    @property
+    def holds_out(self) -> bool:
+        """True where there are validation images, taken from those of training or listed."""
+        return self.validation_per_class > 0 or self.validation_list is not None
 
     def settings(self) -> dict[str, Any]:
         """Everything but where the files come from, as plain values for the manifest."""

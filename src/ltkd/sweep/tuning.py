@@ -57,12 +57,6 @@ class Tuning:
     def jobs(self) -> list[Job]:
         return [job for setting in self.settings for job in setting.jobs]
 
-    @property
-    def num_images(self) -> int:
-        """Validation images: as many of every class."""
-        dataset = self.jobs[0].config.dataset
-        return dataset.num_classes * dataset.validation_per_class
-
 
 def make_tuning(overrides: Sequence[str]) -> Tuning:
     """The grid of overrides as for `train.py -m`: what has several values is tried, `seed` gives the seeds.
@@ -92,10 +86,10 @@ def make_tuning(overrides: Sequence[str]) -> Tuning:
             raise UserError(f"{key}: cannot be tuned, since each value would be judged by other images")
     base = ["study=tuning", *(override.input_line for override in fixed)]
     config = load_config(compose_values(*base))
-    if config.dataset.validation_per_class == 0:
+    if not config.dataset.holds_out:
         raise UserError(
             "dataset.validation_per_class: 0 holds no images out to choose by, and the test part chooses nothing; "
-            "add dataset.validation_per_class=20"
+            "add dataset.validation_per_class=20 (or, with dataset=image_list, dataset.validation_list=FILE)"
         )
     grid = swept or _default_grid(config.method_name)
     points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
@@ -140,6 +134,7 @@ class TuningResult:
 
     tuning: Tuning
     judged: list[Judged]
+    num_images: int  # of the validation part
 
     @property
     def chosen(self) -> Setting:
@@ -155,7 +150,7 @@ class TuningResult:
             body.append([*judged.setting.values.values(), cell_text(accuracies.mean, accuracies.deviation), difference])
         headers = [*(key.removeprefix("method.") for key in tuning.keys), "validation", "difference"]
         return [
-            f"Accuracy in % on {tuning.num_images:,} validation images after the last epoch, seeds {seeds}: mean ±",
+            f"Accuracy in % on {self.num_images:,} validation images after the last epoch, seeds {seeds}: mean ±",
             "standard deviation; difference to the chosen one, paired by seed, ± half of Student's 95 % interval over",
             "the seeds. They share the images, whose own sampling error is not in it. No test image was used.",
             *tabulate(body, headers=headers, tablefmt="github", disable_numparse=True).splitlines(),
@@ -167,18 +162,15 @@ def choose(tuning: Tuning) -> TuningResult:
 
     UserError when a run has no result: a choice among those that happened to finish is none.
     """
-    accuracies = [[_validation_accuracy(job) for job in setting.jobs] for setting in tuning.settings]
+    results = [[read_result(job.run.files.result) for job in setting.jobs] for setting in tuning.settings]
+    accuracies = [[result["accuracy"]["last"]["validation"]["all"] for result in row] for row in results]
     best = max(accuracies, key=mean)
     judged = [
         Judged(setting, values, [value - chosen for value, chosen in zip(values, best, strict=True)])
         for setting, values in zip(tuning.settings, accuracies, strict=True)
     ]
     judged.sort(key=lambda judgement: -mean(judgement.accuracies))  # stable: the first of equal ones stays first
-    return TuningResult(tuning, judged)
-
-
-def _validation_accuracy(job: Job) -> float:
-    return read_result(job.run.files.result)["accuracy"]["last"]["validation"]["all"]
+    return TuningResult(tuning, judged, sum(results[0][0]["validation_counts"]))
 
 
 def preset_name(tuning: Tuning) -> str:

@@ -184,7 +184,7 @@ def compose_runs(table: Table, overrides: Iterable[str] = (), *, cells: Iterable
                 for seed, values in zip(seeds, compose_variants(without_seeds, seeds), strict=True):
                     all_overrides = [*without_seeds, *(f"{key}={value}" for key, value in seed.items())]
                     config = load_config(values)
-                    if table.accuracy in OF_VALIDATION and config.dataset.validation_per_class == 0:
+                    if table.accuracy in OF_VALIDATION and not config.dataset.holds_out:
                         raise UserError(
                             f"accuracy: {table.accuracy} needs held-out images, and dataset.validation_per_class is 0; "
                             "add dataset.validation_per_class=20 to the table's base"
