@@ -6,6 +6,7 @@ import pytest
 
 from ltkd.errors import UserError
 from ltkd.report import entries_of, make_report, write_report
+from ltkd.report.facts import data_fact
 from ltkd.report.figures import _shares
 from ltkd.report.markdown import markdown
 from ltkd.results.statistics import student_t_interval
@@ -142,6 +143,13 @@ def test_the_head_says_what_was_run(finished):
     assert facts["seeds"] == "0, 1, 2; one teacher for all; split seed 0"
     assert (facts["commit"], facts["finished"]) == ("0123456789", "2026-01-02")
     assert facts["training time"] == "4.50 hours in 9 students"
+
+
+@pytest.mark.parametrize(("counts", "said"), [([275, 116, 26], "its own class counts"), ([9, 9, 9], "balanced")])
+def test_a_long_tail_that_was_not_cut_is_not_called_balanced(counts, said):
+    dataset = {"name": "own", "imbalance": "none", "validation_per_class": 0}
+    result = {"group_names": ["head", "medium", "tail"], "groups": [0, 1, 2], "class_counts": counts}
+    assert data_fact(result | {"identity": {"dataset": dataset}}).startswith(f"own, {said}: {sum(counts)} training")
 
 
 def test_a_student_in_several_columns_counts_once(make_table, make_runs):

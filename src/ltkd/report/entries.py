@@ -1,6 +1,7 @@
 """Reads a table's runs for a report, each with its result or the reason for its lack, and refuses mixtures."""
 
 import json
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,11 +55,7 @@ def _entry(run: TableRun) -> Entry:
         ended = how_it_ended(status) if status.exists() else "not started"
     except UserError as error:
         ended = str(error)
-    return replace(entry, ended=ended, command=f"python src/train.py {' '.join(map(_quoted, run.overrides))}")
-
-
-def _quoted(override: str) -> str:
-    return f"'{override}'" if set(override) & set(" {}[]$") else override
+    return replace(entry, ended=ended, command=f"python src/train.py {shlex.join(run.overrides)}")
 
 
 def with_readable_curves(entries: Iterable[Entry]) -> tuple[list[Entry], list[str]]:

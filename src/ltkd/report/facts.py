@@ -24,7 +24,7 @@ def facts_of(table: Table, finished: list[Entry], overrides: Iterable[str] = ())
     number = f"{len(students)} student{'s' * (len(students) != 1)}"
     changed = [override for override in overrides if key_of(override).partition(".")[0] not in WITHOUT_EFFECT]
     return {
-        "data": all_of(_data_fact(result) for result in results),
+        "data": all_of(data_fact(result) for result in results),
         "recipe": all_of(_recipe_fact(result["identity"]) for result in results),
         **({"changed": f"{' '.join(changed)} (title and notes are those of the table as it is)"} if changed else {}),
         "seeds": _seeds_fact(table, finished),
@@ -46,15 +46,17 @@ def _mixtures(table: Table, finished: list[Entry]) -> dict[str, str]:
     return {name: "; ".join(lines) for name, lines in notes.items() if lines}
 
 
-def _data_fact(result: dict[str, Any]) -> str:
+def data_fact(result: dict[str, Any]) -> str:
+    """Describes the data set of a run: its tail, training images and groups."""
     dataset = result["identity"]["dataset"]
     images = dict.fromkeys(result["group_names"], 0)
     classes = dict.fromkeys(result["group_names"], 0)
     for group, count in zip(result["groups"], result["class_counts"], strict=True):
         images[result["group_names"][group]] += count
         classes[result["group_names"][group]] += 1
+    as_it_is = "balanced" if len(set(result["class_counts"])) == 1 else "its own class counts"
     shape = (
-        "balanced"
+        as_it_is
         if dataset["imbalance"] == "none"
         else f"{dataset['imbalance']} imbalance, factor {dataset['imbalance_factor']:g}"
     )
