@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from ltkd.errors import UserError
 from ltkd.results.collect import collect
 from ltkd.results.read import SCHEMA_VERSION, run_table
 from ltkd.results.summary import comma_separated, markdown, summary_rows
@@ -202,6 +203,19 @@ def test_an_unreadable_status_costs_only_itself(tmp_path, content):
     assert [row["all"] for row in summary_rows(found.cells, "last")] == [40.0]
     [line] = found.incomplete
     assert line.startswith(f"unreadable: {tmp_path}/bad/status.json")
+
+
+def test_a_run_that_cannot_be_regrouped_is_named_by_its_folder(tmp_path):
+    folders = [write_run(tmp_path, method, 0, 40.0) for method in ("kd", "ltkd")]
+
+    def regroup(run, files):
+        if run["method"] == "kd":
+            raise UserError("dataset.groups.boundaries: past the last class")
+        return run
+
+    collected = collect([tmp_path], regroup)
+    assert [cell.names["method"] for cell in collected.cells] == ["ltkd"]
+    assert collected.incomplete == [f"{folders[0]}: dataset.groups.boundaries: past the last class"]
 
 
 def test_no_run_at_all_says_so(tmp_path):

@@ -93,9 +93,13 @@ def collect(
         try:
             run = read_result(files.result)
             images = _images(run, files)
-            run = regroup(run, files) if regroup else run
         except UserError as error:
             unfinished.append(f"unreadable: {error}")
+            continue
+        try:
+            run = regroup(run, files) if regroup else run
+        except UserError as error:  # of this run's classes: others may be regrouped
+            unfinished.append(f"{files.folder}: {error}")
         else:
             _keep(runs, _Found(run, images, _groups(run)), notes)
     conflicts = conflicting_teachers(finished.run for finished in runs.values())
