@@ -1,4 +1,4 @@
-"""One image file to pixels: JPEG, PNG, WebP, BMP and TIFF of any colour mode as uint8 [C, size, size]."""
+"""One image file to pixels: JPEG, PNG, WebP, BMP and TIFF as uint8 [C, size, size]."""
 
 import functools
 import io
@@ -29,8 +29,9 @@ def decode(
 
     Turned as its EXIF orientation says; grey, palette, transparent and CMYK pictures become RGB (or grey, for one
     channel) as Pillow converts them, which drops transparency, as torchvision's ImageFolder does. Of 16 bits the upper
-    eight are kept, as Pillow does with colour. Another size is scaled on the shorter side (bilinear, antialiased), to
-    `size` or to `shorter`, and cut at the centre, equal to torchvision's Resize and CenterCrop of a PIL image.
+    eight are kept, as Pillow does with colour. A picture of `size` pixels a side stays as it is; any other is scaled on
+    the shorter side (bilinear, antialiased), to `size` or to `shorter`, and cut at the centre, equal to torchvision's
+    Resize and CenterCrop of a PIL image.
     crop: (seed, smallest share of the area) of a random resized crop in place of that.
     """
     from PIL import Image
