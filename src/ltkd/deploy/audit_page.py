@@ -93,11 +93,11 @@ def _worst_classes(about: Description, findings: Findings, data: LongTailData, n
 
 
 def _headline(about: Description, finding: ClassFinding, data: LongTailData) -> str:
-    label = finding.label
+    label, split = finding.label, data.split
     mistakes = ", ".join(f"{about.class_names[predicted]} ({count})" for predicted, count in finding.taken_for[:3])
     return (
-        f"{about.class_names[label]}: {finding.accuracy:.0f} % right, {about.group_of(label)}, "
-        f"{data.split.class_counts[label]} training images; taken for {mistakes}"
+        f"{about.class_names[label]}: {finding.accuracy:.0f} % right, {split.group_names[split.groups[label]]}, "
+        f"{split.class_counts[label]} training images; taken for {mistakes}"
     )
 
 
