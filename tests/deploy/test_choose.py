@@ -128,6 +128,22 @@ def test_from_a_folder_to_a_command(example_of_choice, capsys, monkeypatch):
     assert [line for line in again.splitlines() if "|" in line] == [line for line in shown.splitlines() if "|" in line]
 
 
+def test_every_choice_has_its_own_folder(example_of_choice, tmp_path):
+    """Folders of one name with other images, and other settings, do not write over each other; a repetition does."""
+    settings = [one for one in example_of_choice[1] if not one.startswith(("budget", "dataset.path"))]
+    for place, first in (("a", 0), ("b", 50)):
+        for part, number in (("train", 3), ("test", 1)):
+            write_folder(tmp_path / place / "photos" / part, {"ant": number, "bee": number}, first=first + 20 * number)
+
+    def folder(place, *more, minutes=60):
+        path = f"dataset.path={tmp_path / place / 'photos'}"
+        return Chooser([*settings, path, *more], minutes, lambda line: None).folder
+
+    assert folder("a").parent.name == "photos"
+    assert folder("a") == folder("a")
+    assert len({folder("a"), folder("b"), folder("a", "student=resnet14"), folder("a", minutes=30)}) == 4
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -23,7 +23,7 @@ import torch
 from tabulate import tabulate
 
 from ltkd.config.compose import CONFIGURATION, compose_values
-from ltkd.config.identity import dataset_label, student_run
+from ltkd.config.identity import dataset_label, digest, student_run
 from ltkd.config.load import load_config
 from ltkd.config.schema import Config
 from ltkd.data import LongTailData, build_augmentation, load_data
@@ -134,7 +134,7 @@ class Chooser:
         config = load_config(compose_values(*overrides, *self.fixed, "method=kd"))
         resized_crops = build_augmentation(config.recipe_of(config.student).augmentation).resized_crop is not None
         self.data = load_data(config.dataset, Path(config.data_root), resized_crops=resized_crops).decoded()
-        self.folder = Path(config.output_root) / STUDY / dataset_label(config.dataset)
+        self.folder = Path(config.output_root) / STUDY / dataset_label(config.dataset) / f"choice-{self._digest()}"
         self.sizes = [self._size(config, network) for network in (config.student, config.teacher)]
 
     def _validation(self, full: Config) -> list[str]:
@@ -157,6 +157,12 @@ class Chooser:
         if single := [name for name, count in zip(data.class_names, counts, strict=True) if count == 1]:
             self.tell(f"classes of one image, which stays in training, so that none judges them: {', '.join(single)}")
         return [f"dataset.validation_per_class={number}"]
+
+    def _digest(self) -> str:
+        """The same for a repeated command on the same images alone: folders of one name and other settings differ."""
+        settings = [f"budget={self.minutes:g}", *self.overrides, *self.fixed]
+        candidates = [candidate.settings for candidate in SHORT_LIST]
+        return digest({"settings": settings, "candidates": candidates, "data": self.data.manifest()})
 
     def _size(self, config: Config, network) -> int:
         dataset = config.dataset
@@ -190,11 +196,9 @@ class Chooser:
         return Cost.estimated(result["train_seconds"] / PILOT_EPOCHS, *self.sizes), result["wall_seconds"]
 
     def _plan(self, cost: Cost, seconds: float) -> Plan:
-        """As made by the first call for this budget and these settings: measured anew it would be another one."""
-        settings = [f"budget={self.minutes:g}", f"candidates={len(SHORT_LIST)}", *self.overrides, *self.fixed]
-        path, key = self.folder / "plan.json", shlex.join(settings)
-        plans = read_json(path) if path.exists() else {}
-        if key not in plans:
+        """As made by the first call of this command: measured anew it would be another one."""
+        path = self.folder / "plan.json"
+        if not path.exists():
             num_taught = sum(candidate.taught for candidate in SHORT_LIST)
             arguments = (self.full_recipe.epochs, cost, len(SHORT_LIST) - num_taught, num_taught)
             plan = make_plan(seconds, *arguments)
@@ -204,9 +208,9 @@ class Chooser:
                     f"budget: {self.minutes:g} minutes are too few for {LEAST_EPOCHS} epochs of the last round; about "
                     f"{needed + 1} are needed here (or smaller networks, fewer pixels)"
                 )
-            write_json(path, plans | {key: dataclasses.asdict(plan)})
+            write_json(path, dataclasses.asdict(plan))
             return plan
-        stored = plans[key]
+        stored = read_json(path)
         return Plan(tuple(stored["epochs"]), tuple(stored["candidates"]), stored["seeds"])
 
     def _config(self, candidate: Candidate, epochs: int, seed: int, teacher_epochs: int | None) -> Config:
@@ -265,7 +269,7 @@ class Chooser:
         return f"{program} {shlex.join([*kept, *choice.best.candidate.settings])}"
 
     def write(self, choice: Choice) -> Path:
-        """choice.md and choice.json beside the runs."""
+        """choice.md and choice.json beside the plan."""
         write_text(self.folder / "choice.md", "\n".join([*lines_of(choice, self.data), "", self.command(choice), ""]))
         record = dataclasses.asdict(choice) | {
             "more_than_noise": choice.noise is None,
