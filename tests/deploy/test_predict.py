@@ -121,6 +121,13 @@ def test_unreadable_files_are_all_named_and_the_rest_goes_on(example, tmp_path, 
     assert "1 of 13 images classified, 12 unreadable" in told
 
 
+@pytest.mark.parametrize("images", [np.full((1, 3, 12, 12), 0.5, np.float32), torch.zeros(1, 3, 12, 12).byte(), [0]])
+def test_only_levels_of_a_file_are_classified(example, images):
+    """Pixels in 0 .. 1 would be taken for black."""
+    with pytest.raises(UserError, match=r"images: should be a NumPy array of uint8, .* got \w+ of (float32|torch|no)"):
+        open_network(example.run).classify(images)
+
+
 def test_a_second_correction_is_warned_of(example, tmp_path, capsys):
     """Where the training's own term evened the classes out, not its task loss alone; tables go by the same rule."""
     told = []
