@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from ltkd.commands.export import main
@@ -117,9 +116,13 @@ def test_the_table_says_of_how_many_calls_a_p99_is(example):
         (["threads=0"], "threads: should be a whole number from 1 on"),
         (["dataset.image_size=8"], "dataset.image_size=8: the run's own settings are used"),
         (["dataset.path=/nowhere"], "dataset.path: /nowhere is not there"),
+        (["output=FILE"], "is no folder that can be written to (File exists)"),
+        (["output=FILE/inside"], "is no folder that can be written to (Not a directory)"),
     ],
 )
-def test_wrong_calls_are_one_line(example, arguments, message, capsys):
+def test_wrong_calls_are_one_line(example, tmp_path, arguments, message, capsys):
+    (tmp_path / "file").write_text("x")
+    arguments = [argument.replace("FILE", str(tmp_path / "file")) for argument in arguments]
     assert main([str(example.run), "formats=pt2", *arguments]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
@@ -127,15 +130,38 @@ def test_wrong_calls_are_one_line(example, arguments, message, capsys):
     assert message in error
 
 
-def test_a_file_that_gives_other_logits_is_refused(example, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("wrong", [0.5, float("nan")])
+def test_a_file_that_gives_other_logits_is_refused_and_none_is_kept(example, tmp_path, monkeypatch, capsys, wrong):
     write = formats.write_safetensors
 
     def spoil(folder, network, about):
-        network.network.classifier.bias.data += torch.tensor([0.5, 0, 0, 0])
+        bias = network.network.classifier.bias.data.clone()
+        network.network.classifier.bias.data[0] += wrong
         path = write(folder, network, about)
-        network.network.classifier.bias.data -= torch.tensor([0.5, 0, 0, 0])
+        network.network.classifier.bias.data = bias
         return path
 
     monkeypatch.setattr("ltkd.deploy.export.write_safetensors", spoil)
+    assert main([str(example.run), f"output={tmp_path}", "formats=safetensors,pt2", "seconds=0"]) == 2
+    message = f"formats: safetensors gives other logits than the network, by up to {wrong:g}; nothing was exported"
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_network_without_numbers_is_not_exported(example, tmp_path, monkeypatch, capsys):
+    load = load_run
+
+    def broken(folder):
+        run = load(folder)
+        run.model.classifier.bias.data[0] = float("nan")
+        return run
+
+    monkeypatch.setattr("ltkd.runs.load.load_run", broken)
     assert main([str(example.run), f"output={tmp_path}", "formats=safetensors", "seconds=0"]) == 2
-    assert "gives other logits than the network, by up to 0.5; do not use it" in capsys.readouterr().err
+    assert "the network's logits are no finite numbers" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_description_is_beside_whatever_is_exported(example, tmp_path):
+    assert main([str(example.run), f"output={tmp_path}", "formats=pt2", "seconds=0"]) == 0
+    assert json.loads((tmp_path / "model.json").read_text())["class_names"] == ["ant", "bee", "cat", "dog"]
