@@ -130,8 +130,11 @@ def test_the_page_is_whole(example, page):
 
 def test_a_file_of_weights_is_audited_with_the_data_that_is_named(example, tmp_path, page, capsys):
     dataset = [one for one in example.settings if one.startswith("dataset")]
-    output, weights = tmp_path / "page.html", example.run / "weights.safetensors"
-    assert main([str(weights), "student=resnet8", *dataset, f"output={output}", "device=cpu"]) == 0
+    weights = shutil.copy(example.run / "weights.safetensors", tmp_path)
+    (tmp_path / "audit.html").write_text("the run's page")
+    assert main([str(weights), "student=resnet8", *dataset, "device=cpu"]) == 0
+    assert (tmp_path / "audit.html").read_text() == "the run's page"
+    output = tmp_path / "weights.safetensors.audit.html"
     shown = capsys.readouterr().out
     assert f"accuracy {example.result['accuracy']['last']['all']:.2f} %" in shown
     assert "for another class (a file of weights does not say where its teacher is)" in shown
@@ -251,6 +254,7 @@ def test_moved_outputs_have_their_teacher_still(example, tmp_path, monkeypatch, 
         (["/nowhere"], "/nowhere: not there"),
         (["RUN", "output=page.pdf"], "output: should be a .html file"),
         (["RUN", "recipe.epochs=1"], "recipe.epochs=1: the run's own settings are used"),
+        (["MOVED"], "dataset.path: /gone is not there; add dataset.path=... with where it lies now"),
         (["RUN", "dataset.path=OTHER"], "made with other data than this run's"),
         (["WEIGHTS"], "dataset: a file of weights does not say what to test it with"),
         (["WEIGHTS", "dataset=digits_lt"], "weights.safetensors: does not say what its classes are"),
@@ -260,7 +264,7 @@ def test_moved_outputs_have_their_teacher_still(example, tmp_path, monkeypatch, 
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_ten_wrong_calls_are_one_line(example, tmp_path, arguments, message, capsys):
+def test_wrong_calls_are_one_line(example, tmp_path, arguments, message, capsys):
     (tmp_path / "BROKEN.pth").write_bytes(b"nothing")
     for part, first in (("train", 200), ("test", 300)):
         write_folder(tmp_path / "other" / part, COUNTS, first=first)
@@ -268,6 +272,10 @@ def test_ten_wrong_calls_are_one_line(example, tmp_path, arguments, message, cap
         "RUN": example.run, "WEIGHTS": example.run / "weights.safetensors", "BROKEN.pth": tmp_path / "BROKEN.pth",
         "dataset.path=OTHER": f"dataset.path={tmp_path / 'other'}",
     }  # fmt: skip
+    moved = places["MOVED"] = shutil.copytree(example.run, tmp_path / "moved")
+    settings = json.loads((moved / "config.json").read_text())
+    settings["dataset"]["path"] = "/gone"
+    (moved / "config.json").write_text(json.dumps(settings))
     called = [str(places.get(one, one)) for one in arguments]
     assert main(called) == 2
     error = capsys.readouterr().err
