@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+import textwrap
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,6 +20,8 @@ from ltkd.deploy.latency import Timing, measure, peak_memory
 from ltkd.deploy.open import open_network
 from ltkd.runs.load import load_run
 from tests.data.pictures import pixels
+
+from ..conftest import PROJECT
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +82,22 @@ def test_scaling_inside_is_that_of_reading_a_file(example, opened, tmp_path, hei
     for file in ("model.safetensors", "model.pt2", "model.onnx"):
         for count in (1, 3):
             assert np.abs(opened[file].classify(np.repeat(raw, count, 0)) - expected).max() < 0.05
+
+
+def test_the_example_of_the_page_reads_a_photo_as_predictions_do(example, exported, tmp_path):
+    """A turned one and one of 16 bits; pictures of the network's size leave no rounding."""
+    Image.fromarray(np.linspace(0, 65535, 144).reshape(12, 12).astype(np.uint16)).save(tmp_path / "deep.png")
+    turned = Image.fromarray(pixels(3, side=12))
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "turned.jpg", exif=exif)
+    page = (PROJECT / "docs" / "own_images.md").read_text(encoding="utf-8")
+    code = textwrap.dedent(re.search(r"(?:^    .*\n)*?    session = (?:.*\n    )+logits = .*\n", page, re.MULTILINE)[0])
+    for photo in ("deep.png", "turned.jpg"):
+        scope = {}
+        exec(code.replace("model.onnx", f"{exported}/model.onnx").replace("photo.jpg", f"{tmp_path}/{photo}"), scope)
+        expected = open_network(example.run).classify(decode(tmp_path / photo, channels=3, size=12)[None])
+        assert scope["logits"] == pytest.approx(expected, abs=1e-4), photo
 
 
 def test_a_file_is_timed_in_a_process_that_loads_what_it_needs(exported):
