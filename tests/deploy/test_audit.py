@@ -156,7 +156,7 @@ def test_a_file_on_other_data_keeps_its_own_training(example, tmp_path):
     page = (tmp_path / "page.html").read_text()
     assert "trained on these" not in page
     assert "or one unlike those that its weights, which are from a file, were trained on." in judged(page)
-    assert "Training images of the tail group: 11." in judged(page)
+    assert "This data has 11 training images of the tail group." in judged(page)
     assert f"photos: {sum(COUNTS.values())} training images (9 to 3 a class); may be other images than these" in page
     assert "other: 4 classes, 26 training images (11 to 3 a class), 8 test images" in page
     trained = re.search(r"<td[^>]*>all</td>\s*<td[^>]*>4</td>\s*<td[^>]*>(\d+)<", page)[1]

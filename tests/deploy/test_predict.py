@@ -96,12 +96,14 @@ def test_links_are_followed_as_in_training_and_a_folder_is_no_image(example, tmp
 
 
 @pytest.mark.parametrize("ending", [".csv", ".jsonl"])
-def test_names_that_are_no_text_are_written_without_loss(example, tmp_path, ending):
+def test_names_that_are_no_text_are_written_without_loss(example, tmp_path, ending, capsys):
     name = os.fsdecode(b"caf\xe9.png")
+    (tmp_path / os.fsdecode(b"bad\xe9.png")).write_bytes(b"no picture")
     shutil.copy(example.photos / "test" / "ant" / "0.png", tmp_path / name)
     shutil.copy(example.photos / "test" / "ant" / "1.png", tmp_path / "größe.png")
     output = tmp_path / f"told{ending}"
-    assert main([str(example.run), str(tmp_path), f"output={output}"]) == 0
+    assert main([str(example.run), str(tmp_path), f"output={output}"]) == 1
+    assert "bad\\udce9.png (no image of a known format)\n" in capsys.readouterr().err
     if ending == ".csv":
         rows = list(csv.DictReader(output.read_text(encoding="utf-8", errors="surrogateescape").splitlines()))
     else:

@@ -17,7 +17,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from ltkd.commands.script import Parser, command, number, whole_number
-from ltkd.errors import UserError, unknown_name
+from ltkd.errors import UserError, printable, unknown_name
 from ltkd.results.read import POST_HOC
 
 CORRECTIONS = ("none", *POST_HOC)
@@ -76,7 +76,7 @@ def main(options: argparse.Namespace, further_images: list[str]) -> int:
             file.reconfigure(errors=NOT_UTF8[output.suffix])
         write(collecting(predictions, len(files), unreadable), file, about.num_classes)
     for prediction in unreadable:
-        sys.stderr.write(f"unreadable: {prediction.file} ({prediction.problem})\n")
+        sys.stderr.write(f"unreadable: {printable(prediction.file)} ({prediction.problem})\n")
     where = f"; written: {output}" if output else ""
     sys.stderr.write(
         f"{len(files) - len(unreadable)} of {len(files)} images classified{correction_note}, "

@@ -79,7 +79,7 @@ def audited_weights(file: Path, overrides: Sequence[str], device: torch.device) 
         scaled_further = network.about.shorter_side != network.about.image_size
         data = load_data(dataset, root, resized_crops=scaled_further).decoded()
         _check_fits(network.about, data, file)
-        regroup = not any(override.startswith("dataset.groups=") for override in overrides)
+        regroup = not any(override.lstrip("+").startswith("dataset.groups") for override in overrides)
         names, data = file_names(data, root), _with_training_of(network.about, data, regroup)
         trained_on = f"{network.about.dataset}: {_counted(data.split.class_counts)}; may be other images than these"
         return Audited(file, network, _judge_of_file(network), data, names, trained_on)

@@ -172,8 +172,8 @@ def _suspects(about: Description, findings: Findings, data: LongTailData, names:
         else ", although it was trained on them: a wrong label, an odd image, or too little training."
     )
     note = (
-        f"Training images of the {findings.tail} group: {findings.num_tail_images}. Asked for their labels, "
-        f"{judge.name}{corrected} takes {findings.num_disagreeing} of them for another class{reasons}"
+        f"This data has {findings.num_tail_images} training images of the {findings.tail} group. Asked for their "
+        f"labels, {judge.name}{corrected} takes {findings.num_disagreeing} of them for another class{reasons}"
     )
     if judge.no_teacher:
         note += f" A teacher would be the better judge; {judge.no_teacher}."
