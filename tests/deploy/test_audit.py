@@ -15,12 +15,14 @@ from ltkd.commands.audit import main
 from ltkd.config.compose import compose_values
 from ltkd.config.identity import student_run
 from ltkd.config.load import load_config
-from ltkd.deploy.audit import audited_run, write_audit
+from ltkd.deploy.audit import audited_run, audited_weights, write_audit
 from ltkd.deploy.data import data_of_run
 from ltkd.deploy.description import describe_run
 from ltkd.deploy.findings import find, find_pairs, find_suspects
+from ltkd.deploy.formats import write_safetensors
 from ltkd.deploy.judge import Judge
-from ltkd.deploy.open import DeployedNetwork
+from ltkd.deploy.open import DeployedNetwork, open_network
+from ltkd.deploy.served import ServedNetwork
 from ltkd.runs.load import load_run
 from ltkd.runs.run import run_experiment
 from tests.data.pictures import write_folder
@@ -57,13 +59,16 @@ def test_suspects_are_the_tails_images_with_confident_other_answers():
     split = SimpleNamespace(groups=np.array([0, 1]), class_counts=np.array([90, 10]))
     data = SimpleNamespace(train_labels=labels, split=split)
     logits = np.array([[0, 9.0]] * 4 + [[1.0, 0.0], [9.0, 0.0]])
-    total, disagreeing, suspects = find_suspects(SimpleNamespace(evened_out_by=None), data, logits, 1)
+    judge = SimpleNamespace(evened_out_by=None, class_counts=[90, 10])
+    total, disagreeing, suspects = find_suspects(judge, data, logits, 1)
     assert (total, disagreeing) == (2, 1)
     assert [(one.row, one.predicted) for one in suspects] == [(5, 0)]
     adjusted = np.exp([9 - np.log(0.9), 0 - np.log(0.1)])
     assert suspects[0].probability == pytest.approx(adjusted[0] / adjusted.sum())
-    _, disagreeing, _ = find_suspects(SimpleNamespace(evened_out_by="method=ltkd"), data, logits, 1)
-    assert disagreeing == 2
+    elsewhere = SimpleNamespace(evened_out_by=None, class_counts=[50, 50])
+    evened_out = SimpleNamespace(evened_out_by="method=ltkd", class_counts=[90, 10])
+    for judge in (elsewhere, evened_out):
+        assert find_suspects(judge, data, logits, 1)[1] == 2
 
 
 def test_figures_are_those_of_counting(run, data):
@@ -125,13 +130,59 @@ def test_the_page_is_whole(example, page):
 
 def test_a_file_of_weights_is_audited_with_the_data_that_is_named(example, tmp_path, page, capsys):
     dataset = [one for one in example.settings if one.startswith("dataset")]
-    output, weights = tmp_path / "page.html", example.run / "weights.safetensors"
-    assert main([str(weights), "student=resnet8", *dataset, f"output={output}", "device=cpu"]) == 0
+    weights = shutil.copy(example.run / "weights.safetensors", tmp_path)
+    (tmp_path / "audit.html").write_text("the run's page")
+    assert main([str(weights), "student=resnet8", *dataset, "device=cpu"]) == 0
+    assert (tmp_path / "audit.html").read_text() == "the run's page"
+    output = tmp_path / "weights.safetensors.audit.html"
     shown = capsys.readouterr().out
     assert f"accuracy {example.result['accuracy']['last']['all']:.2f} %" in shown
     assert "for another class (a file of weights does not say where its teacher is)" in shown
     calibration = r'alt="Calibration.*?src="([^"]+)"'
     assert re.search(calibration, output.read_text())[1] == re.search(calibration, page)[1]
+
+
+def test_a_file_on_other_data_keeps_its_own_training(example, tmp_path):
+    """Classes that were rare in its training are its tail, however many images this data has of them."""
+    about = open_network(example.run).about
+    write_safetensors(tmp_path, ServedNetwork(load_run(example.run).model, about), about)
+    counts = {"ant": 3, "bee": 5, "cat": 7, "dog": 11}
+    write_folder(tmp_path / "other" / "train", counts, first=500)
+    write_folder(tmp_path / "other" / "test", dict.fromkeys(counts, 2), first=600)
+    kept = [one for one in example.settings if one.startswith("dataset") and "path" not in one]
+    settings = [*kept, f"dataset.path={tmp_path / 'other'}"]
+    audited = audited_weights(tmp_path / "model.safetensors", settings, torch.device("cpu"))
+    write_audit(audited, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "trained on these" not in page
+    assert "or one unlike those that its weights, which are from a file, were trained on." in judged(page)
+    assert "This data has 11 training images of the tail group." in judged(page)
+    assert f"photos: {sum(COUNTS.values())} training images (9 to 3 a class); may be other images than these" in page
+    assert "other: 4 classes, 26 training images (11 to 3 a class), 8 test images" in page
+    trained = re.search(r"<td[^>]*>all</td>\s*<td[^>]*>4</td>\s*<td[^>]*>(\d+)<", page)[1]
+    assert int(trained) == sum(COUNTS.values())
+    headlines = dict(re.findall(r"<h4>(\w+): \d+ % right, (\w+, \d+ training images)", page))
+    expected = {"ant": "head, 9", "bee": "medium, 6", "cat": "medium, 4", "dog": "tail, 3"}
+    assert headlines
+    assert headlines.items() <= {name: f"{text} training images" for name, text in expected.items()}.items()
+    regrouped = audited_weights(
+        tmp_path / "model.safetensors",
+        [*settings, "dataset.groups={name: mapping, classes: {rare: [0], common: [1, 2, 3]}}"],
+        torch.device("cpu"),
+    )
+    assert regrouped.data.split.group_names == ["rare", "common"]
+
+
+def test_other_weights_are_corrected_once(example):
+    dataset = [one for one in example.settings if one.startswith("dataset")]
+    weights = example.run / "weights.safetensors"
+    known = {}
+    for setting in ("student=resnet8", "student.task_loss=balanced_softmax"):
+        settings = list(dict.fromkeys(["student=resnet8", setting, *dataset]))
+        audited = audited_weights(weights, settings, torch.device("cpu"))
+        known[setting] = audited.judge.network.about.evened_out_by
+        assert audited.judge.from_file
+    assert list(known.values()) == [None, "task_loss=balanced_softmax"]
 
 
 def judged(page):
@@ -203,6 +254,7 @@ def test_moved_outputs_have_their_teacher_still(example, tmp_path, monkeypatch, 
         (["/nowhere"], "/nowhere: not there"),
         (["RUN", "output=page.pdf"], "output: should be a .html file"),
         (["RUN", "recipe.epochs=1"], "recipe.epochs=1: the run's own settings are used"),
+        (["MOVED"], "dataset.path: /gone is not there; add dataset.path=... with where it lies now"),
         (["RUN", "dataset.path=OTHER"], "made with other data than this run's"),
         (["WEIGHTS"], "dataset: a file of weights does not say what to test it with"),
         (["WEIGHTS", "dataset=digits_lt"], "weights.safetensors: does not say what its classes are"),
@@ -212,7 +264,7 @@ def test_moved_outputs_have_their_teacher_still(example, tmp_path, monkeypatch, 
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_ten_wrong_calls_are_one_line(example, tmp_path, arguments, message, capsys):
+def test_wrong_calls_are_one_line(example, tmp_path, arguments, message, capsys):
     (tmp_path / "BROKEN.pth").write_bytes(b"nothing")
     for part, first in (("train", 200), ("test", 300)):
         write_folder(tmp_path / "other" / part, COUNTS, first=first)
@@ -220,6 +272,10 @@ def test_ten_wrong_calls_are_one_line(example, tmp_path, arguments, message, cap
         "RUN": example.run, "WEIGHTS": example.run / "weights.safetensors", "BROKEN.pth": tmp_path / "BROKEN.pth",
         "dataset.path=OTHER": f"dataset.path={tmp_path / 'other'}",
     }  # fmt: skip
+    moved = places["MOVED"] = shutil.copytree(example.run, tmp_path / "moved")
+    settings = json.loads((moved / "config.json").read_text())
+    settings["dataset"]["path"] = "/gone"
+    (moved / "config.json").write_text(json.dumps(settings))
     called = [str(places.get(one, one)) for one in arguments]
     assert main(called) == 2
     error = capsys.readouterr().err

@@ -1,13 +1,14 @@
 """The choice: a plan that keeps its budget, figures of the validation images alone, and an honest verdict."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from ltkd.commands.choose import main
 from ltkd.deploy import choose
-from ltkd.deploy.choose import Candidate, Choice, Score
+from ltkd.deploy.choose import Candidate, Choice, Chooser, Score, lines_of
 from ltkd.deploy.halving import LEAST_SEEDS, MOST_SEEDS, Cost, make_plan, seconds_of, survivors
 from tests.data.pictures import write_folder
 
@@ -28,13 +29,47 @@ def test_the_plan_is_the_longest_that_keeps_the_budget():
 
 def choice(per_seed, interval):
     one, other = (Score(Candidate(name, ("method=ce",)), False, 4, [50.0], {}) for name in "ab")
-    return Choice([], one, other, 1.0, interval, per_seed, 40)
+    return Choice([], one, other, 1.0, interval, per_seed, 40, [])
 
 
-def test_noise_is_called_noise():
-    assert choice([1.0, 2.0], (0.5, 2.5)).more_than_noise
-    assert not choice([1.0, 2.0], (-0.5, 3.5)).more_than_noise
-    assert not choice([-1.0, 4.0], (0.5, 2.5)).more_than_noise
+def test_noise_is_called_noise_and_says_why():
+    assert choice([1.0, 2.0], (0.5, 2.5)).noise is None
+    assert choice([1.0, 2.0], (-0.5, 3.5)).noise == "the interval does not lie above 0"
+    one_seed_lost = choice([-1.0, 4.0], (0.5, 2.5))
+    data = SimpleNamespace(
+        split=SimpleNamespace(group_names=[]), validation_labels=np.array([0, 1]), class_names=["ant", "bee"]
+    )
+    reason = "NOT more than noise (the interval lies above 0, but not every seed's difference does): either may be"
+    assert reason in "\n".join(lines_of(one_seed_lost, data))
+
+
+def test_a_tie_that_ends_a_candidate_is_told_and_the_budget_is_kept(example_of_choice, tmp_path, monkeypatch):
+    """Six candidates with the same figures: three stay, then two, whatever variant of theirs stands first."""
+    same = {"validation": {"per_class": [100 / 3, 200 / 3], "per_group": {}}}
+
+    def run(self, candidate, epochs, seed, teacher_epochs):
+        identity = {"method": {"name": candidate.settings[0].removeprefix("method=")}}
+        if len(candidate.settings) > 1 and "task_loss" in candidate.settings[1]:
+            identity["task_loss"] = "balanced_softmax"
+        validation = {"validation": same["validation"]}
+        return {
+            "accuracy": {"last": validation}, "post_hoc": {"logit_adjusted": validation}, "identity": identity,
+            "train_seconds": 1.0, "wall_seconds": 1.0,
+        }  # fmt: skip
+
+    monkeypatch.setattr(Chooser, "_run", run)
+    monkeypatch.setattr(Chooser, "_right", lambda self, *_: np.array([1.0, 0.0, 0.0]))
+    settings = [one for one in example_of_choice[1] if not one.startswith("budget")]
+    told = []
+    made = Chooser([*settings, f"output_root={tmp_path}"], 600, told.append).choose()
+    assert [len({score.candidate for score in scores}) for scores in made.rounds] == [6, 3, 2]
+    lost = "LTKD, BKD, balanced posterior had 50.00 % as cross-entropy, balanced softmax, KD had"
+    assert made.ties[0].startswith(f"Round 1 ended in a tie: {lost}")
+    assert made.ties[1].startswith("Round 2 ended in a tie: KD had 50.00 % as cross-entropy, balanced softmax had")
+    assert set(made.ties) < set(told)
+    assert made.noise == "the interval does not lie above 0"
+    variants = {score.name for score in made.rounds[0] if score.corrected}
+    assert variants == {"cross-entropy, corrected", "KD, corrected"}, "the others would be corrected twice"
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +126,22 @@ def test_from_a_folder_to_a_command(example_of_choice, capsys, monkeypatch):
     assert main(arguments) == 0
     again = capsys.readouterr().out
     assert [line for line in again.splitlines() if "|" in line] == [line for line in shown.splitlines() if "|" in line]
+
+
+def test_every_choice_has_its_own_folder(example_of_choice, tmp_path):
+    """Folders of one name with other images, and other settings, do not write over each other; a repetition does."""
+    settings = [one for one in example_of_choice[1] if not one.startswith(("budget", "dataset.path"))]
+    for place, first in (("a", 0), ("b", 50)):
+        for part, number in (("train", 3), ("test", 1)):
+            write_folder(tmp_path / place / "photos" / part, {"ant": number, "bee": number}, first=first + 20 * number)
+
+    def folder(place, *more, minutes=60):
+        path = f"dataset.path={tmp_path / place / 'photos'}"
+        return Chooser([*settings, path, *more], minutes, lambda line: None).folder
+
+    assert folder("a").parent.name == "photos"
+    assert folder("a") == folder("a")
+    assert len({folder("a"), folder("b"), folder("a", "student=resnet14"), folder("a", minutes=30)}) == 4
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,12 @@
 
 import csv
 import json
+import re
+import textwrap
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from ltkd.commands.export import main
@@ -19,6 +20,8 @@ from ltkd.deploy.latency import Timing, measure, peak_memory
 from ltkd.deploy.open import open_network
 from ltkd.runs.load import load_run
 from tests.data.pictures import pixels
+
+from ..conftest import PROJECT
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +84,22 @@ def test_scaling_inside_is_that_of_reading_a_file(example, opened, tmp_path, hei
             assert np.abs(opened[file].classify(np.repeat(raw, count, 0)) - expected).max() < 0.05
 
 
+def test_the_example_of_the_page_reads_a_photo_as_predictions_do(example, exported, tmp_path):
+    """A turned one and one of 16 bits; pictures of the network's size leave no rounding."""
+    Image.fromarray(np.linspace(0, 65535, 144).reshape(12, 12).astype(np.uint16)).save(tmp_path / "deep.png")
+    turned = Image.fromarray(pixels(3, side=12))
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "turned.jpg", exif=exif)
+    page = (PROJECT / "docs" / "own_images.md").read_text(encoding="utf-8")
+    code = textwrap.dedent(re.search(r"(?:^    .*\n)*?    session = (?:.*\n    )+logits = .*\n", page, re.MULTILINE)[0])
+    for photo in ("deep.png", "turned.jpg"):
+        scope = {}
+        exec(code.replace("model.onnx", f"{exported}/model.onnx").replace("photo.jpg", f"{tmp_path}/{photo}"), scope)
+        expected = open_network(example.run).classify(decode(tmp_path / photo, channels=3, size=12)[None])
+        assert scope["logits"] == pytest.approx(expected, abs=1e-4), photo
+
+
 def test_a_file_is_timed_in_a_process_that_loads_what_it_needs(exported):
     timing = measure(exported / "model.onnx", threads=1, seconds=0.01)
     for batch in (1, 64):
@@ -117,9 +136,13 @@ def test_the_table_says_of_how_many_calls_a_p99_is(example):
         (["threads=0"], "threads: should be a whole number from 1 on"),
         (["dataset.image_size=8"], "dataset.image_size=8: the run's own settings are used"),
         (["dataset.path=/nowhere"], "dataset.path: /nowhere is not there"),
+        (["output=FILE"], "is no folder that can be written to (File exists)"),
+        (["output=FILE/inside"], "is no folder that can be written to (Not a directory)"),
     ],
 )
-def test_wrong_calls_are_one_line(example, arguments, message, capsys):
+def test_wrong_calls_are_one_line(example, tmp_path, arguments, message, capsys):
+    (tmp_path / "file").write_text("x")
+    arguments = [argument.replace("FILE", str(tmp_path / "file")) for argument in arguments]
     assert main([str(example.run), "formats=pt2", *arguments]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
@@ -127,15 +150,38 @@ def test_wrong_calls_are_one_line(example, arguments, message, capsys):
     assert message in error
 
 
-def test_a_file_that_gives_other_logits_is_refused(example, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("wrong", [0.5, float("nan")])
+def test_a_file_that_gives_other_logits_is_refused_and_none_is_kept(example, tmp_path, monkeypatch, capsys, wrong):
     write = formats.write_safetensors
 
     def spoil(folder, network, about):
-        network.network.classifier.bias.data += torch.tensor([0.5, 0, 0, 0])
+        bias = network.network.classifier.bias.data.clone()
+        network.network.classifier.bias.data[0] += wrong
         path = write(folder, network, about)
-        network.network.classifier.bias.data -= torch.tensor([0.5, 0, 0, 0])
+        network.network.classifier.bias.data = bias
         return path
 
     monkeypatch.setattr("ltkd.deploy.export.write_safetensors", spoil)
+    assert main([str(example.run), f"output={tmp_path}", "formats=safetensors,pt2", "seconds=0"]) == 2
+    message = f"formats: safetensors gives other logits than the network, by up to {wrong:g}; nothing was exported"
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_network_without_numbers_is_not_exported(example, tmp_path, monkeypatch, capsys):
+    load = load_run
+
+    def broken(folder):
+        run = load(folder)
+        run.model.classifier.bias.data[0] = float("nan")
+        return run
+
+    monkeypatch.setattr("ltkd.runs.load.load_run", broken)
     assert main([str(example.run), f"output={tmp_path}", "formats=safetensors", "seconds=0"]) == 2
-    assert "gives other logits than the network, by up to 0.5; do not use it" in capsys.readouterr().err
+    assert "the network's logits are no finite numbers" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_description_is_beside_whatever_is_exported(example, tmp_path):
+    assert main([str(example.run), f"output={tmp_path}", "formats=pt2", "seconds=0"]) == 0
+    assert json.loads((tmp_path / "model.json").read_text())["class_names"] == ["ant", "bee", "cat", "dog"]

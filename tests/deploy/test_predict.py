@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import os
 import shutil
 
 import numpy as np
@@ -81,14 +82,52 @@ def test_files_folders_and_lists_without_the_training_data(example, tmp_path, ca
         assert sum(probabilities) == pytest.approx(1, abs=1e-5)
 
 
-def test_unreadable_files_are_named_and_the_rest_goes_on(example, tmp_path, capsys):
-    good, broken = write(tmp_path / "good.png", 1), tmp_path / "broken.jpg"
-    broken.write_bytes(b"no picture")
-    code, rows, told = predicted(capsys, example.run, broken, good)
+def test_links_are_followed_as_in_training_and_a_folder_is_no_image(example, tmp_path, capsys):
+    folder = tmp_path / "photos"
+    for number, name in enumerate(("b.jpg/in.png", ".hidden/no.png", ".no.png", "notes.txt/no.txt")):
+        write((folder / name).with_suffix(".png"), number).rename(folder / name)
+    (folder / "linked").symlink_to(example.photos / "test" / "ant")
+    (folder / "linked.png").symlink_to(example.photos / "test" / "bee" / "0.png")
+    (folder / "b.jpg" / "back").symlink_to(folder)
+    code, rows, _ = predicted(capsys, example.run, folder)
+    names = [row["file"].removeprefix(f"{folder}/") for row in rows]
+    assert code == 0
+    assert names == ["b.jpg/in.png", *(f"linked/{number}.png" for number in range(3)), "linked.png"]
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl"])
+def test_names_that_are_no_text_are_written_without_loss(example, tmp_path, ending, capsys):
+    name = os.fsdecode(b"caf\xe9.png")
+    (tmp_path / os.fsdecode(b"bad\xe9.png")).write_bytes(b"no picture")
+    shutil.copy(example.photos / "test" / "ant" / "0.png", tmp_path / name)
+    shutil.copy(example.photos / "test" / "ant" / "1.png", tmp_path / "größe.png")
+    output = tmp_path / f"told{ending}"
+    assert main([str(example.run), str(tmp_path), f"output={output}"]) == 1
+    assert "bad\\udce9.png (no image of a known format)\n" in capsys.readouterr().err
+    if ending == ".csv":
+        rows = list(csv.DictReader(output.read_text(encoding="utf-8", errors="surrogateescape").splitlines()))
+    else:
+        rows = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    assert [row["file"] for row in rows] == [str(tmp_path / name), str(tmp_path / "größe.png")]
+
+
+def test_unreadable_files_are_all_named_and_the_rest_goes_on(example, tmp_path, capsys):
+    good, broken = write(tmp_path / "good.png", 1), [tmp_path / f"broken{number}.jpg" for number in range(12)]
+    for path in broken:
+        path.write_bytes(b"no picture")
+    code, rows, told = predicted(capsys, example.run, *broken, good)
     assert code == 1
     assert [row["file"] for row in rows] == [str(good)]
-    assert f"unreadable: {broken} (no image of a known format)" in told
-    assert "1 of 2 images classified, 1 unreadable" in told
+    for path in broken:
+        assert f"unreadable: {path} (no image of a known format)\n" in told
+    assert "1 of 13 images classified, 12 unreadable" in told
+
+
+@pytest.mark.parametrize("images", [np.full((1, 3, 12, 12), 0.5, np.float32), torch.zeros(1, 3, 12, 12).byte(), [0]])
+def test_only_levels_of_a_file_are_classified(example, images):
+    """Pixels in 0 .. 1 would be taken for black."""
+    with pytest.raises(UserError, match=r"images: should be a NumPy array of uint8, .* got \w+ of (float32|torch|no)"):
+        open_network(example.run).classify(images)
 
 
 def test_a_second_correction_is_warned_of(example, tmp_path, capsys):

@@ -5,9 +5,10 @@
     python scripts/audit.py model.onnx dataset=image_folder dataset.path=FOLDER dataset.image_size=32
     python scripts/audit.py weights.pth student=resnet20 dataset=cifar100_lt output=page.html
 
-RUN is a run's folder (train.py names it last); with a file the other settings are those of train.py. The page holds its
-figures and images and needs no other file. Labels are suspicious where the run's teacher confidently disagrees; without
-its weights, or with a file, the audited network itself does. output=FILE.html, device=auto.
+RUN is a run's folder (train.py names it last); with a file the other settings are those of train.py, and the page is
+model.onnx.audit.html. Of weights with student=NAME add what they were trained with: student.task_loss=balanced_softmax.
+A page holds its figures and images and needs no other file. Labels are suspicious where the run's teacher confidently
+disagrees; without its weights, or with a file, the audited network itself does. output=FILE.html, device=auto.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from ltkd.errors import UserError
 
 PARSER = Parser(__doc__)
 PARSER.add_argument("place", type=Path, metavar="RUN", help="a run's folder, or a file of weights")
-PARSER.add_argument("--output", type=Path, metavar="FILE.html", help="default: audit.html beside the weights")
+PARSER.add_argument("--output", type=Path, metavar="FILE.html", help="default: RUN/audit.html, or FILE.audit.html")
 PARSER.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
 
 
@@ -29,7 +30,8 @@ def main(options: argparse.Namespace, settings: list[str]) -> None:
     from ltkd.machine import resolve_device
 
     place = options.place
-    output = options.output or (place if place.is_dir() else place.parent) / "audit.html"
+    default = place / "audit.html" if place.is_dir() else place.with_name(f"{place.name}.audit.html")
+    output = options.output or default
     if output.suffix != ".html":
         raise UserError(f"output: should be a .html file, got {output}")
     of = audited_run if place.is_dir() else audited_weights

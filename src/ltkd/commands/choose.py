@@ -4,10 +4,10 @@
     python scripts/choose.py dataset=image_folder dataset.path=FOLDER student=resnet20 recipe.epochs=100 budget=240
 
 Cross-entropy, balanced softmax, KD, LTKD, BKD and the balanced posterior (with one teacher) are compared on validation
-images held out of the training part; those but the balanced softmax and posterior also with their logits adjusted for
-the class counts. By successive halving: short trainings of all, longer ones of the best. The answer says by how much
-the winner leads and whether that is more than noise. Other settings are those of train.py. Repeat the command to
-resume. Runs and answer go to outputs/choose/.
+images held out of the training part; cross-entropy and KD, which do not make up for the class counts, also with their
+logits adjusted for them. By successive halving: short trainings of all, longer ones of the best. The answer says by how
+much the winner leads, whether that is more than noise, and what left in a tie. Other settings are those of train.py.
+Repeat the command to resume. Runs and answer go to outputs/choose/; the last line names the answer's file.
 """
 
 import argparse

@@ -1,13 +1,13 @@
 """Exports a finished run's network for use elsewhere, checks each file against it and times it.
 
-    python scripts/export.py RUN                          model.safetensors (+ .json), .pt2 and .onnx in RUN/export
+    python scripts/export.py RUN                          model.safetensors, .pt2 and .onnx in RUN/export
     python scripts/export.py RUN formats=onnx,int8        ONNX, and ONNX in eight bits with its accuracy per group
     python scripts/export.py RUN output=FOLDER seconds=0  elsewhere, without timing
     python scripts/export.py RUN dataset.path=FOLDER      the data lies elsewhere now (or data_root=FOLDER)
 
 pt2 and onnx take uint8 images [batch, channels, height, width] of any size and hold scaling, cutting and normalisation.
-Class names, groups, accuracy, hash and a note on the licence are in every file. onnx and int8 need: pip install
-ltkd[export].
+Class names, groups, accuracy, hash and a note on the licence are in every file, and in model.json beside them. onnx and
+int8 need: pip install ltkd[export].
 """
 
 import argparse

@@ -6,21 +6,21 @@
     python scripts/predict.py RUN photos/ correction=logit_adjusted tau=1    corrected for the class counts, or
                                                                     tau_normalized; without tau= the run's choice
 
-The training data is not needed. Files that cannot be read are named at the end and make the exit code 1.
+The training data is not needed. Files that cannot be read are all named on standard error, at the end, and make the
+exit code 1; they have no line in the output.
 """
 
 import argparse
+import io
 import sys
 from contextlib import nullcontext
 from pathlib import Path
 
 from ltkd.commands.script import Parser, command, number, whole_number
-from ltkd.errors import UserError, unknown_name
+from ltkd.errors import UserError, printable, unknown_name
 from ltkd.results.read import POST_HOC
 
 CORRECTIONS = ("none", *POST_HOC)
-NAMED = 10  # unreadable files
-
 
 PARSER = Parser(__doc__)  # what stands behind an option is an image too
 PARSER.epilog = "options can be written KEY=VALUE too"
@@ -44,7 +44,7 @@ PARSER.add_argument("--device", default="auto", help="default: auto")
 def main(options: argparse.Namespace, further_images: list[str]) -> int:
     from ltkd.deploy.corrections import build_correction, default_tau  # here: --help needs no torch
     from ltkd.deploy.open import open_network
-    from ltkd.deploy.predict import WRITERS, collecting, find_images, predict
+    from ltkd.deploy.predict import NOT_UTF8, WRITERS, collecting, find_images, predict
     from ltkd.files import atomic_text_writer
     from ltkd.machine import resolve_device
 
@@ -72,13 +72,14 @@ def main(options: argparse.Namespace, further_images: list[str]) -> int:
     predictions = predict(network, files, correct=correct, batch_size=options.batch)
     write = WRITERS[output.suffix if output else ".csv"]
     with atomic_text_writer(output) if output else nullcontext(sys.stdout) as file:
+        if isinstance(file, io.TextIOWrapper) and output:
+            file.reconfigure(errors=NOT_UTF8[output.suffix])
         write(collecting(predictions, len(files), unreadable), file, about.num_classes)
-    for prediction in unreadable[:NAMED]:
-        sys.stderr.write(f"unreadable: {prediction.file} ({prediction.problem})\n")
-    more = f", {len(unreadable) - NAMED} of them not named" if len(unreadable) > NAMED else ""
+    for prediction in unreadable:
+        sys.stderr.write(f"unreadable: {printable(prediction.file)} ({prediction.problem})\n")
     where = f"; written: {output}" if output else ""
     sys.stderr.write(
         f"{len(files) - len(unreadable)} of {len(files)} images classified{correction_note}, "
-        f"{len(unreadable)} unreadable{more}{where}\n"
+        f"{len(unreadable)} unreadable{where}\n"
     )
     return 1 if unreadable else 0

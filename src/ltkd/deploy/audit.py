@@ -5,9 +5,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ltkd.config.compose import compose_values
+from ltkd.config.identity import dataset_label, student_run
 from ltkd.config.load import load_config
 from ltkd.data import LongTailData, build_augmentation, file_names, load_data
 from ltkd.deploy import audit_figures, audit_page
@@ -21,6 +23,7 @@ from ltkd.deploy.served import ServedNetwork
 from ltkd.errors import UserError
 from ltkd.files import file_sha256, write_text
 from ltkd.models import count_multiply_adds, count_parameters, load_weights
+from ltkd.results.corrections import evened_out_by
 from ltkd.runs.load import build_network, load_run
 
 EXPORTED = (".safetensors", ".pt2", ".onnx")
@@ -30,7 +33,8 @@ EXPORTED = (".safetensors", ".pt2", ".onnx")
 class Audited:
     """A network with the data that it is looked at with, and the names of its image files by part.
 
-    `judge` is asked which training labels are suspicious.
+    `judge` is asked which training labels are suspicious. `trained_on` says what the groups and the training counts of
+    the data's split are of.
     """
 
     place: Path
@@ -38,6 +42,7 @@ class Audited:
     judge: Judge
     data: LongTailData
     names: dict[str, Sequence[str]]
+    trained_on: str
 
 
 def audited_run(folder: Path, overrides: Sequence[str], device: torch.device) -> Audited:
@@ -47,12 +52,16 @@ def audited_run(folder: Path, overrides: Sequence[str], device: torch.device) ->
     # names of the data: runs of before they were recorded have numbers
     about = replace(describe_run(run), class_names=data.class_names)
     network = DeployedNetwork(about, classify_with(ServedNetwork(run.model, about).eval(), device))
-    return Audited(folder, network, judge_of_run(run, network, device), data, file_names(data, root))
+    judge = judge_of_run(run, network, device)
+    return Audited(folder, network, judge, data, file_names(data, root), trained_on="these training images")
 
 
 def audited_weights(file: Path, overrides: Sequence[str], device: torch.device) -> Audited:
     """An exported file, or weights of a network that student=NAME names, with the data that dataset=... composes.
 
+    An exported file says on how many images of each class it was trained, and its groups are of those, unless
+    dataset.groups=... names others. Of other weights the data's counts and groups are taken, and what student=... and
+    recipe=... say of their training.
     UserError where file and data do not have the same classes or images of the same size.
     """
     if not file.is_file():
@@ -70,7 +79,10 @@ def audited_weights(file: Path, overrides: Sequence[str], device: torch.device) 
         scaled_further = network.about.shorter_side != network.about.image_size
         data = load_data(dataset, root, resized_crops=scaled_further).decoded()
         _check_fits(network.about, data, file)
-        return Audited(file, network, _judge_of_file(network), data, file_names(data, root))
+        regroup = not any(override.lstrip("+").startswith("dataset.groups") for override in overrides)
+        names, data = file_names(data, root), _with_training_of(network.about, data, regroup)
+        trained_on = f"{network.about.dataset}: {_counted(data.split.class_counts)}; may be other images than these"
+        return Audited(file, network, _judge_of_file(network), data, names, trained_on)
     augmentation = build_augmentation(config.recipe_of(student).augmentation)
     data = load_data(dataset, root, resized_crops=augmentation.resized_crop is not None).decoded()
     layers = {"name": student.name, "arguments": student.arguments, "task_loss": student.task_loss}
@@ -82,17 +94,25 @@ def audited_weights(file: Path, overrides: Sequence[str], device: torch.device) 
         class_counts=data.split.class_counts.tolist(), groups=data.split.groups.tolist(),
         group_names=data.split.group_names, image_size=dataset.image_size, channels=dataset.channels,
         shorter_side=augmentation.shorter_side(dataset.image_size), mean=dataset.mean, std=dataset.std,
-        accuracy={}, tau=1.0, tau_chosen_by="default", evened_out_by=None,
-        parameters=count_parameters(model), hash="", weights_sha256=file_sha256(file), licence="unknown",
+        accuracy={}, tau=1.0, tau_chosen_by="default",
+        evened_out_by=evened_out_by(student_run(config).identity), parameters=count_parameters(model),
+        hash="", weights_sha256=file_sha256(file), licence="unknown",
         multiply_adds=count_multiply_adds(model, (dataset.channels, dataset.image_size, dataset.image_size)),
         tau_normalisation=tau_normalisation(model, {}),
     )  # fmt: skip
     network = DeployedNetwork(about, classify_with(ServedNetwork(model, about).eval(), device))
-    return Audited(file, network, _judge_of_file(network), data, file_names(data, root))
+    trained_on = "not known; groups and training counts are this data's"
+    return Audited(file, network, _judge_of_file(network), data, file_names(data, root), trained_on)
 
 
 def _judge_of_file(network: DeployedNetwork) -> Judge:
-    return Judge(network, no_teacher="a file of weights does not say where its teacher is")
+    return Judge(network, from_file=True, no_teacher="a file of weights does not say where its teacher is")
+
+
+def _with_training_of(about: Description, data: LongTailData, regroup: bool) -> LongTailData:
+    """The data with the class counts of the network's training, and with its groups."""
+    groups = {"groups": np.array(about.groups), "group_names": about.group_names} if regroup else {}
+    return replace(data, split=replace(data.split, class_counts=np.array(about.class_counts), **groups))
 
 
 def _check_fits(about: Description, data: LongTailData, file: Path) -> None:
@@ -113,7 +133,7 @@ def write_audit(audited: Audited, output: Path) -> Findings:
     opinions = all_logits(judge.network.classify, data.train_images)
     findings = find(about, data, test_logits, judge.network.about, opinions)
     drawn = audit_figures.draw(findings, data)
-    title = f"Audit of {about.architecture['name']} on {about.dataset}"
+    title = f"Audit of {about.architecture['name']} on {dataset_label(data.config)}"
     page = audit_page.html(title, about, findings, drawn, data, audited.names, _facts(audited), judge)
     write_text(output, page)
     return findings
@@ -126,9 +146,13 @@ def _facts(audited: Audited) -> dict[str, Any]:
         f"{about.multiply_adds / 1e6:,.1f} M multiply-adds",
         "from": str(audited.place),
         "method": about.method,
-        "data": f"{about.dataset}: {len(data.class_names)} classes, {len(data.train_labels)} training images "
-        f"({data.split.class_counts.max()} to {data.split.class_counts.min()} a class), {len(data.test_labels)} test "
-        "images",
+        "trained on": audited.trained_on,
+        "data": f"{dataset_label(data.config)}: {len(data.class_names)} classes, "
+        f"{_counted(np.bincount(data.train_labels))}, {len(data.test_labels)} test images",
         "weights": f"SHA-256 {about.weights_sha256[:16]}",
         "licence": about.licence,
     }
+
+
+def _counted(counts: np.ndarray) -> str:
+    return f"{counts.sum()} training images ({counts.max()} to {counts.min()} a class)"

@@ -93,11 +93,11 @@ def _worst_classes(about: Description, findings: Findings, data: LongTailData, n
 
 
 def _headline(about: Description, finding: ClassFinding, data: LongTailData) -> str:
-    label = finding.label
+    label, split = finding.label, data.split
     mistakes = ", ".join(f"{about.class_names[predicted]} ({count})" for predicted, count in finding.taken_for[:3])
     return (
-        f"{about.class_names[label]}: {finding.accuracy:.0f} % right, {about.group_of(label)}, "
-        f"{data.split.class_counts[label]} training images; taken for {mistakes}"
+        f"{about.class_names[label]}: {finding.accuracy:.0f} % right, {split.group_names[split.groups[label]]}, "
+        f"{split.class_counts[label]} training images; taken for {mistakes}"
     )
 
 
@@ -172,8 +172,8 @@ def _suspects(about: Description, findings: Findings, data: LongTailData, names:
         else ", although it was trained on them: a wrong label, an odd image, or too little training."
     )
     note = (
-        f"Training images of the {findings.tail} group: {findings.num_tail_images}. Asked for their labels, "
-        f"{judge.name}{corrected} takes {findings.num_disagreeing} of them for another class{reasons}"
+        f"This data has {findings.num_tail_images} training images of the {findings.tail} group. Asked for their "
+        f"labels, {judge.name}{corrected} takes {findings.num_disagreeing} of them for another class{reasons}"
     )
     if judge.no_teacher:
         note += f" A teacher would be the better judge; {judge.no_teacher}."

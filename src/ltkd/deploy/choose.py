@@ -1,8 +1,10 @@
 """Chooses what to train on a data set: a short list of methods, compared on held-out validation images alone.
 
 The list ends with this project's own method, the balanced posterior, with one teacher: its defaults have three, each of
-which is a training of its own, and no budget of minutes pays for them. It corrects for the class counts inside, so it
-is shown once and not corrected again.
+which is a training of its own, and no budget of minutes pays for them.
+
+A method whose training left the imbalance is compared with its logits corrected for the class counts too; one that made
+up for them is not corrected again.
 
 The runs are ordinary ones below outputs/choose. Training evaluates them on the test part too, as always; nothing here
 reads those figures.
@@ -21,7 +23,7 @@ import torch
 from tabulate import tabulate
 
 from ltkd.config.compose import CONFIGURATION, compose_values
-from ltkd.config.identity import dataset_label, student_run
+from ltkd.config.identity import dataset_label, digest, student_run
 from ltkd.config.load import load_config
 from ltkd.config.schema import Config
 from ltkd.data import LongTailData, build_augmentation, load_data
@@ -34,6 +36,7 @@ from ltkd.deploy.served import ServedNetwork
 from ltkd.errors import UserError
 from ltkd.files import read_json, write_json, write_text
 from ltkd.models import build_model, count_multiply_adds
+from ltkd.results.corrections import evened_out_by
 from ltkd.results.read import cell_text
 from ltkd.results.statistics import student_t_interval
 from ltkd.runs.load import load_run
@@ -47,21 +50,20 @@ OWN = ("method", "student.task_loss", "seed", "study", "evaluation.logit_adjuste
 
 @dataclass(frozen=True)
 class Candidate:
-    """A method of the short list and its settings; `corrected`: whether adjusting its logits is a variant of it."""
+    """A method of the short list and its settings; `taught`: whether it has a teacher."""
 
     name: str
     settings: tuple[str, ...]
-    corrected: bool = True
     taught: bool = True
 
 
 SHORT_LIST = (
     Candidate("cross-entropy", ("method=ce",), taught=False),
-    Candidate("balanced softmax", ("method=ce", "student.task_loss=balanced_softmax"), corrected=False, taught=False),
+    Candidate("balanced softmax", ("method=ce", "student.task_loss=balanced_softmax"), taught=False),
     Candidate("KD", ("method=kd",)),
     Candidate("LTKD", ("method=ltkd",)),
     Candidate("BKD", ("method=bkd",)),
-    Candidate("balanced posterior", ("method=balanced_posterior", "method.teachers=1"), corrected=False),
+    Candidate("balanced posterior", ("method=balanced_posterior", "method.teachers=1")),
 )
 
 
@@ -81,7 +83,7 @@ class Score:
 
     @property
     def value(self) -> float:
-        return mean(self.per_seed)
+        return round(mean(self.per_seed), 9)  # as many right answers are a tie, however they are summed up
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class Choice:
     """The best variant, the best of another candidate, and their difference on the same validation images.
 
     difference and interval (95 %, Student's t over the images) are in percentage points of the mean over classes;
-    per_seed are the differences seed by seed.
+    per_seed are the differences seed by seed. ties: a line for each round that dropped as good a candidate as it kept.
     """
 
     rounds: list[list[Score]]
@@ -99,10 +101,16 @@ class Choice:
     interval: tuple[float, float]
     per_seed: list[float]
     num_images: int
+    ties: list[str]
 
     @property
-    def more_than_noise(self) -> bool:
-        return self.interval[0] > 0 and min(self.per_seed) > 0
+    def noise(self) -> str | None:
+        """Why the difference may be noise; None where it is more."""
+        if self.interval[0] <= 0:
+            return "the interval does not lie above 0"
+        if min(self.per_seed) <= 0:
+            return "the interval lies above 0, but not every seed's difference does"
+        return None
 
 
 class Chooser:
@@ -126,7 +134,7 @@ class Chooser:
         config = load_config(compose_values(*overrides, *self.fixed, "method=kd"))
         resized_crops = build_augmentation(config.recipe_of(config.student).augmentation).resized_crop is not None
         self.data = load_data(config.dataset, Path(config.data_root), resized_crops=resized_crops).decoded()
-        self.folder = Path(config.output_root) / STUDY / dataset_label(config.dataset)
+        self.folder = Path(config.output_root) / STUDY / dataset_label(config.dataset) / f"choice-{self._digest()}"
         self.sizes = [self._size(config, network) for network in (config.student, config.teacher)]
 
     def _validation(self, full: Config) -> list[str]:
@@ -150,6 +158,12 @@ class Chooser:
             self.tell(f"classes of one image, which stays in training, so that none judges them: {', '.join(single)}")
         return [f"dataset.validation_per_class={number}"]
 
+    def _digest(self) -> str:
+        """The same for a repeated command on the same images alone: folders of one name and other settings differ."""
+        settings = [f"budget={self.minutes:g}", *self.overrides, *self.fixed]
+        candidates = [candidate.settings for candidate in SHORT_LIST]
+        return digest({"settings": settings, "candidates": candidates, "data": self.data.manifest()})
+
     def _size(self, config: Config, network) -> int:
         dataset = config.dataset
         model = build_model(network.name, dataset.num_classes, in_channels=dataset.channels, **network.arguments)
@@ -159,8 +173,11 @@ class Chooser:
         """All rounds. UserError where the budget is too small for the shortest plan."""
         cost, spent = self._pilot()
         plan = self._plan(cost, 60 * self.minutes - spent)
-        staying, rounds = list(SHORT_LIST), []
+        staying, rounds, ties = list(SHORT_LIST), [], []
         for number, (epochs, count) in enumerate(zip(plan.epochs, plan.candidates, strict=True)):
+            if tie := _dropped_in_a_tie(rounds[-1], staying, count) if rounds else None:
+                ties.append(f"Round {number} ended in a tie: {tie}.")
+                self.tell(ties[-1])
             staying = staying[:count]
             seeds = range(plan.seeds if number == len(plan.epochs) - 1 else 1)
             self.tell(
@@ -172,18 +189,16 @@ class Chooser:
             staying = list(dict.fromkeys(score.candidate for score in scores))
         best = rounds[-1][0]
         second = next(score for score in rounds[-1] if score.candidate != best.candidate)
-        return self._compared(rounds, best, second, plan)
+        return self._compared(rounds, best, second, plan, ties)
 
     def _pilot(self) -> tuple[Cost, float]:
         result = self._run(SHORT_LIST[0], PILOT_EPOCHS, 0, teacher_epochs=None)
         return Cost.estimated(result["train_seconds"] / PILOT_EPOCHS, *self.sizes), result["wall_seconds"]
 
     def _plan(self, cost: Cost, seconds: float) -> Plan:
-        """As made by the first call for this budget and these settings: measured anew it would be another one."""
-        settings = [f"budget={self.minutes:g}", f"candidates={len(SHORT_LIST)}", *self.overrides, *self.fixed]
-        path, key = self.folder / "plan.json", shlex.join(settings)
-        plans = read_json(path) if path.exists() else {}
-        if key not in plans:
+        """As made by the first call of this command: measured anew it would be another one."""
+        path = self.folder / "plan.json"
+        if not path.exists():
             num_taught = sum(candidate.taught for candidate in SHORT_LIST)
             arguments = (self.full_recipe.epochs, cost, len(SHORT_LIST) - num_taught, num_taught)
             plan = make_plan(seconds, *arguments)
@@ -193,9 +208,9 @@ class Chooser:
                     f"budget: {self.minutes:g} minutes are too few for {LEAST_EPOCHS} epochs of the last round; about "
                     f"{needed + 1} are needed here (or smaller networks, fewer pixels)"
                 )
-            write_json(path, plans | {key: dataclasses.asdict(plan)})
+            write_json(path, dataclasses.asdict(plan))
             return plan
-        stored = plans[key]
+        stored = read_json(path)
         return Plan(tuple(stored["epochs"]), tuple(stored["candidates"]), stored["seeds"])
 
     def _config(self, candidate: Candidate, epochs: int, seed: int, teacher_epochs: int | None) -> Config:
@@ -219,13 +234,14 @@ class Chooser:
         """The candidate's variants."""
         results = [self._run(candidate, epochs, seed, plan.teacher_epochs) for seed in seeds]
         variants = [(False, [result["accuracy"]["last"]["validation"] for result in results])]
-        if candidate.corrected and all(result["post_hoc"]["logit_adjusted"] for result in results):
+        evened_out = evened_out_by(results[0]["identity"])  # predict.py would warn of a second correction
+        if not evened_out and all(result["post_hoc"]["logit_adjusted"] for result in results):
             variants.append((True, [result["post_hoc"]["logit_adjusted"]["validation"] for result in results]))
         scores = [Score(candidate, corrected, epochs, *_means(records)) for corrected, records in variants]
         self.tell("".join(f"  {score.name}: {score.value:.2f} %\n" for score in scores).rstrip())
         return scores
 
-    def _compared(self, rounds: list[list[Score]], best: Score, second: Score, plan: Plan) -> Choice:
+    def _compared(self, rounds: list[list[Score]], best: Score, second: Score, plan: Plan, ties: list[str]) -> Choice:
         seeds = range(plan.seeds)
         right = [[self._right(score, seed, plan) for seed in seeds] for score in (best, second)]
         labels = self.data.validation_labels
@@ -234,7 +250,7 @@ class Chooser:
         differences = 100 * weights * (np.mean(right[0], axis=0) - np.mean(right[1], axis=0))
         per_seed = [100 * float(np.mean(weights * (a - b))) for a, b in zip(*right, strict=True)]
         interval = student_t_interval(differences)
-        return Choice(rounds, best, second, float(differences.mean()), interval, per_seed, len(labels))
+        return Choice(rounds, best, second, float(differences.mean()), interval, per_seed, len(labels), ties)
 
     def _right(self, score: Score, seed: int, plan: Plan) -> np.ndarray:
         """1.0 for each validation image that the variant's network gets right, else 0.0 [V]."""
@@ -253,14 +269,33 @@ class Chooser:
         return f"{program} {shlex.join([*kept, *choice.best.candidate.settings])}"
 
     def write(self, choice: Choice) -> Path:
-        """choice.md and choice.json beside the runs."""
+        """choice.md and choice.json beside the plan."""
         write_text(self.folder / "choice.md", "\n".join([*lines_of(choice, self.data), "", self.command(choice), ""]))
         record = dataclasses.asdict(choice) | {
-            "more_than_noise": choice.more_than_noise,
+            "more_than_noise": choice.noise is None,
+            "noise": choice.noise,
             "command": self.command(choice),
         }
         write_json(self.folder / "choice.json", record)
         return self.folder / "choice.md"
+
+
+def _dropped_in_a_tie(scores: Sequence[Score], ranked: Sequence[Candidate], count: int) -> str | None:
+    """Says which candidates the round drops though they are as good as one that stays; None where there is none.
+
+    ranked: the candidates, best first, of which `count` stay; equal ones stand as in the round before, at first as in
+    the short list.
+    """
+    values = {candidate: max(s.value for s in scores if s.candidate == candidate) for candidate in ranked}
+    least = values[ranked[count - 1]]
+    dropped = [candidate.name for candidate in ranked[count:] if values[candidate] == least]
+    if not dropped:
+        return None
+    kept = [candidate.name for candidate in ranked[:count] if values[candidate] == least]
+    return (
+        f"{', '.join(dropped)} had {least:.2f} % as {', '.join(kept)} had, and left since the budget has room for "
+        f"{count}: of equals those stay that stood first in the round before, in the first round in the list"
+    )
 
 
 def _means(records: Sequence[Mapping[str, Any]]) -> tuple[list[float], dict[str, float | None]]:
@@ -289,8 +324,9 @@ def lines_of(choice: Choice, data: LongTailData) -> list[str]:
     without = ", ".join(data.class_names[label] for label in unjudged)
     verdict = (
         "This is more than noise."
-        if choice.more_than_noise
-        else "This is NOT more than noise: either may be the better one; a larger budget or more images would tell."
+        if choice.noise is None
+        else f"This is NOT more than noise ({choice.noise}): either may be the better one; a larger budget or more "
+        "images would tell."
     )
     correction = (
         "\nIts logits were adjusted for the class counts: predict with correction=logit_adjusted tau=1."
@@ -303,6 +339,7 @@ def lines_of(choice: Choice, data: LongTailData) -> list[str]:
         f"best: {best.name}, {best.value:.2f} %; {choice.difference:+.2f} points against {second.name} on the same "
         f"{choice.num_images} validation images (95 % interval {low:+.2f} to {high:+.2f}; by seed: {seeds}).",
         verdict + correction,
+        *choice.ties,
         *([f"Not judged, without a validation image: {without}."] if without else []),
         "The test part was not looked at.",
     ]

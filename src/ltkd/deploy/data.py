@@ -27,6 +27,10 @@ def data_of_run(run: FinishedRun, overrides: Sequence[str]) -> tuple[LongTailDat
     arguments = bind(DatasetConfig, settings["dataset"], "dataset", errors)
     if errors:
         raise UserError("; ".join(errors))
+    for key in PLACES:
+        place = settings["dataset"].get(key)
+        if place is not None and not Path(place).exists():
+            raise UserError(f"dataset.{key}: {place} is not there; add dataset.{key}=... with where it lies now")
     root = Path(settings["data_root"])
     resized_crops = augmentation_of(run).resized_crop is not None
     data = load_data(DatasetConfig(**arguments), root, resized_crops=resized_crops).decoded()

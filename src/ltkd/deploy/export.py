@@ -1,5 +1,6 @@
 """Export of a finished run: every file is written, compared with the network on the test images, timed, and told."""
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from tabulate import tabulate
 from ltkd.data import LongTailData
 from ltkd.deploy.description import Description, describe_run
 from ltkd.deploy.formats import (
+    STEM,
     export_program,
     require_onnx,
     write_int8,
@@ -63,38 +65,58 @@ def check_formats(text: str | None) -> list[str]:
 def export(
     run: FinishedRun, data: LongTailData, folder: Path, formats: Sequence[str], *, seconds: float, threads: int
 ) -> list[Checked]:
-    """Writes the formats into `folder`, with export.json and table.md; the first entry is the run's network itself.
+    """Writes the formats into `folder`, with model.json, export.json and table.md; the first entry is the run itself.
 
     seconds: of timing for each format and batch size, 0 for none. UserError where a file other than int8 does not give
-    the network's logits.
+    the network's logits, or int8 no numbers: none of the files comes into the folder then.
     """
     torch.set_num_threads(threads)
     about = describe_run(run)
     network = ServedNetwork(run.model, about).eval()
-    files = write_formats(folder, network, about, formats, data)
     reference = all_logits(classify_with(network, "cpu"), data.test_images)
+    if not np.isfinite(reference).all():
+        raise UserError(f"{run.directory}: the network's logits are no finite numbers; there is nothing to export")
+    with _unchecked(folder) as unchecked:
+        written = write_formats(Path(unchecked), network, about, formats, data)
+        logits = {name: all_logits(open_network(path).classify, data.test_images) for name, path in written.items()}
+        for name in written:
+            _check(name, logits[name], reference)
+        files = {name: path.replace(folder / path.name) for name, path in written.items()}
     checked = []
     for name, path in {"run": run.directory, **files}.items():
-        logits = reference if name == "run" else all_logits(open_network(path).classify, data.test_images)
         timing = measure(path, threads=threads, seconds=seconds) if seconds else None
-        checked.append(compare(name, path, logits, reference, data, timing))
+        checked.append(compare(name, path, logits.get(name, reference), reference, data, timing))
     table = table_of(checked, data, about, threads)
+    write_text(folder / f"{STEM}.json", about.to_json() + "\n")
     write_json(folder / "export.json", [_plain(file) for file in checked])
     write_text(folder / "table.md", table + "\n")
-    for file in checked:
-        if file.name != INT8 and file.largest_difference > TOLERANCE * max(1.0, float(np.abs(reference).max())):
-            raise UserError(
-                f"{file.path}: gives other logits than the network, by up to {file.largest_difference:.3g}; "
-                "do not use it"
-            )
     return checked
+
+
+def _unchecked(folder: Path) -> tempfile.TemporaryDirectory:
+    """A place inside `folder`, which is made, for files that nobody should take yet. UserError where it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(dir=folder, prefix=".unchecked-")
+    except OSError as error:
+        raise UserError(f"output: {folder} is no folder that can be written to ({error.strerror})") from error
+
+
+def _check(name: str, logits: np.ndarray, reference: np.ndarray) -> None:
+    """UserError where a format's logits are no numbers or, but for int8, not the network's."""
+    difference = float(np.abs(logits - reference).max())
+    allowed = np.inf if name == INT8 else TOLERANCE * max(1.0, float(np.abs(reference).max()))
+    if not (np.isfinite(difference) and difference <= allowed):
+        raise UserError(
+            f"formats: {name} gives other logits than the network, by up to {difference:.3g}; nothing was exported, "
+            f"formats=... without {name} exports the others"
+        )
 
 
 def write_formats(
     folder: Path, network: ServedNetwork, about: Description, formats: Sequence[str], data: LongTailData
 ) -> dict[str, Path]:
     """The files by format."""
-    folder.mkdir(parents=True, exist_ok=True)
     files = {}
     if "safetensors" in formats:
         files["safetensors"] = write_safetensors(folder, network, about)

@@ -180,12 +180,12 @@ def find_suspects(
 ) -> tuple[int, int, list[Suspect]]:
     """Training images of a group: how many, how many the judge disagrees with, and the most confident of these.
 
-    The judge has seen these images with these labels: where it still disagrees the label may be wrong. A network that
-    favours the head disagrees with the tail anyway, so its logits [N, C] are adjusted for the class counts first,
-    unless its training did that.
+    Where a judge that was trained on these images still disagrees the label may be wrong. A network that favours the
+    head disagrees with the tail anyway, so its logits [N, C] are adjusted first for the class counts of its own
+    training, unless that did so.
     """
     rows = np.flatnonzero(data.split.groups[data.train_labels] == group)
-    counts = data.split.class_counts
+    counts = np.array(judge.class_counts)
     correct_prior = not judge.evened_out_by and counts.all()
     probabilities = _softmax(logits[rows] - (np.log(counts / counts.sum()) if correct_prior else 0))
     of_label = probabilities[np.arange(len(rows)), data.train_labels[rows]]

@@ -13,7 +13,7 @@ from ltkd.deploy.description import KEY, Description
 from ltkd.deploy.quiet import quiet
 from ltkd.deploy.served import ServedNetwork
 from ltkd.errors import UserError
-from ltkd.files import write_bytes, write_text
+from ltkd.files import write_bytes
 
 STEM = "model"
 INPUT, OUTPUT = "images", "logits"
@@ -22,11 +22,10 @@ CALIBRATION_BATCH = 32
 
 
 def write_safetensors(folder: Path, network: ServedNetwork, about: Description) -> Path:
-    """model.safetensors, with the description in its metadata and, to be read by people, in model.json."""
+    """model.safetensors, with the description in its metadata."""
     tensors = {name: tensor.contiguous().clone() for name, tensor in network.network.state_dict().items()}
     path = folder / f"{STEM}.safetensors"
     write_bytes(path, save(tensors, {KEY: about.to_json()}))
-    write_text(folder / f"{STEM}.json", about.to_json() + "\n")
     return path
 
 

@@ -24,7 +24,7 @@ class Judge:
 
     network: DeployedNetwork
     name: str = AUDITED
-    from_file: bool = False  # a teacher of given weights: what they were trained on is not known
+    from_file: bool = False  # not a network of this run: it may have been trained on other images
     no_teacher: str | None = None  # why it is not a teacher
 
 

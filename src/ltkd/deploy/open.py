@@ -22,10 +22,17 @@ Classify = Callable[[np.ndarray], np.ndarray]  # uint8 images to logits
 
 @dataclass(frozen=True)
 class DeployedNetwork:
-    """`classify`: uint8 images [B, channels, H, W] to logits [B, classes] float32."""
+    """`logits_of` is what `classify` asks, once it has seen that the images are whole numbers."""
 
     about: Description
-    classify: Classify
+    logits_of: Classify
+
+    def classify(self, images: np.ndarray) -> np.ndarray:
+        """uint8 images [B, channels, H, W] to logits [B, classes] float32. UserError for other numbers."""
+        if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
+            kind = f"{type(images).__name__} of {getattr(images, 'dtype', 'no dtype')}"
+            raise UserError(f"images: should be a NumPy array of uint8, levels in 0 .. 255 as in the file, got {kind}")
+        return self.logits_of(images)
 
 
 def open_network(path: str | Path, device: torch.device | str = "cpu") -> DeployedNetwork:

@@ -41,7 +41,10 @@ def find_images(places: Iterable[str]) -> list[Path]:
     files: list[Path] = []
     for place in map(Path, places):
         if place.is_dir():
-            below = sorted(p for p in place.rglob("*") if p.suffix.lower() in ENDINGS and not _hidden(p, place))
+            try:
+                below = sorted(_images_below(place))
+            except OSError as error:
+                raise UserError(f"{error.filename or place}: cannot be read ({error.strerror})") from error
             if not below:
                 raise UserError(f"{place}: no images in it (files that end in {', '.join(ENDINGS)})")
             files += below
@@ -60,8 +63,18 @@ def find_images(places: Iterable[str]) -> list[Path]:
     return files
 
 
-def _hidden(path: Path, folder: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+def _images_below(folder: Path, above: tuple[tuple[int, int], ...] = ()) -> Iterator[Path]:
+    """As training reads a class's folder: links are followed, but for those back to a folder above; hidden are left."""
+    stat = folder.stat()
+    if (place := (stat.st_dev, stat.st_ino)) in above:
+        return
+    for entry in folder.iterdir():
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from _images_below(entry, (*above, place))
+        elif entry.name.lower().endswith(ENDINGS):
+            yield entry
 
 
 def predict(
@@ -125,6 +138,7 @@ def write_json_lines(predictions: Iterable[Prediction], file: TextIO, num_classe
 
 
 WRITERS = {".csv": write_csv, ".jsonl": write_json_lines}
+NOT_UTF8 = {".csv": "surrogateescape", ".jsonl": "backslashreplace"}  # a file's name: its own bytes, an escape of JSON
 
 
 def collecting(predictions: Iterable[Prediction], total: int, unreadable: list[Prediction]) -> Iterator[Prediction]:
