@@ -12,9 +12,11 @@ from PIL import Image
 
 from ltkd.commands.export import main
 from ltkd.commands.predict import main as predict
+from ltkd.data.augmentation import build_augmentation
 from ltkd.data.decoding import decode
 from ltkd.deploy import formats
 from ltkd.deploy.data import data_of_run
+from ltkd.deploy.description import shorter_side
 from ltkd.deploy.export import Checked, table_of
 from ltkd.deploy.latency import Timing, measure, peak_memory
 from ltkd.deploy.open import open_network
@@ -185,3 +187,13 @@ def test_a_network_without_numbers_is_not_exported(example, tmp_path, monkeypatc
 def test_the_description_is_beside_whatever_is_exported(example, tmp_path):
     assert main([str(example.run), f"output={tmp_path}", "formats=pt2", "seconds=0"]) == 0
     assert json.loads((tmp_path / "model.json").read_text())["class_names"] == ["ant", "bee", "cat", "dog"]
+
+
+@pytest.mark.parametrize(
+    ("source", "augmentation", "side"),
+    [("image_folder", "resized_crop_flip", 256), ("image_folder", "crop_flip", 224), ("pack", "resized_crop_flip", 224),
+     ("cifar100", "resized_crop_flip", 224)],
+)  # fmt: skip
+def test_only_whole_files_are_scaled_further_than_they_are_cut(source, augmentation, side):
+    """As evaluation does: images of a pack or of CIFAR's arrays are looked at as they are."""
+    assert shorter_side(build_augmentation(augmentation), source, 224) == side

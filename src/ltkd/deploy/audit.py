@@ -14,7 +14,7 @@ from ltkd.config.load import load_config
 from ltkd.data import LongTailData, build_augmentation, file_names, load_data
 from ltkd.deploy import audit_figures, audit_page
 from ltkd.deploy.data import data_of_run
-from ltkd.deploy.description import Description, describe_run, tau_normalisation
+from ltkd.deploy.description import Description, describe_run, shorter_side, tau_normalisation
 from ltkd.deploy.export import all_logits
 from ltkd.deploy.findings import Findings, find
 from ltkd.deploy.judge import Judge, judge_of_run
@@ -93,7 +93,7 @@ def audited_weights(file: Path, overrides: Sequence[str], device: torch.device) 
         architecture=layers | sizes, dataset=dataset.name, method="from a file", class_names=data.class_names,
         class_counts=data.split.class_counts.tolist(), groups=data.split.groups.tolist(),
         group_names=data.split.group_names, image_size=dataset.image_size, channels=dataset.channels,
-        shorter_side=augmentation.shorter_side(dataset.image_size), mean=dataset.mean, std=dataset.std,
+        shorter_side=shorter_side(augmentation, dataset.source, dataset.image_size), mean=dataset.mean, std=dataset.std,
         accuracy={}, tau=1.0, tau_chosen_by="default",
         evened_out_by=evened_out_by(student_run(config).identity), parameters=count_parameters(model),
         hash="", weights_sha256=file_sha256(file), licence="unknown",

@@ -11,6 +11,7 @@ from torch import nn
 
 from ltkd.data import build_augmentation
 from ltkd.data.augmentation import Augmentation
+from ltkd.data.sources import PACK, reader
 from ltkd.errors import UserError
 from ltkd.results.corrections import evened_out_by
 from ltkd.runs.load import FinishedRun
@@ -69,7 +70,8 @@ def describe_run(run: FinishedRun) -> Description:
     return Description(
         architecture=run.architecture, dataset=result["dataset"], method=result["method"], class_names=names,
         class_counts=result["class_counts"], groups=result["groups"], group_names=result["group_names"],
-        image_size=dataset["image_size"], shorter_side=augmentation_of(run).shorter_side(dataset["image_size"]),
+        image_size=dataset["image_size"],
+        shorter_side=shorter_side(augmentation_of(run), dataset["source"], dataset["image_size"]),
         channels=dataset["channels"], mean=dataset["mean"], std=dataset["std"],
         accuracy={"all": last["all"], "per_group": last["per_group"]}, tau=adjusted.get("tau", 1.0),
         evened_out_by=evened_out_by(result["identity"]),
@@ -98,6 +100,15 @@ def augmentation_of(run: FinishedRun) -> Augmentation:
     """The augmentation of the run's training, which also says how images are scaled in evaluation."""
     recipe = run.settings["recipe"] | run.network["recipe"]
     return build_augmentation(recipe.get("augmentation", "crop_flip"))
+
+
+def shorter_side(augmentation: Augmentation, source: str, image_size: int) -> int:
+    """Pixels to which the shorter side is scaled in evaluation: of whole files, those of the training's crops.
+
+    Images that have `image_size` already, of a pack or of CIFAR's arrays, are evaluated as they are.
+    """
+    whole_files = source != PACK and "path" in reader(source).settings
+    return augmentation.shorter_side(image_size) if whole_files else image_size
 
 
 def _licence(run: FinishedRun) -> str:
