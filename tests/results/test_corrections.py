@@ -3,6 +3,7 @@
 import pytest
 
 from ltkd.config.identity import student_run, teacher_run
+from ltkd.methods import list_methods, method_class
 from ltkd.results import corrections
 from ltkd.results.corrections import evened_out_by
 from ltkd.task_losses import list_task_losses, task_loss_class
@@ -39,6 +40,9 @@ from ltkd.task_losses import list_task_losses, task_loss_class
         (["method=balanced_posterior", "method.weight=0"], "method=balanced_posterior"),
         (["method=ce", "++student.recipe.sampling={name: power, q: 1}"], None),
         (["method=ce", "++student.recipe.sampling={name: power, q: 0.5}"], "sampling=power"),
+        (["method=kd", "method.task_weight=0", "student.task_loss=balanced_softmax"], None),
+        (["method=ce", "student.task_loss={name: ldam, deferred: 1.0}"], None),  # its weights are never in force
+        (["method=ce", "student.task_loss={name: class_balanced, beta: 0.0}"], None),  # all of them are 1
         (["method=ssd", "student.task_loss=balanced_softmax"], None),  # of the hard head, which is not deployed
     ],
 )
@@ -52,6 +56,35 @@ def test_evened_out_by(make_config, overrides, by):
 def test_a_classifier_that_learns_from_the_teacher_alone_is_as_even_as_the_teacher(make_config, method):
     config = make_config(f"method={method}", "teacher.task_loss=balanced_softmax")
     assert evened_out_by(student_run(config).identity) == "teacher.task_loss=balanced_softmax"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "by"),
+    [
+        (["method=kd"], "teacher.task_loss=balanced_softmax"),
+        (["method=rlkd"], "teacher.task_loss=balanced_softmax"),
+        (["method=crd", "method.kd_weight=1"], "teacher.task_loss=balanced_softmax"),
+        (["method=crd", "method.kd_weight=0"], None),
+        (["method=kd", "method.weight=0"], None),
+        (["method=reviewkd"], None),  # features alone
+        (["method=ltkd"], "method=ltkd"),
+        (["method=kd", "student.task_loss=balanced_softmax"], "task_loss=balanced_softmax"),
+    ],
+)
+def test_who_imitates_the_logits_of_a_balanced_teacher_is_balanced(make_config, overrides, by):
+    config = make_config(*overrides, "teacher.task_loss=balanced_softmax")
+    assert evened_out_by(student_run(config).identity) == by
+
+
+def test_the_methods_of_features_are_those_without_a_term_on_the_teachers_logits():
+    of_features = {name for name in list_methods() if needs_features(name)}
+    assert of_features - set(corrections.OF_FEATURES) == {"crd", "gml", "kdiga", "okd", "simkd"}  # these have one
+    assert of_features >= set(corrections.OF_FEATURES)
+
+
+def needs_features(name):
+    needs = method_class(name).needs
+    return needs.stages or needs.embedding or needs.input_gradients
 
 
 def test_two_corrections_in_training_are_both_named(make_config):
