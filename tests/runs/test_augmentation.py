@@ -35,14 +35,17 @@ def test_killed_in_mid_epoch_it_ends_with_the_same_weights(make_config, caplog):
 def test_the_setting_names_the_run_unless_it_is_the_default(make_config):
     plain = student_run(make_config()).hash
     assert student_run(make_config("recipe.augmentation=[crop_flip]")).hash == plain
-    assert student_run(make_config("recipe.augmentation=cutout")).hash != plain
-    same = student_run(make_config("recipe.augmentation=[{name:cutout,length:16},autoaugment]")).hash
-    assert student_run(make_config("recipe.augmentation=autoaugment+cutout")).hash == same
+    assert student_run(make_config("recipe.augmentation=trivialaugment")).hash != plain
+    large = "dataset=cifar100_lt"
+    same = student_run(make_config(large, "recipe.augmentation=[{name:cutout,length:16},autoaugment]")).hash
+    assert student_run(make_config(large, "recipe.augmentation=autoaugment+cutout")).hash == same
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        (["recipe.augmentation=cutout"], r"recipe\.augmentation: a square of 16 pixels .* images of 8; .*length: 4"),
+        (["++teacher.recipe.augmentation=cutout"], r"recipe\.augmentation: a square of 16 pixels .* images of 8"),
         (["method=dkd", "recipe.augmentation=mixup"], r"method\.name: .*mixup mixes .* dkd reads the label"),
         (["student.task_loss=ldam", "recipe.augmentation=cutmix"], r"student\.task_loss: .*ldam has a margin"),
         (["++teacher.recipe.augmentation=resized_crop_flip"], r"teacher\.recipe\.augmentation: .* same kind"),

@@ -34,6 +34,13 @@ def impossible_combinations(config: Config) -> list[str]:
                 errors.append(
                     f"method.name: recipe.augmentation={mixed}, and {config.method_name} reads the label of each image"
                 )
+    size = config.dataset.image_size
+    cutouts = [build_augmentation(config.recipe_of(network).augmentation).cutout for network in networks.values()]
+    for length in {cutout.length for cutout in cutouts if cutout is not None and cutout.covers_all(size)}:
+        errors.append(
+            f"recipe.augmentation: a square of {length} pixels cut out leaves nothing of images of {size}; "
+            f"use {{name: cutout, length: {size // 2}}}"
+        )
     crops = {role: config.recipe_of(network).augmentation for role, network in networks.items()}
     if len({build_augmentation(choice).resized_crop is None for choice in crops.values()}) > 1:
         kinds = f"{crops['teacher']} and {crops['student']}"

@@ -39,11 +39,16 @@ class ResizedCropFlip:
 class Cutout:
     """Zeros in a square of `length` pixels round a random one, before normalisation, arXiv:1708.04552.
 
-    At the border less than the whole square is left. Masks in the raw image, as the long-tail field's code has it.
+    At the border less than the whole square is left; of an odd length it is a pixel less. Masks in the raw image, as
+    the long-tail field's code has it.
     """
 
     def __init__(self, *, length: Annotated[int, Ge(1)] = 16) -> None:
         self.length = length
+
+    def covers_all(self, size: int) -> bool:
+        """True where nothing is left of an image of `size` pixels a side, whatever the square's place."""
+        return self.length // 2 >= size
 
     def draw(self, number: int, size: int, random: np.random.RandomState) -> Tensor:
         """Boxes [number, 4]: first row, row behind the last, first column, column behind the last."""
