@@ -41,6 +41,7 @@ class Progress:
         self.start, self.first_epoch = time.monotonic(), first_step / steps_per_epoch
         self.last_line = self.start - MAX_SILENCE  # so that the first epoch has a line
         self.evaluation: Evaluation | None = None
+        self.evaluated = 0  # the epoch of it
 
     def step(self) -> bool:
         """Count one step. Returns True when the bar was redrawn, the moment to give it a fresh loss."""
@@ -54,7 +55,8 @@ class Progress:
         self.bar.set_postfix_str(f"loss {loss:.2f}{groups}", refresh=False)
 
     def epoch_done(self, epoch: int, loss: float, evaluation: Evaluation | None) -> None:
-        self.evaluation = evaluation or self.evaluation
+        if evaluation is not None:
+            self.evaluation, self.evaluated = evaluation, epoch
         self.show(loss)
         now = time.monotonic()
         is_due = epoch % -(-self.num_epochs // MAX_LINES) == 0 or epoch == self.num_epochs
@@ -63,15 +65,16 @@ class Progress:
             time_left = (now - self.start) / (epoch - self.first_epoch) * (self.num_epochs - epoch)
             logger.log(
                 self.level, "%s: epoch %d/%d  loss %.3f%s  (%s left)",
-                self.label, epoch, self.num_epochs, loss, self._accuracies(), tqdm.format_interval(time_left),
+                self.label, epoch, self.num_epochs, loss, self._accuracies(epoch), tqdm.format_interval(time_left),
             )  # fmt: skip
 
-    def _accuracies(self) -> str:
+    def _accuracies(self, epoch: int) -> str:
         if self.evaluation is None:
             return ""
         named = self.evaluation.accuracies | self.evaluation.per_group
         figures = " ".join(f"{name} {value:.1f}" for name, value in named.items() if value is not None)
-        return f"  {self.part}: {figures}"
+        when = "" if epoch == self.evaluated else f" of epoch {self.evaluated}"
+        return f"  {self.part}{when}: {figures}"
 
     def close(self) -> None:
         self.bar.close()
