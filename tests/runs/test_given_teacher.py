@@ -71,6 +71,19 @@ def test_a_teacher_whose_training_evened_the_classes_out_is_not_corrected_again_
         assert caplog.text.count("which evened the classes out") == said
 
 
+def test_a_teacher_that_knows_other_class_frequencies_is_told(make_config, caplog):
+    trained = make_config("method=kd", "recipe.epochs=8", "dataset.imbalance=none", "dataset.imbalance_factor=1")
+    run_experiment(trained)
+    given = ["recipe.epochs=1", f"teacher.checkpoint={teacher_run(trained).directory}/weights.safetensors"]
+    posterior = ["method=balanced_posterior", "method.teachers=1", "method.task_weight=1"]
+    for settings, said in (
+        (["method=kd"], 0), (posterior, 1), ([*posterior, "dataset.imbalance=none", "dataset.imbalance_factor=1"], 0)
+    ):  # fmt: skip
+        caplog.clear()
+        run_experiment(make_config(*settings, *given))
+        assert caplog.text.count("other class frequencies (124 to 124 images a class, here 124 to 6)") == said
+
+
 def test_validation_images_that_a_teacher_of_our_own_has_seen_are_counted(make_config, caplog):
     """Its manifest tells: it was trained on all but 5 of the images of class 0, and 20 of them validate now."""
     trained = make_config("recipe.epochs=8", "dataset.validation_per_class=5")

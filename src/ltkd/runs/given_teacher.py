@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 CUT = ("imbalance", "imbalance_factor", "split_seed", "validation_per_class")  # settings that decide on the rows
 INPUT = ("mean", "std", "image_size")
+OTHER_SHARE = 2  # of a class among the images, from which on a prior is called another one: images held out change less
 
 
 def check_given(setup: Setup, model: nn.Module, teacher: Teacher) -> None:
@@ -40,6 +41,7 @@ def check_given(setup: Setup, model: nn.Module, teacher: Teacher) -> None:
     manifest = read_json(files.manifest) if files.manifest.exists() else None
     if manifest is not None:
         _warn_of_other_input(setup, manifest, teacher)
+        _warn_of_another_prior(setup, manifest, teacher)
     if files.result.exists():
         _warn_of_a_correction(setup, read_json(files.result), teacher)
     if setup.validation is None:
@@ -64,6 +66,21 @@ def _warn_of_a_correction(setup: Setup, result: dict[str, Any], teacher: Teacher
             by,
             method,
         )
+
+
+def _warn_of_another_prior(setup: Setup, manifest: dict[str, Any], teacher: Teacher) -> None:
+    """Warns where the method takes this data's class frequencies out of the logits of a teacher that knows others."""
+    method, own = setup.config.method_name, setup.data.split.class_counts
+    counts = np.array(manifest["class_counts"])
+    if method_class(method).made_for.get("teacher.task_loss") != "ce" or len(counts) != len(own) or teacher.class_names:
+        return
+    shares = counts / counts.sum() / (own / own.sum())
+    if max(shares.max(), 1 / shares.min()) > OTHER_SHARE:
+        logger.warning(
+            "teacher.checkpoint: %s was trained on other class frequencies (%d to %d images a class, here %d to %d); "
+            "method=%s takes those of this data out of its logits",
+            teacher.checkpoint, counts.max(), counts.min(), own.max(), own.min(), method,
+        )  # fmt: skip
 
 
 def _warn_of_other_input(setup: Setup, manifest: dict[str, Any], teacher: Teacher) -> None:
