@@ -7,6 +7,7 @@ from ltkd.config.schema import Config, Network
 from ltkd.data import build_augmentation
 from ltkd.methods import method_class
 from ltkd.models import starting_weights
+from ltkd.results.corrections import evened_out_by
 from ltkd.task_losses import task_loss_class
 
 logger = logging.getLogger(__name__)
@@ -99,6 +100,9 @@ def warn_of_combinations(config: Config) -> None:
         choices = " ".join(f"{'++' if '.recipe.' in key else ''}{key}={name}" for key, name in made_for.items())
         logger.warning("method=%s is made for %s; elsewhere it is another method", config.method_name, choices)
     teacher = config.teacher if "teacher" in networks else None
+    by = None if teacher is None else evened_out_by({"retraining": teacher.retraining})
+    if by and made_for.get("teacher.task_loss") == "ce":
+        logger.warning("teacher.%s evens the classes out, and method=%s does so once more", by, config.method_name)
     if teacher is not None and teacher.checkpoint is not None and not config.extra_teachers:  # those may train on
         unused = [key for key in ("recipe", "pretrained", "seed") if getattr(teacher, key)]  # but for the defaults
         if unused:

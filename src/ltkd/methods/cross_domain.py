@@ -29,7 +29,7 @@ class XERM(Method):
         "arXiv:2112.14380 (AAAI 2022)"
     )
     fidelity = "adapted"
-    made_for: ClassVar = {"teacher.task_loss": "ce"}
+    made_for: ClassVar = {"teacher.task_loss": "ce", "teacher.recipe.sampling": "instance"}
 
     weight: NonNegative
     gamma: NonNegative

@@ -34,7 +34,11 @@ class ClassConditionalKD(Method):
         "Learning via Logit Adjustment, arXiv:2007.07314"
     )
     fidelity = "inspired"
-    made_for: ClassVar = {"teacher.task_loss": "ce", "student.task_loss": "balanced_softmax"}
+    made_for: ClassVar = {
+        "teacher.task_loss": "ce",
+        "teacher.recipe.sampling": "instance",
+        "student.task_loss": "balanced_softmax",
+    }
 
     weight: NonNegative
     temperature: Positive
