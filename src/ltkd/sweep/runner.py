@@ -109,7 +109,7 @@ def run_jobs(
                         display.again(outcome)
                         continue
                     if outcome.status == "failed" and _lacks_only_a_graph(worker):
-                        waiting.insert(0, replace(worker.job, overrides=[*worker.job.overrides, "run.step=eager"]))
+                        waiting.insert(0, _without_a_graph(worker.job))
                         display.again(outcome)
                         continue
                     outcomes[worker.job.run.directory] = outcome
@@ -225,6 +225,11 @@ def _how_it_ended(worker: Worker, ending: Literal["stopped", "out of time"] | No
 
 def _lacks_only_a_graph(worker: Worker) -> bool:
     return worker.job.config.run.step == "auto" and _error(worker).startswith(f"{CaptureFailed.__name__}: ")
+
+
+def _without_a_graph(job: Job) -> Job:
+    config = replace(job.config, run=replace(job.config.run, step="eager"))
+    return replace(job, overrides=[*job.overrides, "run.step=eager"], config=config)
 
 
 def _error(worker: Worker) -> str:
