@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import multiprocessing
 import sys
 
 import pytest
@@ -125,18 +126,24 @@ def test_table_has_ratios_share_of_peak_and_what_the_cache_costs(make_config):
     assert json.loads(json.dumps(written))["rows"][2]["share_of_peak"] == pytest.approx(0.5)
 
 
+TOO_LARGE = "recipe.batch_size: 4096 images are more than the 417 to train on"
+
+
 def test_variants_are_measured_in_processes_of_their_own(make_config, tmp_path, monkeypatch):
     # threads that share a busy core wait for each other; the module, since the package has a function of that name
     monkeypatch.setattr(sys.modules["ltkd.benchmark.measure"], "num_cores", lambda: 1)
     overrides = ["teacher=resnet8", "student=resnet8", "device=cpu", "recipe.batch_size=4"]
     names = ("plain loop", "engine", "+ teacher cache")
-    variants = [  # bfloat16 takes a minute where the processor has no instructions for it
+    broken = Variant("broken", ("recipe.batch_size=4096",), jobs=2)
+    variants = [broken] + [  # bfloat16 takes a minute where the processor has no instructions for it
         dataclasses.replace(variant, overrides=tuple(one for one in variant.overrides if "bfloat16" not in one))
         for variant in standard_variants(make_config(), False, 1)
         if variant.name in names
     ]
     said = []
     rows = measure(variants, overrides, steps=2, rounds=1, folder=tmp_path, say=said.append)
+    assert said[:2] == ["preparing: broken", f"left out: benchmark: broken: {TOO_LARGE}"]
+    assert multiprocessing.active_children() == []
     assert [row.name for row in rows] == list(names)
     assert all(row.images_per_second > 0 for row in rows)
     assert all(row.gigabytes > 0.01 for row in rows)
@@ -147,7 +154,7 @@ def test_variants_are_measured_in_processes_of_their_own(make_config, tmp_path, 
 
 
 def test_a_variant_that_cannot_be_built_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"broken: .*recipe.batch_size: 4096 images are more than the 417"):
+    with pytest.raises(UserError, match=f"broken: {TOO_LARGE}"):
         measure([Variant("broken", ("recipe.batch_size=4096",))], [], steps=1, rounds=1, folder=tmp_path, say=print)
 
 
