@@ -14,13 +14,14 @@ from ltkd.benchmark import (
     Variant,
     as_json,
     count_operations,
+    loops,
     markdown,
     measure,
     scaling_variants,
     standard_variants,
 )
 from ltkd.benchmark.images import Kind, images_table, measure_images
-from ltkd.benchmark.loops import EngineLoop, LoopsTogether, PlainLoop
+from ltkd.benchmark.loops import EngineLoop, LoopsTogether, PlainLoop, peak_flops
 from ltkd.errors import UserError
 from ltkd.models import build_model
 
@@ -124,6 +125,17 @@ def test_table_has_ratios_share_of_peak_and_what_the_cache_costs(make_config):
     assert "Together 7.8 % of a run." in text  # (6 / 5 + .4 + .1) / (20 + 1.7)
     written = as_json(rows, config, ["device=cpu"], 20, 3)
     assert json.loads(json.dumps(written))["rows"][2]["share_of_peak"] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+def test_the_peak_is_that_of_the_format_that_convolutions_compute_in(monkeypatch, tf32):
+    products, found = torch.backends.cuda.matmul, []
+    before = products.allow_tf32
+    monkeypatch.setattr(loops, "_product_seconds", lambda *how: found.append(products.allow_tf32) or 1.0)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", tf32)  # as the plain loop sets it on a GPU
+    peak_flops(torch.device("cpu"), torch.float32)
+    assert set(found) == {tf32}
+    assert products.allow_tf32 == before
 
 
 TOO_LARGE = "recipe.batch_size: 4096 images are more than the 417 to train on"
