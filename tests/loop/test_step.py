@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import gc
+import itertools
 import logging
 import re
 import subprocess
@@ -17,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ltkd.config.identity import student_run, teacher_run
 from ltkd.data import device_data
 from ltkd.errors import UserError
+from ltkd.loop import graph
 from ltkd.loop.graph import CaptureFailed, GraphedStep, make_step
 from ltkd.loop.step import Step, make_optimizer
 from ltkd.loop.totals import Totals
@@ -249,6 +251,9 @@ def twenty_steps(config, kind, compiled=False):
     return state, random
 
 
+REPLAY = ("replay", None)
+
+
 class RecordedStep(GraphedStep):
     """A GraphedStep without a GPU: what is captured is not carried out, and carried out when it is replayed."""
 
@@ -260,41 +265,85 @@ class RecordedStep(GraphedStep):
 
 
 @pytest.fixture
-def recorded_graphs(monkeypatch):
+def recorded_events():
+    """Replays, and what is recorded and waited for, of `recorded_graphs`."""
+    return []
+
+
+@pytest.fixture
+def recorded_graphs(monkeypatch, recorded_events):
     """torch.cuda as far as GraphedStep uses it, on the CPU. Returns the list of batch sizes that were captured."""
     sizes, steps = [], {}
 
     class Graph:
         def replay(self):
+            recorded_events.append(REPLAY)
             Step.update(*steps[self])
 
         def reset(self):
             steps.pop(self)
 
     @contextlib.contextmanager
-    def capture(graph, **options):
+    def capture(captured, **options):
         RecordedStep.recording = True
         yield
         RecordedStep.recording = False
 
+    class Event:
+        def record(self, stream):
+            recorded_events.append(("record", self))
+
     original = GraphedStep._capture
 
     def remember(self, given):
-        buffers, graph = original(self, given)
-        steps[graph] = self, buffers
+        buffers, captured = original(self, given)
+        steps[captured] = self, buffers
         sizes.append(len(buffers.choices.permutation))
-        return buffers, graph
+        return buffers, captured
 
     monkeypatch.setattr(GraphedStep, "_capture", remember)
-    stream = SimpleNamespace(wait_stream=lambda other: None)
+    stream = SimpleNamespace(
+        wait_stream=lambda other: None, wait_event=lambda event: recorded_events.append(("wait", event))
+    )
     for name, fake in {
         "graph_pool_handle": lambda: None, "Stream": lambda device: stream, "current_stream": lambda device: stream,
         "stream": lambda stream: contextlib.nullcontext(), "CUDAGraph": Graph, "graph": capture,
         "synchronize": lambda device: None, "get_rng_state": lambda device: torch.empty(0),
-        "set_rng_state": lambda state, device: None, "set_stream": lambda stream: None,
+        "set_rng_state": lambda state, device: None, "set_stream": lambda stream: None, "Event": Event,
     }.items():  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, fake)
-    return sizes
+    yield sizes
+    graph._latest_draw.cache_clear()
+
+
+@pytest.mark.parametrize("draws", [False, True])
+def test_steps_that_draw_follow_one_another_on_the_device(
+    make_config, monkeypatch, recorded_graphs, recorded_events, draws
+):
+    if draws:
+        states = itertools.count()
+        monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: torch.tensor(next(states)))
+    trainings = [training_of(make_config("method=ce", f"seed={seed}")) for seed in (0, 1)]
+    steps = [start(RecordedStep(training, make_optimizer(training)), training) for training in trainings]
+    for number in (0, 1):
+        for step in steps:
+            step.run(number)
+    [latest] = {event for kind, event in recorded_events if kind in ("wait", "record")}
+    captured, replayed = ("record", latest), [REPLAY]
+    if draws:
+        replayed = [("wait", latest), REPLAY, ("record", latest)]
+    assert recorded_events == [captured, *replayed, captured, *replayed, *replayed, *replayed]
+
+
+def test_an_error_of_before_is_not_that_of_a_capture(make_config, recorded_graphs, monkeypatch):
+    def synchronize(device):
+        raise RuntimeError("of another training")
+
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    training = training_of(make_config("method=ce"))
+    step = start(RecordedStep(training, make_optimizer(training)), training)
+    with pytest.raises(RuntimeError, match=r"^of another training$"):
+        step.run(0)
 
 
 @pytest.fixture(scope="session")
