@@ -158,6 +158,19 @@ def test_where_one_spoils_the_process_the_others_save_and_end(jobs, monkeypatch)
     assert some[0].run.files.checkpoint.exists()
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_a_lost_device_is_known_by_its_error_where_torch_has_one(jobs, monkeypatch, known):
+    error = torch.AcceleratorError("CUDA error") if known else RuntimeError("CUDA error")
+
+    def lost(config):
+        raise error
+
+    monkeypatch.setattr(serve_module, "run_experiment", lost)
+    if not known:
+        monkeypatch.delattr(torch, "AcceleratorError")
+    assert serve_all(jobs("outputs", "method=kd"), 1) == ((BROKEN, [BROKEN]) if known else (0, [1]))
+
+
 def test_jobs_whose_process_is_killed_go_on_in_their_own(jobs):
     some = jobs("outputs", *(f"method=kd seed={seed} ++student.recipe.epochs=30" for seed in (0, 1)))
 
