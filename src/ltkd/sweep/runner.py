@@ -24,6 +24,7 @@ from ltkd.loop.graph import CaptureFailed
 from ltkd.loop.interrupt import StopRequest
 from ltkd.machine import num_cores
 from ltkd.runs.directory import RunDirectory
+from ltkd.sweep.crew import Member
 from ltkd.sweep.display import Display
 from ltkd.sweep.jobs import Job, JobOutcome, check_jobs
 from ltkd.sweep.places import Places, Worker
@@ -65,6 +66,7 @@ def run_jobs(
     SIGTERM and Ctrl-C are handed on: the jobs save their state and end, and no further one is started; a second Ctrl-C
     kills them. After `minutes` they are told to save and end just so.
     A job whose step cannot be captured in a CUDA graph is started once more without one, which gives the same numbers.
+    One that finds no memory in the process of several is started once more in its own, after those that still wait.
     """
     end = math.inf if minutes is None else time.monotonic() + 60 * minutes
     gpus = _visible_gpus(devices)
@@ -106,6 +108,11 @@ def run_jobs(
                     if outcome.status == "failed" and worker.is_broken:
                         places.alone.add(worker.job.run.directory)
                         waiting.insert(0, worker.job)
+                        display.again(outcome)
+                        continue
+                    if outcome.status == "failed" and _lacks_memory_beside_others(worker):
+                        places.alone.add(worker.job.run.directory)
+                        waiting.append(worker.job)
                         display.again(outcome)
                         continue
                     if outcome.status == "failed" and _lacks_only_a_graph(worker):
@@ -225,6 +232,10 @@ def _how_it_ended(worker: Worker, ending: Literal["stopped", "out of time"] | No
 
 def _lacks_only_a_graph(worker: Worker) -> bool:
     return worker.job.config.run.step == "auto" and _error(worker).startswith(f"{CaptureFailed.__name__}: ")
+
+
+def _lacks_memory_beside_others(worker: Worker) -> bool:
+    return isinstance(worker.process, Member) and _error(worker).startswith(f"{torch.OutOfMemoryError.__name__}: ")
 
 
 def _without_a_graph(job: Job) -> Job:
