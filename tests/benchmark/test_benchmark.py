@@ -23,6 +23,7 @@ from ltkd.benchmark import (
 from ltkd.benchmark.images import Kind, images_table, measure_images
 from ltkd.benchmark.loops import EngineLoop, LoopsTogether, PlainLoop, peak_flops
 from ltkd.errors import UserError
+from ltkd.loop.turns import turns
 from ltkd.models import build_model
 
 from ..conftest import PROJECT
@@ -79,6 +80,15 @@ def test_loops_together_do_the_steps_of_each(make_config, tmp_path):
         pairs = zip(alone._training.model.parameters(), loop._training.model.parameters(), strict=True)
         assert all(torch.equal(*pair) for pair in pairs)
     assert len(made) == 3
+
+
+def test_loops_together_do_not_hold_each_other_up_to_wait_for_the_device(make_config, tmp_path, monkeypatch):
+    seats = []
+    monkeypatch.setattr(loops, "_wait", lambda device: seats.append(len(turns())))
+    together = LoopsTogether(2, lambda: EngineLoop(make_config("run.step=eager", "method=ce"), tmp_path))
+    together.run(2)
+    assert seats[0] == seats[-1] == 0  # before the first begins and after the last ends
+    assert max(seats) < 2
 
 
 @pytest.mark.parametrize("loop", [PlainLoop, EngineLoop])
