@@ -95,7 +95,8 @@ def test_trainings_that_take_turns_are_trainings_alone_bit_for_bit(jobs, caplog,
 
 @pytest.mark.cuda
 def test_trainings_that_take_turns_on_a_gpu_are_trainings_alone(jobs):
-    names = ("ltkd", "kd", "crd", "reviewkd")  # the third draws random numbers on the device
+    # the third draws random numbers on the device
+    names = ("ltkd", "kd", "crd", "reviewkd", "kd student.start=teacher")
     changes = [f"method={name} seed={seed} device=cuda recipe.epochs=4" for name in names for seed in (0, 1)]
     together, alone = jobs("together", *changes), jobs("alone", *changes)
     assert {o.status for o in run(together, num_workers=4, together=True)} == {"done"}
