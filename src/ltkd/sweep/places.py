@@ -35,7 +35,7 @@ class Worker:
 class Places:
     """The places that jobs run in: `number` of them, which take turns on the GPUs.
 
-    gpus: as CUDA_VISIBLE_DEVICES names them. together: the jobs of one GPU are in one process.
+    gpus: as CUDA_VISIBLE_DEVICES names them. together: the jobs of one GPU whose steps are captured are in one process.
     """
 
     def __init__(self, number: int, threads: int, gpus: list[str], *, together: bool) -> None:

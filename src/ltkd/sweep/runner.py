@@ -1,7 +1,8 @@
 """Run jobs as processes, some at a time.
 
 Every job is `python src/train.py OVERRIDES`: locked, resumed and skipped as a single run is, and a crash costs that job
-alone. Several on one GPU are in one process (`Crew`); where that ends early, they go on in processes of their own.
+alone. Several on one GPU whose steps are captured are in one process (`Crew`); where that ends early, they go on in
+processes of their own.
 """
 
 import contextlib
@@ -58,7 +59,8 @@ def run_jobs(
 
     num_workers: by default one per GPU or, where there is none, per CPU core. The cores are shared out evenly.
     devices: the GPUs to use, counted as torch counts them here, by default all; the workers take turns on them.
-    together: those of one GPU are in one process, by default where there are several of them; else each is in its own.
+    together: those of one GPU whose steps are captured are in one process, by default where there are several of them;
+    else each is in its own.
 
     Finished runs are skipped, unfinished ones resumed; jobs that are the same run are run once. Jobs that train a
     teacher come first. A teacher that several jobs need is trained by the first of them: the others are held back
