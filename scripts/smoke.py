@@ -26,6 +26,7 @@ from ltkd.config.identity import student_run
 from ltkd.config.load import load_config
 from ltkd.data import LongTailData, load_data, write_pack
 from ltkd.files import write_text
+from ltkd.loop.graph import CaptureFailed
 from ltkd.loop.tracking import latest_metrics
 from ltkd.methods import list_methods
 from ltkd.runs.run import run_experiment
@@ -61,8 +62,12 @@ def main(options: argparse.Namespace, settings: list[str]) -> int:
     chosen = options.methods.split(",") if options.methods else list_methods()
     other_settings = [setting for setting in settings if not setting.startswith("dataset")]
     overrides = [*SETTINGS, f"output_root={runs}", *other_settings, "dataset=pack", f"dataset.path={pack}"]
+    rows: list[list[str]] = []
     try:
-        rows = [row_of(name, overrides) for name in chosen]
+        for name in chosen:
+            rows.append(row_of(name, overrides))
+            if rows[-1][2].startswith(f"FAILED: {CaptureFailed.__name__}: "):
+                break  # only a new process can go on
     finally:
         shutil.rmtree(runs, ignore_errors=True)
     pair = f"{config.teacher.name} -> {config.student.name}"
@@ -74,6 +79,8 @@ def main(options: argparse.Namespace, settings: list[str]) -> int:
     sys.stdout.write(
         f"\n{len(rows) - len(failed)} of {len(rows)} methods ran{': not ' + ', '.join(failed) if failed else ''}\n"
     )
+    if left := chosen[len(rows) :]:
+        sys.stdout.write(f"stopped: a failed capture spoils its process; go on with --methods={','.join(left)}\n")
     return 1 if failed else 0
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import multiprocessing
 import sys
 
 import pytest
@@ -13,14 +14,16 @@ from ltkd.benchmark import (
     Variant,
     as_json,
     count_operations,
+    loops,
     markdown,
     measure,
     scaling_variants,
     standard_variants,
 )
 from ltkd.benchmark.images import Kind, images_table, measure_images
-from ltkd.benchmark.loops import EngineLoop, LoopsTogether, PlainLoop
+from ltkd.benchmark.loops import EngineLoop, LoopsTogether, PlainLoop, peak_flops
 from ltkd.errors import UserError
+from ltkd.loop.turns import turns
 from ltkd.models import build_model
 
 from ..conftest import PROJECT
@@ -42,7 +45,7 @@ def test_features_are_added_one_by_one(make_config):
     assert names(standard_variants(ltkd, True, 1))[1:] == [
         "engine", "+ TF32", "+ bfloat16", "+ CUDA graph", "+ teacher cache", "+ torch.compile",
     ]  # fmt: skip
-    assert [variant.together for variant in standard_variants(ltkd, True, 3)[-3:]] == [False, True, True]
+    assert [variant.together for variant in standard_variants(ltkd, True, 3)[-3:]] == [False, True, False]
     settings = [dict(o.split("=") for o in v.overrides) for v in standard_variants(ltkd, True, 1)[1:]]
     for before, after in itertools.pairwise(settings):
         assert sum(before[key] != after[key] for key in before if key != "cache.max_gigabytes") == 1
@@ -77,6 +80,15 @@ def test_loops_together_do_the_steps_of_each(make_config, tmp_path):
         pairs = zip(alone._training.model.parameters(), loop._training.model.parameters(), strict=True)
         assert all(torch.equal(*pair) for pair in pairs)
     assert len(made) == 3
+
+
+def test_loops_together_do_not_hold_each_other_up_to_wait_for_the_device(make_config, tmp_path, monkeypatch):
+    seats = []
+    monkeypatch.setattr(loops, "_wait", lambda device: seats.append(len(turns())))
+    together = LoopsTogether(2, lambda: EngineLoop(make_config("run.step=eager", "method=ce"), tmp_path))
+    together.run(2)
+    assert seats[0] == seats[-1] == 0  # before the first begins and after the last ends
+    assert max(seats) < 2
 
 
 @pytest.mark.parametrize("loop", [PlainLoop, EngineLoop])
@@ -125,18 +137,35 @@ def test_table_has_ratios_share_of_peak_and_what_the_cache_costs(make_config):
     assert json.loads(json.dumps(written))["rows"][2]["share_of_peak"] == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("tf32", [False, True])
+def test_the_peak_is_that_of_the_format_that_convolutions_compute_in(monkeypatch, tf32):
+    products, found = torch.backends.cuda.matmul, []
+    before = products.allow_tf32
+    monkeypatch.setattr(loops, "_product_seconds", lambda *how: found.append(products.allow_tf32) or 1.0)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", tf32)  # as the plain loop sets it on a GPU
+    peak_flops(torch.device("cpu"), torch.float32)
+    assert set(found) == {tf32}
+    assert products.allow_tf32 == before
+
+
+TOO_LARGE = "recipe.batch_size: 4096 images are more than the 417 to train on"
+
+
 def test_variants_are_measured_in_processes_of_their_own(make_config, tmp_path, monkeypatch):
     # threads that share a busy core wait for each other; the module, since the package has a function of that name
     monkeypatch.setattr(sys.modules["ltkd.benchmark.measure"], "num_cores", lambda: 1)
     overrides = ["teacher=resnet8", "student=resnet8", "device=cpu", "recipe.batch_size=4"]
     names = ("plain loop", "engine", "+ teacher cache")
-    variants = [  # bfloat16 takes a minute where the processor has no instructions for it
+    broken = Variant("broken", ("recipe.batch_size=4096",), jobs=2)
+    variants = [broken] + [  # bfloat16 takes a minute where the processor has no instructions for it
         dataclasses.replace(variant, overrides=tuple(one for one in variant.overrides if "bfloat16" not in one))
         for variant in standard_variants(make_config(), False, 1)
         if variant.name in names
     ]
     said = []
     rows = measure(variants, overrides, steps=2, rounds=1, folder=tmp_path, say=said.append)
+    assert said[:2] == ["preparing: broken", f"left out: benchmark: broken: {TOO_LARGE}"]
+    assert multiprocessing.active_children() == []
     assert [row.name for row in rows] == list(names)
     assert all(row.images_per_second > 0 for row in rows)
     assert all(row.gigabytes > 0.01 for row in rows)
@@ -147,7 +176,7 @@ def test_variants_are_measured_in_processes_of_their_own(make_config, tmp_path, 
 
 
 def test_a_variant_that_cannot_be_built_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"broken: .*recipe.batch_size: 4096 images are more than the 417"):
+    with pytest.raises(UserError, match=f"broken: {TOO_LARGE}"):
         measure([Variant("broken", ("recipe.batch_size=4096",))], [], steps=1, rounds=1, folder=tmp_path, say=print)
 
 

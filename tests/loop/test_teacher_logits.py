@@ -21,6 +21,7 @@ from ltkd.data import DeviceData
 from ltkd.loop import resident_logits, teacher_cache, teacher_logits
 from ltkd.loop.interrupt import Interrupted
 from ltkd.loop.teacher_logits import TeacherLogits, plan_cache, use_cache
+from ltkd.loop.turns import Turns
 from ltkd.methods import method_class
 from ltkd.models import build_model
 from ltkd.models.output import ModelOutput
@@ -167,19 +168,34 @@ def test_an_interrupted_fill_goes_on(teacher, data, tmp_path, monkeypatch):
     assert torch.equal(along_epoch(logits, data, seed=3)[1], expected)
 
 
-def test_who_waits_for_another_fill_computes_nothing(teacher, data, tmp_path, monkeypatch):
-    lock, paths = teacher_logits.FileLock, []
+def test_a_fill_stops_with_the_trainings_of_its_process(teacher, data, tmp_path, monkeypatch):
+    write, table = teacher_cache.TeacherCache.write, Turns()
 
-    @contextlib.contextmanager
-    def filled_meanwhile(path):
-        paths.append(path)
-        with monkeypatch.context() as other, lock(path):
-            other.setattr(teacher_logits, "FileLock", lambda path: contextlib.nullcontext())
+    def told_to_stop(self, entries, rows):
+        write(self, entries, rows)
+        table.signal = signal.SIGTERM
+
+    monkeypatch.setattr(teacher_cache.TeacherCache, "write", told_to_stop)
+    with table.seat(), pytest.raises(Interrupted):
+        make(teacher, data, tmp_path, mode="fill")
+    monkeypatch.undo()
+    computed, teacher.images = teacher.images, 0
+    make(teacher, data, tmp_path, mode="fill")  # the lock is free
+    assert teacher.images == computed + (IMAGES * data.num_views // 64 - 1) * 64
+
+
+def test_who_waits_for_another_fill_computes_nothing(teacher, data, tmp_path, monkeypatch):
+    take_lock, paths = teacher_logits.take_lock, []
+
+    def filled_meanwhile(lock):
+        paths.append(lock.lock_file)
+        with monkeypatch.context() as other:
+            other.setattr(teacher_logits, "take_lock", take_lock)
             make(teacher, data, tmp_path, mode="fill")
         teacher.images = 0
-        yield
+        take_lock(lock)
 
-    monkeypatch.setattr(teacher_logits, "FileLock", filled_meanwhile)
+    monkeypatch.setattr(teacher_logits, "take_lock", filled_meanwhile)
     logits = make(teacher, data, tmp_path, mode="fill")
     assert len(paths) == 1
     assert teacher.images == 0

@@ -8,6 +8,7 @@ from fractions import Fraction
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ltkd import losses
 from ltkd.errors import UserError
@@ -431,6 +432,24 @@ def test_the_weighing_network_steps_once_in_several_and_an_epoch_drops_the_rest(
     method.end_epoch(None)
     assert (method.collected, method.position) == (0, 0)
     assert all(parameter.grad is None for parameter in method.network.parameters())
+
+
+def test_bikd_reads_nothing_back_in_a_step_without_adam():
+    read = []
+
+    class Reads(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if function.overloadpacket in (torch.ops.aten._local_scalar_dense, torch.ops.aten.is_nonzero):
+                read.append(function)
+            return function(*args, **(kwargs or {}))
+
+    problem = bikd_problem(accumulation=3)
+    problem.terms()
+    with Reads():
+        problem.terms()
+        assert read == []
+        bool(problem.method.collected == 2)  # such a look is seen
+    assert len(read) == 1
 
 
 def test_bikd_goes_on_in_the_middle_of_a_group():

@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ import torch
 from ltkd.errors import EXIT_BUSY, UserError
 from ltkd.loop.tracking import latest_metrics
 from ltkd.sweep import Display, JobOutcome, check_jobs, exit_code, places, runner, summary
+from ltkd.sweep.crew import Member
 from ltkd.sweep.display import Pace
 
 from ..conftest import PROJECT
@@ -270,6 +272,34 @@ def test_a_job_whose_step_cannot_be_captured_is_started_again_without_a_graph(tm
     assert "0 ended before, 1 to run" in stream.getvalue()
     [outcome] = runner.run_jobs([replace(graph, overrides=automatic.overrides)], num_workers=1, display=Display(None))
     assert outcome.reason == "CaptureFailed: the step of method x cannot be captured"
+
+
+def test_a_job_that_finds_no_memory_beside_others_is_started_last_in_its_own_process(tmp_path, monkeypatch):
+    started = []
+
+    class Ended(Member):
+        pid, is_broken = 7, False
+
+        def __init__(self):
+            pass
+
+        def poll(self):
+            return 1
+
+    def start(self, job, slot):
+        alone = job.run.directory in self.alone
+        started.append((job.config.seed, alone))
+        error = "not this time" if alone else "OutOfMemoryError: CUDA out of memory"
+        job.run.directory.mkdir(parents=True, exist_ok=True)
+        job.run.files.status.write_text(json.dumps({"process": 7, "error": error}))
+        own = SimpleNamespace(pid=7, returncode=1, poll=lambda: 1)
+        return places.Worker(job, slot, own if alone else Ended())
+
+    monkeypatch.setattr(places.Places, "start", start)
+    jobs = make_jobs(tmp_path, *(["method=ce", "device=cpu", f"seed={seed}"] for seed in (0, 1)))
+    outcomes = runner.run_jobs(jobs, num_workers=1, together=True, display=Display(None))
+    assert started == [(0, False), (1, False), (0, True), (1, True)]
+    assert [outcome.reason for outcome in outcomes] == ["not this time"] * 2
 
 
 @pytest.fixture

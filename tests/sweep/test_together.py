@@ -21,7 +21,7 @@ from ltkd.loop.graph import CaptureFailed
 from ltkd.loop.tracking import latest_metrics
 from ltkd.loop.turns import Turns, turns
 from ltkd.runs.run import run_experiment
-from ltkd.sweep import Display, check_jobs, places, run_jobs
+from ltkd.sweep import Display, check_jobs, places, run_jobs, runner
 from ltkd.sweep import serve as serve_module
 from ltkd.sweep.crew import BROKEN
 from ltkd.sweep.serve import serve
@@ -95,7 +95,8 @@ def test_trainings_that_take_turns_are_trainings_alone_bit_for_bit(jobs, caplog,
 
 @pytest.mark.cuda
 def test_trainings_that_take_turns_on_a_gpu_are_trainings_alone(jobs):
-    names = ("ltkd", "kd", "crd", "reviewkd")  # the third draws random numbers on the device
+    # the third draws random numbers on the device
+    names = ("ltkd", "kd", "crd", "reviewkd", "kd student.start=teacher")
     changes = [f"method={name} seed={seed} device=cuda recipe.epochs=4" for name in names for seed in (0, 1)]
     together, alone = jobs("together", *changes), jobs("alone", *changes)
     assert {o.status for o in run(together, num_workers=4, together=True)} == {"done"}
@@ -158,6 +159,19 @@ def test_where_one_spoils_the_process_the_others_save_and_end(jobs, monkeypatch)
     assert some[0].run.files.checkpoint.exists()
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_a_lost_device_is_known_by_its_error_where_torch_has_one(jobs, monkeypatch, known):
+    error = torch.AcceleratorError("CUDA error") if known else RuntimeError("CUDA error")
+
+    def lost(config):
+        raise error
+
+    monkeypatch.setattr(serve_module, "run_experiment", lost)
+    if not known:
+        monkeypatch.delattr(torch, "AcceleratorError")
+    assert serve_all(jobs("outputs", "method=kd"), 1) == ((BROKEN, [BROKEN]) if known else (0, [1]))
+
+
 def test_jobs_whose_process_is_killed_go_on_in_their_own(jobs):
     some = jobs("outputs", *(f"method=kd seed={seed} ++student.recipe.epochs=30" for seed in (0, 1)))
 
@@ -175,7 +189,10 @@ def test_jobs_whose_process_is_killed_go_on_in_their_own(jobs):
     assert len({*killed, *map(process, some)}) == 3
 
 
-def test_a_job_of_another_number_format_or_device_has_a_process_of_its_own(jobs, monkeypatch):
+@pytest.fixture
+def stub_places(monkeypatch):
+    """Places on one GPU whose processes are not started."""
+
     class Stub:
         lives = True
 
@@ -187,12 +204,42 @@ def test_a_job_of_another_number_format_or_device_has_a_process_of_its_own(jobs,
 
     monkeypatch.setattr(places, "Crew", Stub)
     monkeypatch.setattr(places, "_process", lambda *arguments: "process")
+    return places.Places(4, 1, ["0"], together=True)
+
+
+def on(device, job):
+    return replace(job, config=replace(job.config, device=device))
+
+
+def test_a_job_of_another_number_format_or_device_has_a_process_of_its_own(jobs, stub_places):
     some = jobs("outputs", "seed=0", "seed=1", "seed=2 precision.tf32=true", "seed=3")
-    some = [replace(job, config=replace(job.config, device=device)) for device, job in zip(
-        ("cuda", "cuda", "cuda", "cpu"), some, strict=True
-    )]  # fmt: skip
-    there = places.Places(4, 1, ["0"], together=True)
-    assert [there.start(job, 0).process for job in some] == ["member", "member", "process", "process"]
+    some = [on(device, job) for device, job in zip(("cuda", "cuda", "cuda", "cpu"), some, strict=True)]
+    assert [stub_places.start(job, 0).process for job in some] == ["member", "member", "process", "process"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "process"),
+    [
+        ("method=kd", "member"),
+        ("method=kd recipe.sam=0.05 ++student.recipe.sam=0", "member"),
+        ("method=bikd dataset.validation_per_class=2", "process"),
+        ("method=kd ++student.recipe.sam=0.05", "process"),
+        ("method=kd run.step=eager", "process"),
+        ("method=kd run.step=compile", "process"),
+    ],
+)
+def test_only_jobs_whose_step_is_captured_share_a_process(jobs, stub_places, changes, process):
+    first, job = (on("cuda", job) for job in jobs("outputs", "seed=1", changes))
+    stub_places.start(first, 0)
+    assert stub_places.start(job, 0).process == process
+
+
+def test_a_job_that_is_started_again_without_a_graph_has_a_process_of_its_own(jobs, stub_places):
+    [job] = jobs("outputs", "method=kd")
+    again = runner._without_a_graph(on("cuda", job))
+    assert again.overrides == [*job.overrides, "run.step=eager"]
+    assert again.run.directory == job.run.directory
+    assert stub_places.start(again, 0).process == "process"
 
 
 def test_a_thread_takes_one_stream_however_many_jobs_it_has(monkeypatch):

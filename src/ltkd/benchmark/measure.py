@@ -15,8 +15,10 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from statistics import median
+from typing import TypeVar
 
 import torch
 
@@ -30,6 +32,8 @@ from ltkd.machine import num_cores
 from ltkd.models import build_model, count_multiply_adds
 from ltkd.ranks import Ranks
 from ltkd.runs.parallel import check_ranks
+
+T = TypeVar("T")
 
 GPU_ROUND = 3.0  # seconds at least
 
@@ -66,34 +70,60 @@ def measure(
     folder: Path,
     say: Callable[[str], None],
 ) -> list[Measurement]:
-    """Measure all variants of the configuration that `overrides` describe. UserError where one cannot be built."""
+    """Measure all variants of the configuration that `overrides` describe.
+
+    One that cannot be measured is said and has no row. UserError where that leaves none.
+    """
     context = multiprocessing.get_context("spawn")
-    teams = []
+    teams = [_Team(variant) for variant in variants]
+    failures: list[UserError] = []
+
+    def of_each(action: Callable[[_Team], T]) -> list[T]:
+        """Carry out `action` for each team that is left; one that fails is left out from here on."""
+        results = []
+        for team in list(teams):
+            try:
+                results.append(action(team))
+            except UserError as error:
+                say(f"left out: {error}")
+                failures.append(error)
+                teams.remove(team)
+                team.close()
+        return results
+
+    def prepare(team: _Team) -> None:
+        say(f"preparing: {team.variant.name}")
+        team.start(context, overrides, steps, folder)
+
     try:
-        for variant in variants:
-            say(f"preparing: {variant.name}")
-            teams.append(_Team(context, variant, overrides, steps, folder))
-        times: list[list[float]] = [[] for _ in teams]
-        for number in range(rounds):
+        of_each(prepare)
+        for number in range(rounds if teams else 0):
             say(f"round {number + 1} of {rounds}")
-            for team, seconds in zip(teams, times, strict=True):
-                seconds.append(team.run())
-        return [team.measurement(seconds) for team, seconds in zip(teams, times, strict=True)]
+            of_each(_Team.run)
+        rows = of_each(_Team.measurement)
     finally:
         for team in teams:
             team.close()
+    if not rows:
+        raise failures[0]
+    return rows
 
 
 class _Team:
     """The processes of one variant."""
 
-    def __init__(self, context, variant: Variant, overrides: Sequence[str], steps: int, folder: Path) -> None:
+    def __init__(self, variant: Variant) -> None:
         self.variant = variant
+        self.connections: list[Connection] = []
+        self.processes: list[BaseProcess] = []
+        self.speeds: list[float] = []  # images per second of each round, all jobs together
+
+    def start(self, context, overrides: Sequence[str], steps: int, folder: Path) -> None:
+        """Start the processes and wait until they are ready for a round. UserError where one cannot be built."""
+        variant = self.variant
         processes = 1 if variant.together else variant.jobs
         threads = max(1, num_cores() // processes)
         chosen = (*overrides, "wandb.mode=disabled", "run.progress=none", f"run.threads={threads}", *variant.overrides)
-        self.connections: list[Connection] = []
-        self.processes = []
         for _ in range(processes):
             port = _free_port()
             for rank in range(variant.ranks):
@@ -108,13 +138,13 @@ class _Team:
             reports = [self._receive(ours) for ours in self.connections[-variant.ranks :]]
             self.about = reports[0]
 
-    def run(self) -> float:
-        """Images per second of one round, all jobs together."""
+    def run(self) -> None:
+        """Carry out a round."""
         for connection in self.connections:
             connection.send("run")
-        return sum(self._receive(connection) for connection in self.connections)
+        self.speeds.append(sum(self._receive(connection) for connection in self.connections))
 
-    def measurement(self, speeds: list[float]) -> Measurement:
+    def measurement(self) -> Measurement:
         for connection in self.connections:
             connection.send("memory")
         gigabytes = sum(self._receive(connection) for connection in self.connections)
@@ -122,7 +152,7 @@ class _Team:
         if not self.variant.plain and self.variant.jobs == self.variant.ranks == 1:
             self.connections[0].send("between epochs")
             between_epochs = self._receive(self.connections[0])
-        speed = median(speeds)
+        speed, speeds = median(self.speeds), self.speeds
         return Measurement(
             self.variant.name, self.variant.jobs, self.about["batch_size"], speed, (min(speeds), max(speeds)),
             1000 * self.about["batch_size"] * self.variant.jobs / speed, self.about["operations_per_image"],

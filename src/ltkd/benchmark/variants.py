@@ -26,7 +26,7 @@ PLAIN = Variant("plain loop", ("precision.autocast=float32", "precision.tf32=fal
 def standard_variants(config: Config, on_cuda: bool, jobs: int) -> list[Variant]:
     """The plain loop, then the engine feature by feature, as far as the method and the device have them.
 
-    The last row runs `jobs` trainings side by side, with all features: on a GPU in one process.
+    The last rows run `jobs` trainings side by side: on a GPU in one process, but for compiled ones, as a sweep does.
     """
     steps: list[tuple[str, dict[str, str]]] = [("engine", {}), ("+ bfloat16", {"precision.autocast": "bfloat16"})]
     if on_cuda:
@@ -52,7 +52,7 @@ def standard_variants(config: Config, on_cuda: bool, jobs: int) -> list[Variant]
         if on_cuda:  # compiled kernels have other last digits
             name = f"{jobs} jobs side by side, not compiled"
             rows.append(Variant(name, not_compiled.overrides, jobs=jobs, together=True))
-        rows.append(Variant(f"+ {jobs} jobs side by side", best.overrides, jobs=jobs, together=on_cuda))
+        rows.append(Variant(f"+ {jobs} jobs side by side", best.overrides, jobs=jobs))
     return rows
 
 

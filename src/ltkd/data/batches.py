@@ -35,8 +35,8 @@ class DeviceData:
 
     images: uint8 [N, C, H, W]; labels: int64 [N]; mean, std: per channel, of pixel values in 0 .. 1. The raw image is
     padded with zeros before it is normalised, and values are equal bit for bit to torchvision's pad, crop, hflip,
-    to_tensor and normalize. Float images have `memory_format` (channels-last by default). No call waits for the device
-    or touches a global generator.
+    to_tensor and normalize. Float images have `memory_format` (channels-last by default). No call touches a global
+    generator. None waits for the device, but for some of the operations of an augmentation.
     """
 
     on_device = True  # a crop needs nothing from elsewhere

@@ -200,7 +200,8 @@ def _magnitude(name: str, level: int | None, bins: int, size: int, wide: bool = 
 def apply(images: Tensor, chosen: Tensor, table: list[Operation]) -> Tensor:
     """uint8 images [B, C, H, W] on any device, each after its operations; chosen [B, operations] on the CPU.
 
-    Pixels that come from outside are black. No call waits for the device.
+    Pixels that come from outside are black. On a GPU the host waits where torchvision copies numbers there: in affine,
+    rotation and sharpness.
     """
     images = images.clone(memory_format=torch.contiguous_format)
     for operations in chosen.numpy().T:

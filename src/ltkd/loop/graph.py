@@ -1,6 +1,7 @@
 """Runs the training step as one CUDA graph, and chooses between it and the plain step."""
 
 import copy
+import functools
 import logging
 import threading
 
@@ -10,7 +11,6 @@ from torch import Tensor
 from ltkd.errors import UserError
 from ltkd.loop.step import Step, StepInput, make_optimizer
 from ltkd.loop.training import Training
-from ltkd.loop.turns import turns
 from ltkd.optimization.optimizers import make_state
 
 logger = logging.getLogger(__name__)
@@ -59,6 +59,15 @@ def _capture_stream(device: torch.device) -> torch.cuda.Stream:
     return streams[device]
 
 
+@functools.cache
+def _latest_draw(device: torch.device) -> torch.cuda.Event:
+    """The end of the latest replay on the device that draws random numbers, of whichever training of this process.
+
+    Their seeds lie in one place, which each replay writes before it reads them: one has to follow the other.
+    """
+    return torch.cuda.Event()
+
+
 class GraphedStep(Step):
     """The whole step as one CUDA graph, since at these sizes a GPU waits most of the time for the next launch.
 
@@ -71,7 +80,7 @@ class GraphedStep(Step):
         self._graphs: dict[int, tuple[StepInput, torch.cuda.CUDAGraph]] = {}
         self._pool = torch.cuda.graph_pool_handle()  # no step needs what another left in it: one pool serves all sizes
         self._stream = _capture_stream(training.device)
-        self._draws = False  # random numbers on the device, whose state all graphs of the process have in common
+        self._draws = False  # random numbers on the device, whose state all graphs of the process may have in common
 
     def run(self, number: int) -> int:
         step_input = self.input(number)
@@ -81,12 +90,12 @@ class GraphedStep(Step):
         buffers, graph = self._graphs[size]
         for buffer, value in zip(buffers.tensors(), step_input.tensors(), strict=True):
             buffer.copy_(value, non_blocking=True)
-        needs_device_alone = self._draws and len(turns()) > 1
-        if needs_device_alone:
-            torch.cuda.synchronize(self.training.device)
+        device = self.training.device
+        if self._draws:
+            torch.cuda.current_stream(device).wait_event(_latest_draw(device))
         graph.replay()
-        if needs_device_alone:
-            torch.cuda.synchronize(self.training.device)
+        if self._draws:
+            _latest_draw(device).record(torch.cuda.current_stream(device))
         return size
 
     def close(self) -> None:
@@ -110,6 +119,7 @@ class GraphedStep(Step):
                 self.update(buffers)
         torch.cuda.current_stream(device).wait_stream(self._stream)
         self._draws = not torch.equal(random[1], torch.cuda.get_rng_state(device))
+        self._draws |= torch.__version__ < "2.8"  # there a replay may write the seeds though it reads none
 
         with torch.no_grad():
             for tensor, value in zip(changing, before, strict=True):
@@ -119,6 +129,7 @@ class GraphedStep(Step):
         torch.cuda.set_rng_state(random[1], device)
         self.optimizer.zero_grad(set_to_none=True)  # so that the captured backward pass allocates them in the pool
 
+        torch.cuda.synchronize(device)  # so that an error of what was asked for before is not taken for the capture's
         try:
             return buffers, self._record(buffers)
         except RuntimeError as error:
@@ -135,6 +146,7 @@ class GraphedStep(Step):
             # thread_local: what other threads (trackers) ask of the driver meanwhile is none of the graph's business
             with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
                 self.update(buffers)
+            _latest_draw(self.training.device).record(self._stream)  # the begin of a capture has written the seeds
         finally:
             torch.cuda.set_stream(stream)  # a capture that fails leaves its own behind
         return graph

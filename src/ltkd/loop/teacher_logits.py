@@ -26,9 +26,11 @@ from ltkd.config.schema import Cache
 from ltkd.data import DeviceData, EpochPlan
 from ltkd.data.batches import to_device
 from ltkd.errors import UserError
+from ltkd.loop.interrupt import Interrupted
 from ltkd.loop.progress import shown_as
 from ltkd.loop.resident_logits import ResidentLogits, resident_logits
 from ltkd.loop.teacher_cache import TeacherCache, record_type
+from ltkd.loop.turns import take_lock, turns
 from ltkd.ranks import Ranks
 from ltkd.results.files import RunFiles
 
@@ -178,7 +180,10 @@ class TeacherLogits:
     # ------------------------------------------------------------------------------------------------------ the cache
 
     def fill(self, label: str, progress: str) -> None:
-        """Compute every entry that the cache lacks; of several processes each fills every so many blocks."""
+        """Compute every entry that the cache lacks; of several processes each fills every so many blocks.
+
+        Raises Interrupted when the trainings of this process are to stop: the next fill goes on from there.
+        """
         progress, ranks = shown_as(progress), self._data.ranks
         start = last_line = time.monotonic()
         computed = 0
@@ -198,6 +203,8 @@ class TeacherLogits:
             for entries in blocks:
                 missing = entries[~self.cache.read(entries)[1]]
                 for begin in range(0, len(missing), self.batch_size):
+                    if signal := turns().signal:  # no step comes here that looks at it
+                        raise Interrupted(signal)
                     batch = missing[begin : begin + self.batch_size]
                     self._write(batch, self._forward(self._data.plan_of_views(torch.from_numpy(batch))).cpu().numpy())
                     if self.cache is None:
@@ -292,7 +299,9 @@ def use_cache(
         with contextlib.ExitStack() as held:  # one run computes, those that wait read
 
             def acquire() -> None:
-                held.enter_context(FileLock(cache.folder / "fill.lock"))
+                lock = FileLock(cache.folder / "fill.lock")
+                take_lock(lock)
+                held.callback(lock.release)
 
             ranks.from_first(acquire)
             if not ranks.from_first(lambda: cache.is_complete):

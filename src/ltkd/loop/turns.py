@@ -10,14 +10,18 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, TypeVar
 
 import torch
+from filelock import BaseFileLock, Timeout
+
+from ltkd.loop.interrupt import Interrupted
 
 T = TypeVar("T")
 
 POLL_SECONDS = 1e-4  # while all wait: short beside a step
+LOCK_SECONDS = 0.05  # while a training alone waits for a lock
 
 
 class Turns:
@@ -119,6 +123,21 @@ def _own_stream() -> AbstractContextManager[None]:
 def turns() -> Turns:
     """Return the turns that this thread takes; without a seat nobody is waited for."""
     return getattr(_here, "turns", _ALONE)
+
+
+def take_lock(lock: BaseFileLock) -> None:
+    """Wait for the lock. Who holds it may be a training of this process, which needs its turns to come to an end.
+
+    Raises Interrupted when the trainings of this process are to stop.
+    """
+    while True:
+        if signal := turns().signal:
+            raise Interrupted(signal)
+        with suppress(Timeout):
+            lock.acquire(timeout=0)
+            return
+        turns().pass_on()
+        time.sleep(POLL_SECONDS if len(turns()) > 1 else LOCK_SECONDS)
 
 
 def _random_state() -> tuple[torch.Tensor, torch.Tensor | None]:

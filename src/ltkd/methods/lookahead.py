@@ -72,6 +72,7 @@ class BiKD(Method):
         self.register_buffer("order", torch.randperm(len(self.held_out.labels)))
         self.register_buffer("position", torch.zeros((), dtype=torch.int64))
         self.register_buffer("collected", torch.zeros((), dtype=torch.int64))  # gradients since Adam's latest step
+        self.number_collected = 0  # the same, where it is known without a wait for the device
         self.student_rate = 0.0
 
     def forward(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
@@ -111,7 +112,8 @@ class BiKD(Method):
             share = gradient / self.accumulation
             parameter.grad = share if parameter.grad is None else parameter.grad + share
         self.collected += 1
-        if self.collected == self.accumulation:
+        self.number_collected += 1
+        if self.number_collected == self.accumulation:
             self.optimizer.step()
             self._drop_gradients()
 
@@ -124,6 +126,7 @@ class BiKD(Method):
     def _drop_gradients(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         self.collected.zero_()
+        self.number_collected = 0
 
     def start_epoch(self, epoch: int) -> None:
         super().start_epoch(epoch)
@@ -144,5 +147,6 @@ class BiKD(Method):
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         self.optimizer.load_state_dict(state["optimizer"])
+        self.number_collected = int(self.collected)  # buffers are loaded before
         for parameter, gradient in zip(self.network.parameters(), state["gradients"], strict=True):
             parameter.grad = None if gradient is None else gradient.to(parameter.device)

@@ -21,7 +21,7 @@ from ltkd.data import LongTailData, check_manifest, identifying_hashes, write_ma
 from ltkd.errors import UserError
 from ltkd.files import read_json, remove_partial_files, write_json
 from ltkd.loop.interrupt import Interrupted
-from ltkd.loop.turns import turns
+from ltkd.loop.turns import take_lock, turns
 from ltkd.ranks import Ranks
 from ltkd.results.files import RunFiles
 from ltkd.results.read import read_result
@@ -155,7 +155,7 @@ def locked(files: RunFiles, *, wait: bool) -> Iterator[None]:
             if not wait:
                 raise RunLocked(str(files.folder)) from None
             logger.info("waiting: another process works on %s", files.folder)
-            _acquire(lock)
+            take_lock(lock)
         for folder in (files.folder, files.retraining.folder):
             remove_partial_files(folder)
     except OSError as error:
@@ -164,17 +164,6 @@ def locked(files: RunFiles, *, wait: bool) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _acquire(lock: FileLock) -> None:
-    """Wait for the lock. Who holds it may be a training of this process, which needs its turns to come to an end."""
-    if len(turns()) < 2:
-        lock.acquire()
-        return
-    while not lock.is_locked:
-        turns().pass_on()
-        with contextlib.suppress(Timeout):
-            lock.acquire(timeout=0.01)
 
 
 @contextmanager

@@ -7,8 +7,10 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ltkd.config.schema import Config
 from ltkd.errors import UserError
 from ltkd.loop.precision import TINY_IMAGE
+from ltkd.methods import method_class
 from ltkd.sweep.crew import Crew, Member, end_with_parent
 from ltkd.sweep.jobs import Job
 
@@ -33,7 +35,7 @@ class Worker:
 class Places:
     """The places that jobs run in: `number` of them, which take turns on the GPUs.
 
-    gpus: as CUDA_VISIBLE_DEVICES names them. together: the jobs of one GPU are in one process.
+    gpus: as CUDA_VISIBLE_DEVICES names them. together: the jobs of one GPU whose steps are captured are in one process.
     """
 
     def __init__(self, number: int, threads: int, gpus: list[str], *, together: bool) -> None:
@@ -56,7 +58,8 @@ class Places:
             job.console.parent.mkdir(parents=True, exist_ok=True)
             open(job.console, "ab").close()  # so that it fails here, where a message can be given
             member = None
-            if self.together and not (self.gpus and named) and job.run.directory not in self.alone:
+            alone = job.run.directory in self.alone or (self.gpus and named) or not _is_captured(job.config)
+            if self.together and not alone:
                 member = self._member(job, overrides, gpu, environment)
             return Worker(job, slot, member or _process(job, overrides, environment))
         except OSError as error:
@@ -82,6 +85,16 @@ class Places:
         for crew in self.crews.values():
             crew.close()
             crew.process.wait()
+
+
+def _is_captured(config: Config) -> bool:
+    """True where the student's step is a CUDA graph on a GPU: launched one by one, its operations would hold all up.
+
+    A compiled step is not, though it is captured too: what torch.compile has made for one training of a process it uses
+    for the next, whose last digits would be others than alone.
+    """
+    eager = not method_class(config.method_name).capturable or config.recipe_of(config.student).sam
+    return config.run.step in ("auto", "graph") and not eager
 
 
 def _process(job: Job, overrides: list[str], environment: dict[str, str]) -> subprocess.Popen:

@@ -1,7 +1,8 @@
 """Run jobs as processes, some at a time.
 
 Every job is `python src/train.py OVERRIDES`: locked, resumed and skipped as a single run is, and a crash costs that job
-alone. Several on one GPU are in one process (`Crew`); where that ends early, they go on in processes of their own.
+alone. Several on one GPU whose steps are captured are in one process (`Crew`); where that ends early, they go on in
+processes of their own.
 """
 
 import contextlib
@@ -24,6 +25,7 @@ from ltkd.loop.graph import CaptureFailed
 from ltkd.loop.interrupt import StopRequest
 from ltkd.machine import num_cores
 from ltkd.runs.directory import RunDirectory
+from ltkd.sweep.crew import Member
 from ltkd.sweep.display import Display
 from ltkd.sweep.jobs import Job, JobOutcome, check_jobs
 from ltkd.sweep.places import Places, Worker
@@ -57,7 +59,8 @@ def run_jobs(
 
     num_workers: by default one per GPU or, where there is none, per CPU core. The cores are shared out evenly.
     devices: the GPUs to use, counted as torch counts them here, by default all; the workers take turns on them.
-    together: those of one GPU are in one process, by default where there are several of them; else each is in its own.
+    together: those of one GPU whose steps are captured are in one process, by default where there are several of them;
+    else each is in its own.
 
     Finished runs are skipped, unfinished ones resumed; jobs that are the same run are run once. Jobs that train a
     teacher come first. A teacher that several jobs need is trained by the first of them: the others are held back
@@ -65,6 +68,7 @@ def run_jobs(
     SIGTERM and Ctrl-C are handed on: the jobs save their state and end, and no further one is started; a second Ctrl-C
     kills them. After `minutes` they are told to save and end just so.
     A job whose step cannot be captured in a CUDA graph is started once more without one, which gives the same numbers.
+    One that finds no memory in the process of several is started once more in its own, after those that still wait.
     """
     end = math.inf if minutes is None else time.monotonic() + 60 * minutes
     gpus = _visible_gpus(devices)
@@ -108,8 +112,13 @@ def run_jobs(
                         waiting.insert(0, worker.job)
                         display.again(outcome)
                         continue
+                    if outcome.status == "failed" and _lacks_memory_beside_others(worker):
+                        places.alone.add(worker.job.run.directory)
+                        waiting.append(worker.job)
+                        display.again(outcome)
+                        continue
                     if outcome.status == "failed" and _lacks_only_a_graph(worker):
-                        waiting.insert(0, replace(worker.job, overrides=[*worker.job.overrides, "run.step=eager"]))
+                        waiting.insert(0, _without_a_graph(worker.job))
                         display.again(outcome)
                         continue
                     outcomes[worker.job.run.directory] = outcome
@@ -225,6 +234,15 @@ def _how_it_ended(worker: Worker, ending: Literal["stopped", "out of time"] | No
 
 def _lacks_only_a_graph(worker: Worker) -> bool:
     return worker.job.config.run.step == "auto" and _error(worker).startswith(f"{CaptureFailed.__name__}: ")
+
+
+def _lacks_memory_beside_others(worker: Worker) -> bool:
+    return isinstance(worker.process, Member) and _error(worker).startswith(f"{torch.OutOfMemoryError.__name__}: ")
+
+
+def _without_a_graph(job: Job) -> Job:
+    config = replace(job.config, run=replace(job.config.run, step="eager"))
+    return replace(job, overrides=[*job.overrides, "run.step=eager"], config=config)
 
 
 def _error(worker: Worker) -> str:

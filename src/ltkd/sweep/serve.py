@@ -95,7 +95,9 @@ def _run(overrides: list[str], console: Path, turns: Turns, broken: threading.Ev
         return 2
     except BaseException as error:  # noqa: BLE001  the other jobs go on, whatever it is
         logger.error("%s", traceback.format_exc())
-        if isinstance(error, torch.AcceleratorError) and not isinstance(error, torch.OutOfMemoryError):
+        # torch 2.8 and later have a name for it
+        lost = isinstance(error, getattr(torch, "AcceleratorError", torch.OutOfMemoryError))
+        if lost and not isinstance(error, torch.OutOfMemoryError):
             broken.set()  # the device is lost for this process, whichever job has done it
             return BROKEN
         return 1
