@@ -4,7 +4,8 @@ from ltkd.loop.graph import CaptureFailed
 from ltkd.runs import run
 
 
-def test_a_failed_capture_ends_the_process_with_what_is_left(script, tmp_path, monkeypatch):
+def test_a_failed_capture_ends_the_process_with_what_is_left(script, tmp_path, monkeypatch, caplog):
+    caplog.set_level("ERROR", "ltkd")  # as the script does, and for this test alone
     tried = []
 
     def train(config):

@@ -367,7 +367,7 @@ def test_capturing_changes_nothing_but_the_way(make_config, shared_teachers, rec
 
 RECIPES = {  # what a graph can do
     "optimizer_and_average": ["method=ce", "recipe.optimizer=adamw", "recipe.average=ema", "recipe.accumulation=2"],
-    "augmentation": ["method=ce", "recipe.augmentation=autoaugment+cutout+mixup+cutmix"],
+    "augmentation": ["method=ce", "recipe.augmentation=[autoaugment,{name: cutout, length: 4},mixup,cutmix]"],
     "sampling": [  # other frequencies of the classes in each epoch, in a buffer of the method
         "method=balanced_posterior", "method.teachers=1", "++student.recipe.sampling=progressive", "recipe.epochs=4",
     ],
