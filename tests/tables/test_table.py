@@ -228,7 +228,14 @@ def test_an_unknown_table_is_told_with_the_choices():
 
 
 @pytest.mark.parametrize(
-    "name", ["strong_students", "strong_students_cpu", "better_teachers_cpu", "strong_student_checks_cpu"]
+    "name",
+    [
+        "strong_students",
+        "strong_students_cpu",
+        "better_teachers_cpu",
+        "strong_student_checks_cpu",
+        "strong_students_short",
+    ],
 )
 def test_the_row_of_the_preset_is_the_preset(name):
     table = load_table(name)
