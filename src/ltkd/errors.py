@@ -45,6 +45,12 @@ def one_or_list(heading: str, messages: Sequence[str]) -> str:
     return "\n".join([heading, *(f"  {message}" for message in messages)])
 
 
+def first_few(names: Sequence[object]) -> str:
+    """The first three names for a message of one line, and how many more there are."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(map(printable, names[:3])) + more
+
+
 def printable(name: object) -> str:
     """A file's or class's name for a message of one line: line breaks and what is no text are written as escapes."""
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in str(name))

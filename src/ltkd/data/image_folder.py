@@ -19,9 +19,8 @@ import numpy as np
 from ltkd.data.decoding import ENDINGS
 from ltkd.data.image_files import ImageFiles
 from ltkd.data.sources import Source, register_source
-from ltkd.errors import UserError, printable
+from ltkd.errors import UserError, first_few
 
-_NAMED = 3  # classes in a message
 _PARTS = ("train", "training", "test", "testing", "val", "valid", "validation")  # names that folders of parts have
 
 Notes = list[tuple[int, str]]  # of a Source; those that find something add to them
@@ -47,16 +46,19 @@ def read_image_folder(
     train, test = _train_folder(root), _test_folder(root, notes)
     beside = _beside_train(root) if test is None and train != root else []
     if test is None and test_share is None:
-        there = f" (but {_named(beside)}, which would have to be called so)" if beside else ""
-        layout = "is of classes alone" if train == root else f"has neither test/ nor val/ beside train/{there}"
-        raise UserError(f"dataset.path: {root} {layout}; dataset.test_share=.2 draws a fifth of each class for testing")
+        layout = "class folders and no train/"
+        if train != root:
+            layout = "neither test/ nor val/ beside train/" + (f" (but {first_few(beside)})" if beside else "")
+        raise UserError(
+            f"dataset.path: {root} has {layout}; dataset.test_share=.2 draws a fifth of each class for testing"
+        )
     if beside:
-        notes.append((logging.WARNING, f"{root}: beside train/, and not used: {_named(beside)}"))
+        notes.append((logging.WARNING, f"{root}: beside train/, and not used: {first_few(beside)}"))
     if test is not None and test_share is not None:
         raise UserError(f"dataset.test_share: {test} is there already; leave test_share out, or move that folder away")
     classes = class_folders(train, notes)
     for spellings in _look_alikes(classes):
-        message = f"{train}: classes whose names differ in case or Unicode form alone: {_named(spellings)}"
+        message = f"{train}: classes whose names differ in case or Unicode form alone: {first_few(spellings)}"
         notes.append((logging.WARNING, message))
     images, labels = read_class_folders(root, train, classes, notes, channels=channels, size=image_size)
     if test is not None:
@@ -90,10 +92,10 @@ def class_folders(folder: Path, notes: Notes) -> list[str]:
     if len(names) < 2:
         raise UserError(f"{folder}: {len(names)} class folder(s) in it; at least 2 are needed, one for each class")
     if beside := sorted(images - set(names)):
-        message = f"{folder}: images beside the class folders are of no class and passed over: {_named(beside)}"
+        message = f"{folder}: images beside the class folders are of no class and passed over: {first_few(beside)}"
         notes.append((logging.INFO, message))
     if odd := [name for name in names if any(unicodedata.category(sign) in ("Cc", "Cs") for sign in name)]:
-        raise UserError(f"{folder}: the name of a class folder is no text in UTF-8 of one line: {_named(odd)}")
+        raise UserError(f"{folder}: the name of a class folder is no text in UTF-8 of one line: {first_few(odd)}")
     return names
 
 
@@ -116,7 +118,7 @@ def read_class_folders(
     start = part.relative_to(root).as_posix()
     for label, name in enumerate(classes):
         folder = part / name / below
-        files = sorted(_images_below(folder, passed_over, frozenset({_place(folder)})))
+        files = sorted(images_below(folder, passed_over))
         if not files:
             empty.append(name)
         inside = "/".join(filter(None, [start.strip("."), name, below]))
@@ -126,28 +128,35 @@ def read_class_folders(
     if empty:
         endings = ", ".join(ENDINGS)
         raise UserError(
-            f"{part}: no image in {len(empty)} of {len(classes)} class folders: {_named(empty)} (files that end in "
+            f"{part}: no image in {len(empty)} of {len(classes)} class folders: {first_few(empty)} (files that end in "
             f"{endings} are images)"
         )
     if passed_over:
-        message = f"{part}: files with other endings than an image's are passed over: {_named(sorted(passed_over))}"
+        message = f"{part}: files with other endings than an image's are passed over: {first_few(sorted(passed_over))}"
         notes.append((logging.INFO, message))
     return ImageFiles(root, paths, names, channels, size), np.array(labels, dtype=np.int64)
 
 
-def _images_below(folder: Path, passed_over: set[str], above: frozenset, prefix: str = "") -> Iterator[str]:
-    """Paths of the images, relative to the class's folder; a link back to a folder above is not followed."""
+def images_below(
+    folder: Path, passed_over: set[str] | None = None, above: frozenset = frozenset(), prefix: str = ""
+) -> Iterator[str]:
+    """Paths of the images in a folder and below it, relative to it and in no order; hidden ones are left out.
+
+    Links are followed, but for those back to a folder above. passed_over: is given the endings of all other files.
+    UserError where a folder cannot be read.
+    """
+    above |= {_place(folder)}
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
                 if entry.is_dir():
-                    if (place := _place(entry.path)) not in above:
-                        yield from _images_below(entry.path, passed_over, above | {place}, f"{prefix}{entry.name}/")
+                    if _place(entry.path) not in above:
+                        yield from images_below(Path(entry.path), passed_over, above, f"{prefix}{entry.name}/")
                 elif entry.name.lower().endswith(ENDINGS):
                     yield prefix + entry.name
-                else:
+                elif passed_over is not None:
                     passed_over.add(os.path.splitext(entry.name)[1] or entry.name)
     except OSError as error:
         raise UserError(f"{folder}: cannot be read ({error.strerror})") from error
@@ -169,8 +178,8 @@ def _train_folder(root: Path) -> Path:
     parts = [name for name in _folders_in(root) if name.lower() in _PARTS]
     if len(parts) > 1:
         raise UserError(
-            f"dataset.path: {root} has no train/, and {_named(parts)} look like parts and not like classes; call them "
-            "train/ and test/ (or val/)"
+            f"dataset.path: {root} has no train/, and {first_few(parts)} look like parts and not like "
+            "classes; call them train/ and test/ (or val/)"
         )
     return root
 
@@ -203,15 +212,10 @@ def _check_same_classes(train: list[str], test: list[str], folder: Path) -> None
         look_alikes = _look_alikes([*lacking, *unknown])
         hint = f"; it has {look_alikes[0][1]!a} for {look_alikes[0][0]!a}" if look_alikes else ""
         raise UserError(
-            f"{folder}: lacks {len(lacking)} of the {len(train)} classes of train/: {_named(lacking)}{hint}"
+            f"{folder}: lacks {len(lacking)} of the {len(train)} classes of train/: {first_few(lacking)}{hint}"
         )
     if unknown:
-        raise UserError(f"{folder}: has {len(unknown)} classes that train/ has not: {_named(unknown)}")
-
-
-def _named(names: list[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(map(printable, names[:_NAMED])) + more
+        raise UserError(f"{folder}: has {len(unknown)} classes that train/ has not: {first_few(unknown)}")
 
 
 def _draw_test(labels: np.ndarray, classes: list[str], test_share: float, split_seed: int, notes: Notes) -> np.ndarray:
@@ -225,6 +229,6 @@ def _draw_test(labels: np.ndarray, classes: list[str], test_share: float, split_
         if number == 0:
             without.append(name)
     if without:
-        message = f"{len(without)} classes have one image and none for testing: {_named(without)}"
+        message = f"{len(without)} classes have one image and none for testing: {first_few(without)}"
         notes.append((logging.WARNING, message))
     return for_test

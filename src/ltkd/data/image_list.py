@@ -9,9 +9,8 @@ import numpy as np
 from ltkd.data.image_files import ImageFiles
 from ltkd.data.image_folder import checked_folder
 from ltkd.data.sources import Source, register_source
-from ltkd.errors import UserError, printable
+from ltkd.errors import UserError, first_few, printable
 
-_NAMED = 3  # labels in a message
 _DIGITS = 6  # of a label: more classes than any list has
 
 
@@ -43,10 +42,10 @@ def read_image_list(
     test, test_labels = _images("test_list", test_list, root, channels, image_size)
     present = np.unique(labels)
     num_classes = int(present[-1]) + 1
-    gaps = np.setdiff1d(np.arange(len(present)), present)
-    if len(gaps):
+    gaps = np.setdiff1d(np.arange(len(present)), present).tolist()
+    if gaps:
         raise UserError(
-            f"dataset.train_list: {train_list} has labels up to {num_classes - 1}, but no image of {_named(gaps)}; "
+            f"dataset.train_list: {train_list} has labels up to {num_classes - 1}, but no image of {first_few(gaps)}; "
             "labels count from 0 without gaps"
         )
     _check_known("test_list", test_list, test_labels, num_classes)
@@ -102,7 +101,7 @@ def _images(key: str, path: str | None, root: Path, channels: int, size: int) ->
 def _check_known(key: str, path: str | None, labels: np.ndarray, num_classes: int) -> None:
     unknown = np.unique(labels[labels >= num_classes])
     if len(unknown):
-        raise UserError(f"dataset.{key}: {path} has labels that training has not: {_named(unknown)}")
+        raise UserError(f"dataset.{key}: {path} has labels that training has not: {first_few(unknown.tolist())}")
 
 
 def _class_names(path: str | None, num_classes: int) -> list[str]:
@@ -118,8 +117,3 @@ def _class_names(path: str | None, num_classes: int) -> list[str]:
     if twice := [name for name, lines in Counter(names).items() if lines > 1]:
         raise UserError(f"dataset.class_names: {path} has {printable(twice[0])} more than once")
     return names
-
-
-def _named(labels: np.ndarray) -> str:
-    more = f" and {len(labels) - _NAMED} more" if len(labels) > _NAMED else ""
-    return ", ".join(map(str, labels[:_NAMED])) + more

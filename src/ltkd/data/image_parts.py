@@ -16,11 +16,9 @@ from ltkd.data.image_files import ImageFiles, image_digests
 from ltkd.data.long_tail import LongTailSplit
 from ltkd.data.sources import Source
 from ltkd.data.storage import is_streamed
-from ltkd.errors import UserError, printable
+from ltkd.errors import UserError, first_few, printable
 
 _log = logging.getLogger(__name__)
-
-_NAMED = 3  # files in a message
 
 
 def names_sha256(source: Source, split: LongTailSplit) -> dict[str, Any]:
@@ -138,7 +136,7 @@ def _report_repeated(dataset: DatasetConfig, digests: Mapping[str, np.ndarray], 
             in_test = len(repeated)
         called = "training" if one == "train" else one
         message = f"{len(repeated)} of {len(names[other])} {other} images are {called} images too, pixel by pixel"
-        message += f": {_first(repeated)}"
+        message += f": {first_few(repeated)}"
         if dataset.duplicates == "error":
             raise UserError(f"dataset.duplicates: {message}")
         _log.warning("%s; %s (dataset.duplicates=error refuses them)", message, harm)
@@ -152,9 +150,4 @@ def _warn_of_two_labels(digests: np.ndarray, labels: np.ndarray, names: list[str
     contradicted = [name for digest, label, name in pairs if label_of[digest.tobytes()] != label]
     if contradicted:
         message = "%d training images are there under another class too, pixel by pixel: %s"
-        _log.warning(message, len(contradicted), _first(contradicted))
-
-
-def _first(names: list[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(map(printable, names[:_NAMED])) + more
+        _log.warning(message, len(contradicted), first_few(contradicted))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ltkd.data.groups import make_groups
-from ltkd.errors import UserError, unknown_name
+from ltkd.errors import UserError, first_few, unknown_name
 
 _log = logging.getLogger(__name__)
 
@@ -147,8 +147,7 @@ def make_split(
             f"nothing to train on (it has {least} images); at most {least - 1}"
         )
     if validation_per_class and (single := np.flatnonzero(available == 1)).size:
-        named = ", ".join(map(str, single[:3])) + (f" and {len(single) - 3} more" if len(single) > 3 else "")
-        _log.warning("%d classes have one image and none for validation: %s", len(single), named)
+        _log.warning("%d classes have one image and none for validation: %s", len(single), first_few(single.tolist()))
 
     from_training = np.maximum(held_out - (available - counts), 0)
     generator = np.random.RandomState(split_seed)  # the legacy stream: the published lists were drawn with it

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ltkd.data.decoding import ENDINGS, BadImage, decode
+from ltkd.data.image_folder import images_below
 from ltkd.deploy.description import Description
 from ltkd.deploy.open import DeployedNetwork
 from ltkd.errors import UserError
@@ -41,10 +42,7 @@ def find_images(places: Iterable[str]) -> list[Path]:
     files: list[Path] = []
     for place in map(Path, places):
         if place.is_dir():
-            try:
-                below = sorted(_images_below(place))
-            except OSError as error:
-                raise UserError(f"{error.filename or place}: cannot be read ({error.strerror})") from error
+            below = sorted(place / name for name in images_below(place))
             if not below:
                 raise UserError(f"{place}: no images in it (files that end in {', '.join(ENDINGS)})")
             files += below
@@ -61,20 +59,6 @@ def find_images(places: Iterable[str]) -> list[Path]:
     if not files:
         raise UserError("images: none; name files, folders or a .txt file with a path in each line")
     return files
-
-
-def _images_below(folder: Path, above: tuple[tuple[int, int], ...] = ()) -> Iterator[Path]:
-    """As training reads a class's folder: links are followed, but for those back to a folder above; hidden are left."""
-    stat = folder.stat()
-    if (place := (stat.st_dev, stat.st_ino)) in above:
-        return
-    for entry in folder.iterdir():
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            yield from _images_below(entry, (*above, place))
-        elif entry.name.lower().endswith(ENDINGS):
-            yield entry
 
 
 def predict(
