@@ -79,8 +79,8 @@ def audited_weights(file: Path, overrides: Sequence[str], device: torch.device) 
         scaled_further = network.about.shorter_side != network.about.image_size
         data = load_data(dataset, root, resized_crops=scaled_further).decoded()
         _check_fits(network.about, data, file)
-        regroup = not any(override.lstrip("+").startswith("dataset.groups") for override in overrides)
-        names, data = file_names(data, root), _with_training_of(network.about, data, regroup)
+        own_groups = not any(override.lstrip("+").startswith("dataset.groups") for override in overrides)
+        names, data = file_names(data, root), _with_training_of(network.about, data, own_groups)
         trained_on = f"{network.about.dataset}: {_counted(data.split.class_counts)}; may be other images than these"
         return Audited(file, network, _judge_of_file(network), data, names, trained_on)
     augmentation = build_augmentation(config.recipe_of(student).augmentation)
@@ -109,9 +109,9 @@ def _judge_of_file(network: DeployedNetwork) -> Judge:
     return Judge(network, from_file=True, no_teacher="a file of weights does not say where its teacher is")
 
 
-def _with_training_of(about: Description, data: LongTailData, regroup: bool) -> LongTailData:
-    """The data with the class counts of the network's training, and with its groups."""
-    groups = {"groups": np.array(about.groups), "group_names": about.group_names} if regroup else {}
+def _with_training_of(about: Description, data: LongTailData, own_groups: bool) -> LongTailData:
+    """The data with the class counts of the network's training and, with `own_groups`, the groups of it."""
+    groups = {"groups": np.array(about.groups), "group_names": about.group_names} if own_groups else {}
     return replace(data, split=replace(data.split, class_counts=np.array(about.class_counts), **groups))
 
 

@@ -140,7 +140,7 @@ class Chooser:
     def _validation(self, full: Config) -> list[str]:
         """The override that holds validation images out, where the settings do not."""
         dataset = full.dataset
-        if dataset.validation_per_class or dataset.validation_list:
+        if dataset.holds_out:
             return []
         if dataset.imbalance != "none":  # those that the long tail leaves out
             return [f"dataset.validation_per_class={MOST_VALIDATION}"]

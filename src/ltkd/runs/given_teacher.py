@@ -75,7 +75,7 @@ def _warn_of_another_prior(setup: Setup, manifest: dict[str, Any], teacher: Teac
     if method_class(method).made_for.get("teacher.task_loss") != "ce" or len(counts) != len(own) or teacher.class_names:
         return
     shares = counts / counts.sum() / (own / own.sum())
-    if max(shares.max(), 1 / shares.min()) > OTHER_SHARE:
+    if ((shares > OTHER_SHARE) | (shares < 1 / OTHER_SHARE)).any():
         logger.warning(
             "teacher.checkpoint: %s was trained on other class frequencies (%d to %d images a class, here %d to %d); "
             "method=%s takes those of this data out of its logits",
