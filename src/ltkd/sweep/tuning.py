@@ -134,7 +134,7 @@ class TuningResult:
 
     tuning: Tuning
     judged: list[Judged]
-    num_images: int  # of the validation part
+    num_images: int | None  # of the validation part; results of before do not say it
 
     @property
     def chosen(self) -> Setting:
@@ -149,8 +149,9 @@ class TuningResult:
             difference = "chosen" if judged is self.judged[0] else cell_text(mean(judged.differences), judged.margin)
             body.append([*judged.setting.values.values(), cell_text(accuracies.mean, accuracies.deviation), difference])
         headers = [*(key.removeprefix("method.") for key in tuning.keys), "validation", "difference"]
+        number = "the" if self.num_images is None else f"{self.num_images:,}"
         return [
-            f"Accuracy in % on {self.num_images:,} validation images after the last epoch, seeds {seeds}: mean ±",
+            f"Accuracy in % on {number} validation images after the last epoch, seeds {seeds}: mean ±",
             "standard deviation; difference to the chosen one, paired by seed, ± half of Student's 95 % interval over",
             "the seeds. They share the images, whose own sampling error is not in it. No test image was used.",
             *tabulate(body, headers=headers, tablefmt="github", disable_numparse=True).splitlines(),
@@ -170,7 +171,8 @@ def choose(tuning: Tuning) -> TuningResult:
         for setting, values in zip(tuning.settings, accuracies, strict=True)
     ]
     judged.sort(key=lambda judgement: -mean(judgement.accuracies))  # stable: the first of equal ones stays first
-    return TuningResult(tuning, judged, sum(results[0][0]["validation_counts"]))
+    counts = results[0][0].get("validation_counts")
+    return TuningResult(tuning, judged, None if counts is None else sum(counts))
 
 
 def preset_name(tuning: Tuning) -> str:
