@@ -47,5 +47,5 @@ def test_a_lock_that_another_training_of_the_process_holds_comes_free(tmp_path):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert "".join(order) in ("aaabbb", "bbbaaa")
