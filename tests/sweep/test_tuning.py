@@ -97,6 +97,15 @@ def test_the_highest_mean_on_validation_is_chosen_and_the_test_part_is_not_asked
     assert "sampling error is not in it" in text
 
 
+def test_results_of_before_do_not_count_their_validation_images(make):
+    tuning = make("method=kd", "method.weight=1,4", "method.temperature=2,4", "dataset.validation_per_class=10")
+    write_results(tuning, lambda weight, temperature, seed: 40)
+    for job in tuning.jobs:
+        result = job.run.files.result
+        result.write_text(result.read_text().replace("validation_counts", "unknown"))
+    assert choose(tuning).lines()[0].startswith("Accuracy in % on the validation images")
+
+
 def test_of_equal_settings_the_first_is_chosen_and_one_seed_has_no_margin(make):
     tuning = make("method=kd", "method.weight=1,4", "method.temperature=2,4", "dataset.validation_per_class=10")
     write_results(tuning, lambda weight, temperature, seed: 50 - 20 * (weight == 4) - 5 * (temperature == 4))
